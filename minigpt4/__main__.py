@@ -1,0 +1,5 @@
+"""``python -m minigpt4``."""
+
+from .cli import main
+
+main()

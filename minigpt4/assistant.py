@@ -1,0 +1,196 @@
+"""A loaded system that answers: the Python face of the product.
+
+import minigpt4
+
+model = minigpt4.load()
+model.ask("photo.jpg", "What is in this picture?")
+model.caption(["a.jpg", "b.jpg"], batch_size=16)
+chat = model.chat("photo.jpg")
+for piece in chat.stream("Who is there?"): print(piece, end="")
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+
+from .errors import UserError
+from .model.checkpoint import load_system
+from .model.minigpt4 import MiniGPT4ForConditionalGeneration
+from .model.pictures import PictureLike
+from .model.processor import MiniGPT4Processor
+from .prompt.answer import Answer
+from .prompt.templates import PICTURE, Message
+from .stopping import StopAtText, TextStream, cut_at
+
+if TYPE_CHECKING:
+    from .chat import Chat
+
+Pictures = PictureLike | Sequence[PictureLike]
+
+
+def load(
+    source: str | os.PathLike = "pocket",
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> "Assistant":
+    """Load a system: the pocket model, a folder that training or `import-official` wrote, or a hub id.
+
+    Args:
+        device: ``"cuda"`` if there is one, else ``"cpu"``, when not given.
+        dtype: of the weights, ``torch.bfloat16`` or ``"bfloat16"``; the best for the device when not given.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype, None)
+        if not isinstance(dtype, torch.dtype):
+            raise UserError("dtype must be float32, bfloat16 or float16")
+    return Assistant(*load_system(source, device, dtype))
+
+
+class Assistant:
+    """A model and its processor, ready to answer about pictures.
+
+    Keyword arguments named ``generation`` below are those of `transformers` generation (``max_new_tokens``, ``num_beams``,
+    ``do_sample``, ``temperature``, ``top_p``, ...); what is not given comes from the system's generation_config.json.
+    """
+
+    def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor):
+        self.model, self.processor = model, processor
+
+    # one question ----------------------------------------------------------------------------------------------------
+
+    def ask(self, pictures: Pictures, question: str, **generation) -> Answer:
+        """Answer one question about one or several pictures."""
+        return self.ask_many([(pictures, question)], batch_size=1, **generation)[0]
+
+    def stream(self, pictures: Pictures, question: str, **generation) -> Iterator[str]:
+        """The same, piece by piece as it is written (greedy or sampled; beams cannot be streamed)."""
+        return self.chat(pictures).stream(question, **generation)
+
+    def chat(self, pictures: Pictures = ()) -> "Chat":
+        """A conversation; each picture is encoded once."""
+        from .chat import Chat
+
+        chat = Chat(self)
+        for picture in as_list(pictures):
+            chat.show(picture)
+        return chat
+
+    # many questions --------------------------------------------------------------------------------------------------
+
+    def caption(
+        self, pictures: Pictures, batch_size: int = 16, prompt: str = "[caption]", **generation
+    ) -> Answer | list[Answer]:
+        """A short caption for each picture; for a single picture, its caption alone."""
+        items = [(picture, prompt) for picture in as_list(pictures)]
+        answers = self.ask_many(items, batch_size=batch_size, **(self.task_settings("caption") | generation))
+        return answers[0] if isinstance(pictures, str | os.PathLike | Image.Image) else answers
+
+    def ask_many(self, items: Iterable[tuple[Pictures, str]], batch_size: int = 16, **generation) -> list[Answer]:
+        """Answer many questions, each about its own picture or pictures, in order."""
+        answers: list[Answer] = []
+        remaining = iter(items)
+        while batch := list(islice(remaining, batch_size)):
+            embeds, prompts = [], []
+            for pictures, question in batch:
+                shown = as_list(pictures)
+                embeds.append(shown)
+                prompts.append([{"role": "user", "content": with_pictures(question, len(shown))}])
+            answers += self.complete(prompts, self.encode([p for shown in embeds for p in shown]), **generation)
+        return answers
+
+    def task_settings(self, task: str) -> dict[str, Any]:
+        """Decoding settings that this system wants for a task, beside its generation_config.json."""
+        return dict((self.model.config.task_generation or {}).get(task, {}))
+
+    def beams(self, generation: dict[str, Any]) -> int:
+        """How many beams a question asked with these settings is answered with."""
+        return generation.get("num_beams") or self.model.generation_config.num_beams or 1
+
+    # the parts -------------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def encode(self, pictures: Sequence[PictureLike]) -> torch.Tensor | None:
+        """What the mind receives for each picture: (P, K, H), or None for no pictures."""
+        if not pictures:
+            return None
+        pixels = self.processor.image_processor(list(pictures))["pixel_values"]
+        return self.model.get_image_features(pixels.to(self.model.device))
+
+    @torch.inference_mode()
+    def complete(
+        self, conversations: Sequence[Sequence[Message]], image_embeds: torch.Tensor | None, **generation
+    ) -> list[Answer]:
+        """The assistant's next message in each conversation; pictures in order of their placeholders."""
+        inputs = self.inputs(conversations, generation)
+        ids = self.model.generate(**inputs, image_embeds=image_embeds, **self._settings(generation))
+        texts = self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [Answer(cut_at(text, self.processor.chat.stop).strip()) for text in texts]
+
+    def complete_streaming(
+        self, conversation: Sequence[Message], image_embeds: torch.Tensor | None, **generation
+    ) -> Iterator[str]:
+        """One conversation's next message, piece by piece."""
+        if generation.get("num_beams", 1) != 1:
+            raise UserError("beam search cannot be streamed: leave out num_beams, or ask without streaming")
+        generation["num_beams"] = 1
+        inputs = self.inputs([conversation], generation)
+        stream = TextStream(self.processor.tokenizer, self.processor.chat.stop)
+        settings = self._settings(generation)
+
+        def work() -> None:
+            try:
+                with torch.inference_mode():
+                    self.model.generate(**inputs, image_embeds=image_embeds, streamer=stream, **settings)
+            except Exception as error:
+                stream.fail(error)
+
+        worker = Thread(target=work, daemon=True)
+        worker.start()
+        yield from stream
+        worker.join()
+
+    def inputs(self, conversations: Sequence[Sequence[Message]], generation: dict[str, Any]) -> dict[str, Any]:
+        """Ids and mask of the prompts, padded on the left.
+
+        Raises:
+            UserError: a prompt that leaves no room for an answer in the mind's context.
+        """
+        rows = [self.processor.prompt_ids(conversation) for conversation in conversations]
+        room = getattr(self.model.config.text_config, "max_position_embeddings", None)
+        new = generation.get("max_new_tokens") or self.model.generation_config.max_new_tokens or 0
+        longest = max(map(len, rows))
+        if room and longest + new > room:
+            raise UserError(
+                f"the question is too long: with its pictures it takes {longest:,} tokens, "
+                f"and {new:,} new ones do not fit beside it in this model's context of {room:,}"
+            )
+        return {k: v.to(self.model.device) for k, v in self.processor.pad(rows).items()}
+
+    def _settings(self, generation: dict[str, Any]) -> dict[str, Any]:
+        """Arguments for `generate`: given ones, and what makes an answer stop."""
+        settings = {k: v for k, v in generation.items() if v is not None}
+        if seed := settings.pop("seed", None):
+            torch.manual_seed(seed)
+        if {"temperature", "top_p", "top_k"} & set(settings):
+            settings.setdefault("do_sample", True)
+        if stop := self.processor.chat.stop:
+            settings["stopping_criteria"] = [StopAtText(self.processor.tokenizer, stop)]
+        return settings
+
+
+def as_list(pictures: Pictures) -> list[PictureLike]:
+    """One picture or several, as a list."""
+    return [pictures] if isinstance(pictures, str | os.PathLike | Image.Image) else list(pictures)
+
+
+def with_pictures(question: str, pictures: int) -> str:
+    """A question with its pictures before it, as the systems were trained."""
+    return " ".join([PICTURE] * pictures + [question])

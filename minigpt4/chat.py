@@ -1,0 +1,66 @@
+"""A conversation about pictures: its history, its encoded pictures, and answers that are streamed."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from .model.pictures import PictureLike
+from .prompt.answer import Answer
+from .prompt.templates import PICTURE, Message
+
+if TYPE_CHECKING:
+    from .assistant import Assistant
+
+
+class Chat:
+    """Messages in order, and what the mind received for each picture in them.
+
+    A picture that is shown belongs to the next question. It is encoded when it is shown, and never again.
+    """
+
+    def __init__(self, assistant: "Assistant"):
+        self.assistant = assistant
+        self.messages: list[Message] = []
+        self._embeds: list[torch.Tensor] = []  # (1, K, H) for each picture shown so far
+        self._asked = 0  # pictures that belong to questions already asked
+
+    def show(self, picture: PictureLike) -> None:
+        """Add a picture to the conversation."""
+        embeds = self.assistant.encode([picture])
+        assert embeds is not None
+        self._embeds.append(embeds)
+
+    def ask(self, question: str, **generation) -> Answer:
+        """Say something and get the answer; both become part of the history."""
+        conversation = self._with(question)
+        answer = self.assistant.complete([conversation], self._pictures(), **generation)[0]
+        self._remember(conversation, answer)
+        return answer
+
+    def stream(self, question: str, **generation) -> Iterator[str]:
+        """The same, piece by piece. What was written so far is remembered even if the reader stops early."""
+        conversation = self._with(question)
+        pieces: list[str] = []
+        try:
+            for piece in self.assistant.complete_streaming(conversation, self._pictures(), **generation):
+                pieces.append(piece)
+                yield piece
+        finally:
+            if pieces:
+                self._remember(conversation, "".join(pieces).rstrip())
+
+    def forget(self) -> None:
+        """Begin anew, without pictures."""
+        self.messages, self._embeds, self._asked = [], [], 0
+
+    def _with(self, question: str) -> list[Message]:
+        new = len(self._embeds) - self._asked
+        return [*self.messages, {"role": "user", "content": " ".join([PICTURE] * new + [question])}]
+
+    def _pictures(self) -> torch.Tensor | None:
+        return torch.cat(self._embeds) if self._embeds else None
+
+    def _remember(self, conversation: list[Message], answer: str) -> None:
+        self.messages = [*conversation, {"role": "assistant", "content": str(answer)}]
+        self._asked = len(self._embeds)

@@ -1,0 +1,1 @@
+"""From files to examples: sources, mixture, collation, cached features."""

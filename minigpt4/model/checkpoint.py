@@ -1,0 +1,201 @@
+"""Folders with a system in them, read and written.
+
+Two kinds are read. A *whole* folder is what ``save_pretrained`` writes: ``config.json`` and ``model.safetensors`` with every
+weight. A *trained* folder holds what training changed, and says in its configuration where the frozen parts come from:
+
+    config.json            MiniGPT4Config with `vision_source` and `text_source`
+    trained.safetensors    projection.*, and if trained: bridge.*, vision_tower.*, language_model.<module>.lora_{A,B}.weight
+    processor_config.json  picture size and statistics, chat template
+    generation_config.json default decoding
+"""
+
+import copy
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+
+from ..errors import UserError
+from . import pocket
+from .config import MiniGPT4Config
+from .lora import merge_lora
+from .minigpt4 import MiniGPT4ForConditionalGeneration
+from .processor import MiniGPT4ImageProcessor, MiniGPT4Processor
+
+TRAINED = "trained.safetensors"
+_LORA = ".lora_"
+
+
+def best_dtype(device: str | torch.device = "cpu") -> torch.dtype:
+    """bfloat16 where the machine multiplies it at full speed, float32 elsewhere."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if kind == "cpu" and torch.cpu._is_avx512_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def load_system(
+    source: str | os.PathLike = "pocket",
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    merge: bool = True,
+) -> tuple[MiniGPT4ForConditionalGeneration, MiniGPT4Processor]:
+    """A model and its processor, ready for use.
+
+    Args:
+        source: ``"pocket"``, a folder of either kind, or a hub id.
+        dtype: of all weights; the best for `device` when not given.
+        merge: add adapters of a trained folder to the mind's weights (no `peft` needed, nothing to compute at run time)
+            instead of keeping them apart.
+
+    Raises:
+        UserError: no such folder, or one that is not a system of this family, or whose weights do not fit.
+    """
+    dtype = best_dtype(device) if dtype is None else dtype
+    tokenizer_folder: str | Path
+    folder = pocket.FOLDER if str(source) == "pocket" else _local(source)
+    try:
+        config = MiniGPT4Config.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: not a MiniGPT-4 system ({error})") from error
+    if (folder / TRAINED).exists():
+        model = _load_trained(folder, config, dtype, merge)
+        tokenizer_folder = text_folder(config)
+    else:
+        model = MiniGPT4ForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+        tokenizer_folder = folder
+    return model.to(device).eval(), load_processor(folder, tokenizer_folder)
+
+
+def load_processor(folder: Path, tokenizer_folder: str | os.PathLike) -> MiniGPT4Processor:
+    """The processor of a system whose tokenizer may lie elsewhere."""
+    file = folder / "processor_config.json"
+    try:
+        settings = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({error})") from error
+    image = {k: v for k, v in settings["image_processor"].items() if k in ("size", "image_mean", "image_std")}
+    ours = {k: settings[k] for k in ("template", "num_image_tokens", "image_token_id")}
+    return MiniGPT4Processor(MiniGPT4ImageProcessor(**image), AutoTokenizer.from_pretrained(tokenizer_folder), **ours)
+
+
+def vision_folder(config: MiniGPT4Config) -> str:
+    """Where the eye's weights are: a folder or a hub id."""
+    return str(pocket.prepared() / "eye") if config.vision_source == "pocket" else _named(config.vision_source, "eye")
+
+
+def text_folder(config: MiniGPT4Config) -> str:
+    """Where the mind's weights and tokenizer are: a folder or a hub id."""
+    return str(pocket.prepared() / "mind") if config.text_source == "pocket" else _named(config.text_source, "mind")
+
+
+def load_parts(config: MiniGPT4Config, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """The frozen eye and mind that `config` names."""
+    vision_tower = AutoModel.from_pretrained(vision_folder(config), config=config.vision_config, dtype=dtype)
+    language_model = AutoModelForCausalLM.from_pretrained(text_folder(config), dtype=dtype)
+    return vision_tower, language_model
+
+
+def _load_trained(folder: Path, config: MiniGPT4Config, dtype: torch.dtype, merge: bool) -> MiniGPT4ForConditionalGeneration:
+    vision_tower, language_model = load_parts(config, dtype)
+    lora = config.lora
+    weights = read_trained(folder)
+    if merge and lora is not None:
+        prefix = "language_model."
+        adapters = {k.removeprefix(prefix): weights.pop(k) for k in list(weights) if k.startswith(prefix) and _LORA in k}
+        merge_lora(language_model, adapters, lora)
+        config.lora = None
+    model = MiniGPT4ForConditionalGeneration(config, vision_tower, language_model).to(dtype)
+    load_trained(model, weights, folder / TRAINED)
+    if (folder / "generation_config.json").exists():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    return model
+
+
+def read_trained(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a trained folder, by name."""
+    file = folder / TRAINED
+    try:
+        return load_file(file)
+    except Exception as error:  # safetensors raises its own kinds, without a common base
+        raise UserError(f"{file}: damaged or cut short ({error})") from error
+
+
+def load_trained(model: MiniGPT4ForConditionalGeneration, weights: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Put trained weights into `model`; each must find its place, and the projection and all adapters must be filled.
+
+    Raises:
+        UserError: a name or shape that does not fit, or a part that the file should have and has not.
+    """
+    own = model.state_dict()
+    names = {_stored_name(k): k for k in own}
+    for name, tensor in weights.items():
+        if name not in names:
+            raise UserError(f"{file}: {name} fits no weight of this system")
+        if own[names[name]].shape != tensor.shape:
+            raise UserError(
+                f"{file}: {name} is of shape {tuple(tensor.shape)}, but this system needs {tuple(own[names[name]].shape)}"
+            )
+    needed = {n for n in names if n.startswith("projection.") or _LORA in n or (n.startswith("bridge.") and names[n] in own)}
+    if missing := sorted(needed - set(weights)):
+        raise UserError(f"{file}: lacks {len(missing)} weight(s) that this system trains, the first is {missing[0]}")
+    model.load_state_dict({names[name]: tensor for name, tensor in weights.items()}, strict=False)
+
+
+def trained_weights(model: MiniGPT4ForConditionalGeneration) -> dict[str, torch.Tensor]:
+    """What a trained folder stores: every parameter that is trained, and the bridge's."""
+    chosen = {n: p for n, p in model.named_parameters() if p.requires_grad or n.startswith("bridge.")}
+    return {_stored_name(n): p.detach().cpu().contiguous() for n, p in chosen.items()}
+
+
+def save_trained(
+    model: MiniGPT4ForConditionalGeneration,
+    processor: MiniGPT4Processor,
+    folder: str | os.PathLike,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a trained folder; `dtype` converts floating tensors on the way."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = trained_weights(model)
+    if dtype is not None:
+        weights = {k: v.to(dtype) for k, v in weights.items()}
+    save_file(weights, folder / TRAINED, metadata={"format": "pt"})
+    config = copy.deepcopy(model.config)
+    for part in (config, config.vision_config, config.text_config):
+        part._name_or_path = ""  # where this machine had it is nobody's business
+    config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    processor.to_json_file(folder / "processor_config.json")
+
+
+def _stored_name(name: str) -> str:
+    """peft's names of adapters without the adapter's own name, which is always "default"."""
+    return name.replace(".lora_A.default.", ".lora_A.").replace(".lora_B.default.", ".lora_B.")
+
+
+def _named(source: str | None, part: str) -> str:
+    if source is None:
+        raise UserError(f"this folder holds trained weights alone, but its config.json does not say where the {part} is")
+    return source
+
+
+def _local(source: str | os.PathLike) -> Path:
+    """The folder itself, or a hub repository brought here."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if folder.exists() or str(source).count("/") != 1 or str(source).startswith(("/", ".", "~")):
+        raise UserError(f"{source}: no such folder (give 'pocket', a folder, or a hub id like owner/name)")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(source)))
+    except Exception as error:  # network, permission, no such repository: all are the user's to mend
+        raise UserError(f"{source}: neither a folder nor a hub repository that can be fetched ({error})") from error

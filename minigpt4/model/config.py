@@ -1,0 +1,112 @@
+"""One configuration for the whole family: eye, bridge, projection and mind, described as data."""
+
+import math
+from typing import Any, Literal
+
+from transformers import AutoConfig, Blip2QFormerConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+BRIDGES = ("concat", "qformer")
+CONCAT_ORDERS = ("row", "square")
+
+
+class MiniGPT4Config(PreTrainedConfig):
+    """Configuration of `MiniGPT4ForConditionalGeneration`.
+
+    Args:
+        vision_config: the eye; any vision model of `transformers` that returns patch tokens in raster order
+            (`Blip2VisionConfig` for EVA ViT-g, CLIP, SigLIP, DINOv2, `EfficientNetLiteConfig`, ...).
+        text_config: the mind; any causal language model of `transformers`.
+        bridge: ``"concat"`` joins `concat_factor` neighbouring patch tokens (MiniGPT-4 with Llama-2, MiniGPT-v2);
+            ``"qformer"`` asks `num_query_tokens` learnt queries (MiniGPT-4 with Vicuna).
+        concat_order: ``"row"`` joins consecutive tokens of a row, as published; ``"square"`` joins a square of
+            patches, left to right and top to bottom inside it.
+        qformer_config: the Q-Former, when `bridge` asks for one.
+        projection_depth: 1 is the one Linear of both papers; more put a GELU between Linears of the mind's width (the
+            MiniGPT-4 paper's ablation has 3).
+        lora: ``None`` or ``{"r", "alpha", "dropout", "target_modules"}``: low-rank adapters inside the mind.
+        vision_feature_layer: which of the eye's ``hidden_states`` to use; ``None`` takes ``last_hidden_state``.
+        vision_norm_eps: epsilon of the eye's last LayerNorm where it differs from that of its blocks (the published
+            systems use 1e-5 there and 1e-6 in the blocks).
+        image_token_id: the id that stands for one image token in ``input_ids``. It needs no row in the mind's
+            embedding table.
+        vision_source, text_source: where the frozen parts come from when only trained weights are stored: ``"pocket"``, a
+            folder or a hub id. ``None`` when the weights are all in one place.
+        task_generation: decoding settings by task, for instance ``{"caption": {"num_beams": 3}}``, where they should differ
+            from the system's generation_config.json.
+    """
+
+    model_type = "minigpt4"
+    sub_configs_defaults = {
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="blip_2_vision_model"),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
+        "qformer_config": SubConfigSpec(config_class=Blip2QFormerConfig, model_type="blip_2_qformer", optional=True),
+    }
+
+    vision_config: Any = None
+    text_config: Any = None
+    bridge: Literal["concat", "qformer"] = "concat"
+    concat_factor: int = 4
+    concat_order: Literal["row", "square"] = "row"
+    qformer_config: Any = None
+    num_query_tokens: int = 32
+    projection_depth: int = 1
+    lora: dict[str, Any] | None = None
+    vision_feature_layer: int | None = None
+    vision_norm_eps: float | None = None
+    image_token_id: int | None = None
+    vision_source: str | None = None
+    text_source: str | None = None
+    task_generation: dict[str, dict[str, Any]] | None = None
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        if self.bridge == "qformer" and self.qformer_config is None:
+            self.qformer_config = {}
+        super().__post_init__(**kwargs)
+        if self.bridge not in BRIDGES:
+            raise ValueError(f"bridge must be one of {BRIDGES}, not {self.bridge!r}")
+        if self.concat_order not in CONCAT_ORDERS:
+            raise ValueError(f"concat_order must be one of {CONCAT_ORDERS}, not {self.concat_order!r}")
+        if self.projection_depth < 1:
+            raise ValueError(f"projection_depth must be at least 1, not {self.projection_depth}")
+        if self.bridge == "concat":
+            self._check_concat()
+        elif self.qformer_config.encoder_hidden_size != self.vision_config.hidden_size:
+            raise ValueError(
+                f"the Q-Former reads tokens of width {self.qformer_config.encoder_hidden_size}, "
+                f"but the eye gives {self.vision_config.hidden_size}"
+            )
+        if self.image_token_id is None:
+            self.image_token_id = self.text_config.vocab_size
+        self.tie_word_embeddings = self.text_config.tie_word_embeddings
+
+    def _check_concat(self) -> None:
+        k, grid = self.concat_factor, self.vision_grid
+        side = math.isqrt(k)
+        if self.concat_order == "square" and (side * side != k or grid % side):
+            raise ValueError(f"concat_order 'square' cannot join {k} patches of a {grid} x {grid} grid into squares")
+        if self.concat_order == "row" and grid * grid % k:
+            raise ValueError(f"concat_order 'row' cannot join {grid} x {grid} patches by {k}")
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square picture that the eye takes."""
+        return self.vision_config.image_size
+
+    @property
+    def vision_grid(self) -> int:
+        """Patches along one side of the picture."""
+        return self.vision_config.image_size // self.vision_config.patch_size
+
+    @property
+    def num_image_tokens(self) -> int:
+        """Image tokens that the mind receives for one picture."""
+        return self.num_query_tokens if self.bridge == "qformer" else self.vision_grid**2 // self.concat_factor
+
+    @property
+    def bridge_size(self) -> int:
+        """Width of what the bridge gives to the projection."""
+        if self.bridge == "qformer":
+            return self.qformer_config.hidden_size
+        return self.vision_config.hidden_size * self.concat_factor

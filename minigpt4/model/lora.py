@@ -1,0 +1,62 @@
+"""Low-rank adapters in the mind (LoRA, arXiv 2106.09685): added through `peft` for training, merged without it for use."""
+
+import re
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import UserError
+
+_ADAPTER_KEY = re.compile(r"^(.*)\.lora_(A|B)\.(?:default\.)?weight$")
+
+
+def add_lora(language_model: nn.Module, lora: dict[str, Any]) -> None:
+    """Put trainable adapters into `language_model`, in place.
+
+    Args:
+        lora: ``r`` (rank), ``alpha``, ``dropout`` and ``target_modules``, as in ``MiniGPT4Config.lora``.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise UserError("adapters in the mind need the package peft: pip install 'minigpt4[train]'") from None
+    config = LoraConfig(
+        r=lora["r"],
+        lora_alpha=lora["alpha"],
+        lora_dropout=lora.get("dropout", 0.0),
+        target_modules=list(lora["target_modules"]),
+        bias="none",
+    )
+    inject_adapter_in_model(config, language_model)
+
+
+@torch.no_grad()
+def merge_lora(language_model: nn.Module, adapters: dict[str, torch.Tensor], lora: dict[str, Any]) -> None:
+    """Add trained adapters to the weights they adapt: W + (alpha / r) B A, computed in float32.
+
+    Args:
+        adapters: ``{module}.lora_A.weight`` (r, in) and ``{module}.lora_B.weight`` (out, r), names relative to
+            `language_model`, with or without peft's ``default.``.
+
+    Raises:
+        UserError: an adapter without its other half, or for a module that this mind does not have.
+    """
+    pairs: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in adapters.items():
+        match = _ADAPTER_KEY.match(key)
+        if match is None:
+            raise UserError(f"{key} is not an adapter's weight (expected ...lora_A.weight or ...lora_B.weight)")
+        pairs.setdefault(match[1], {})[match[2]] = tensor
+    scale = lora["alpha"] / lora["r"]
+    modules = dict(language_model.named_modules())
+    for name, pair in pairs.items():
+        if len(pair) != 2:
+            raise UserError(f"the adapter of {name} has only one of its two matrices")
+        if name not in modules:
+            raise UserError(f"the adapter of {name} fits no module of this language model")
+        weight = modules[name].weight
+        delta = (pair["B"].float() @ pair["A"].float()) * scale
+        if delta.shape != weight.shape:
+            raise UserError(f"the adapter of {name} is for a weight of {tuple(delta.shape)}, not {tuple(weight.shape)}")
+        weight.copy_(weight.float() + delta)

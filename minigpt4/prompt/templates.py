@@ -1,0 +1,150 @@
+"""What the mind is told: how a conversation is written down for each language model.
+
+A conversation is a list of messages ``{"role": "user" | "assistant", "content": text}``; pictures are `PLACEHOLDER`s inside
+a user's text, wrapped as `picture_tag`. Sources: MiniGPT-4 paper section 3.2, MiniGPT-v2 paper section 2.2, and the prompts
+that the published weights were trained with.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import UserError
+
+PLACEHOLDER = "<ImageHere>"
+PICTURE = f"<Img>{PLACEHOLDER}</Img>"
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatTemplate:
+    """A chat format: ``system + sep``, then ``user + text + sep`` and ``assistant + text + end + gap`` in turn."""
+
+    name: str
+    system: str = ""
+    """Said before the first message; empty for none."""
+    user: str
+    """Opens a user's message."""
+    assistant: str
+    """Opens an assistant's message; a prompt ends with it."""
+    sep: str
+    """Closes the system sentence and every user's message."""
+    end: str
+    """Closes an assistant's message; in training it is part of what is learnt."""
+    gap: str = ""
+    """Stands between an assistant's message and the next one; not learnt."""
+    stop: tuple[str, ...] = ()
+    """Texts at which an answer ends, beside the mind's own end-of-sequence token."""
+    add_bos: bool = False
+    """Whether a prompt begins with the tokenizer's beginning-of-sequence token."""
+    training: str | None = None
+    """How a question is written in training where that differs; ``{}`` is the question."""
+
+    def render(self, messages: Sequence[Message], open_turn: bool = True) -> str:
+        """The conversation as one text; with `open_turn`, it ends where the assistant is to speak."""
+        parts = [self.system + self.sep] if self.system else []
+        for message in messages:
+            if message["role"] == "user":
+                parts.append(self.user + message["content"] + self.sep)
+            elif message["role"] == "assistant":
+                parts.append(self.assistant + message["content"] + self.end + self.gap)
+            else:
+                raise UserError(f"unknown role {message['role']!r}: a message is from 'user' or 'assistant'")
+        if open_turn:
+            parts.append(self.assistant)
+        return "".join(parts)
+
+    def training_prompt(self, question: str, first: bool = True) -> str:
+        """A question as training writes it, up to where its answer begins."""
+        if self.training is not None:
+            return self.training.replace("{}", question)
+        opening = self.system + self.sep if self.system and first else ""
+        return opening + self.user + question + self.sep + self.assistant
+
+
+class TokenizerTemplate:
+    """The chat template that comes with a tokenizer, in the same form, for minds that have no published pairing."""
+
+    name = "tokenizer"
+    stop: tuple[str, ...] = ()
+    gap = ""
+    add_bos = False  # a tokenizer's template writes its own
+
+    def __init__(self, tokenizer: Any):
+        if not getattr(tokenizer, "chat_template", None):
+            raise UserError("this language model's tokenizer has no chat template; name one of " + ", ".join(TEMPLATES))
+        self._tokenizer = tokenizer
+        asked = [{"role": "user", "content": "?"}]
+        answered = [*asked, {"role": "assistant", "content": "!"}]
+        before, after = self.render(asked), self.render(answered, open_turn=False)
+        if not after.startswith(before + "!"):
+            raise UserError("this tokenizer's chat template rewrites earlier turns; name another template")
+        self.end = after[len(before) + 1 :]
+
+    def render(self, messages: Sequence[Message], open_turn: bool = True) -> str:
+        return self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=open_turn)
+
+    def training_prompt(self, question: str, first: bool = True) -> str:
+        whole = self.render([{"role": "user", "content": question}])
+        if first:
+            return whole
+        # A later turn is what the template adds to a conversation that is under way.
+        past = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+        return self.render([*past, {"role": "user", "content": question}])[len(self.render(past, open_turn=False)) :]
+
+
+_GIVE_IMAGE = (
+    "Give the following image: <Img>ImageContent</Img>. "
+    "You will be able to see the image once I provide it to you. Please answer my questions."
+)
+
+TEMPLATES = {
+    "vicuna-v0": ChatTemplate(
+        name="vicuna-v0",
+        system=_GIVE_IMAGE,
+        user="Human: ",
+        assistant="Assistant: ",
+        sep="###",
+        end="###",
+        stop=("###",),
+        add_bos=True,
+        training="###Human: {} ###Assistant: ",
+    ),
+    "llama-2": ChatTemplate(
+        name="llama-2",
+        system=_GIVE_IMAGE,
+        user="<s>[INST] ",
+        assistant=" [/INST] ",
+        sep="",
+        end="</s>",
+        add_bos=True,
+        training="[INST] {} [/INST] ",
+    ),
+    "minigpt-v2": ChatTemplate(
+        name="minigpt-v2",
+        user="<s>[INST] ",
+        assistant=" [/INST]",
+        sep="",
+        end="</s>",
+        add_bos=True,
+        training="[INST] {} [/INST]",
+    ),
+    "chatml": ChatTemplate(
+        name="chatml",
+        user="<|im_start|>user\n",
+        assistant="<|im_start|>assistant\n",
+        sep="<|im_end|>\n",
+        end="<|im_end|>",
+        gap="\n",
+    ),
+}
+
+
+def get_template(name: str, tokenizer: Any = None) -> ChatTemplate | TokenizerTemplate:
+    """The named template; ``"tokenizer"`` is the one that `tokenizer` brings along."""
+    if name == "tokenizer":
+        return TokenizerTemplate(tokenizer)
+    if name not in TEMPLATES:
+        raise UserError(f"unknown chat template {name!r}; known: {', '.join(TEMPLATES)}, tokenizer")
+    return TEMPLATES[name]

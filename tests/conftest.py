@@ -1,0 +1,132 @@
+"""Small random systems that tests build and throw away: no download, no hub."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the hub is wrong, and should say so at once
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import Blip2QFormerConfig, Blip2VisionConfig, CLIPVisionConfig, LlamaConfig, PreTrainedTokenizerFast
+
+from minigpt4.model import MiniGPT4Config, MiniGPT4ForConditionalGeneration, MiniGPT4ImageProcessor, MiniGPT4Processor
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """The same random numbers in every test, whatever ran before."""
+    torch.manual_seed(0)
+
+
+def tiny_llama(**changes) -> LlamaConfig:
+    """A mind that runs in a millisecond."""
+    return LlamaConfig(
+        **{
+            "vocab_size": 128,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 512,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+        }
+        | changes
+    )
+
+
+def tiny_clip(**changes) -> CLIPVisionConfig:
+    """An eye with a class token: 4 x 4 patches of 8 pixels."""
+    return CLIPVisionConfig(
+        **{
+            "image_size": 32,
+            "patch_size": 8,
+            "hidden_size": 24,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        }
+        | changes
+    )
+
+
+def tiny_eva(**changes) -> Blip2VisionConfig:
+    """BLIP-2's eye in small."""
+    return Blip2VisionConfig(
+        **{
+            "image_size": 32,
+            "patch_size": 8,
+            "hidden_size": 24,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "initializer_range": 0.5,
+        }
+        | changes
+    )
+
+
+def tiny_qformer(**changes) -> Blip2QFormerConfig:
+    return Blip2QFormerConfig(
+        **{
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "encoder_hidden_size": 24,
+            "initializer_range": 0.2,
+        }
+        | changes
+    )
+
+
+def tiny_config(kind: str = "concat", **changes) -> MiniGPT4Config:
+    """A whole system: ``concat`` (MiniGPT-v2's way) or ``qformer`` (MiniGPT-4's)."""
+    settings = {"vision_config": tiny_eva(), "text_config": tiny_llama(), "bridge": kind}
+    if kind == "qformer":
+        settings |= {"qformer_config": tiny_qformer(), "num_query_tokens": 4}
+    return MiniGPT4Config(**settings | changes)
+
+
+def tiny_model(kind: str = "concat", **changes) -> MiniGPT4ForConditionalGeneration:
+    model = MiniGPT4ForConditionalGeneration(tiny_config(kind, **changes))
+    with torch.no_grad():  # weights large enough that pictures and words matter to what is said
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and not name.startswith("vision_tower"):
+                parameter.normal_(0, 0.25)
+    return model.eval()
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Single characters, and the special tokens of ChatML; every text it can spell survives a round trip."""
+    special = ["<pad>", "<s>", "</s>", "<unk>", "<|im_start|>", "<|im_end|>"]
+    letters = [chr(c) for c in range(32, 127)] + ["\n"]
+    vocabulary = {token: i for i, token in enumerate([*special, *letters])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    backend.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+    )
+
+
+def tiny_processor(config: MiniGPT4Config, template: str = "chatml") -> MiniGPT4Processor:
+    return MiniGPT4Processor(
+        MiniGPT4ImageProcessor(config.image_size),
+        tiny_tokenizer(),
+        template=template,
+        num_image_tokens=config.num_image_tokens,
+        image_token_id=config.image_token_id,
+    )
+
+
+@pytest.fixture(params=["concat", "qformer"])
+def model(request) -> MiniGPT4ForConditionalGeneration:
+    return tiny_model(request.param)

@@ -1,0 +1,244 @@
+"""The network against plain `transformers` composition, and against itself under every way of calling it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import tiny_clip, tiny_config, tiny_eva, tiny_llama, tiny_model, tiny_processor
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Dinov2Config,
+    GPT2Config,
+    Qwen2Config,
+    SiglipVisionConfig,
+)
+
+from minigpt4.model import MiniGPT4Config, MiniGPT4ForConditionalGeneration
+from minigpt4.model.bridge import ConcatBridge
+from minigpt4.model.efficientnet_lite import EfficientNetLiteConfig
+from minigpt4.model.minigpt4 import IGNORE
+
+
+def inputs(model, pictures=(1, 2), words=7):
+    """Rows with one and two pictures among random words, unequal in length and padded on the left."""
+    k, image = model.config.num_image_tokens, model.config.image_token_id
+    rows = []
+    for i, n in enumerate(pictures):
+        row = torch.randint(3, 100, (words + 3 * i,)).tolist()
+        for j in range(n):
+            row[2 + 3 * j : 2 + 3 * j] = [image] * k
+        rows.append(row)
+    longest = max(map(len, rows))
+    ids = torch.tensor([[0] * (longest - len(r)) + r for r in rows])
+    mask = torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in rows])
+    pixels = torch.randn(sum(pictures), 3, model.config.image_size, model.config.image_size)
+    return {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels}
+
+
+def by_hand(model, batch):
+    """The same system written out: tower, bridge, Linear, embeddings with pictures put in one by one, causal LM."""
+    tokens = model.vision_tower(batch["pixel_values"]).last_hidden_state
+    if model.config.bridge == "qformer":
+        queries = model.bridge.query_tokens.expand(len(tokens), -1, -1)
+        features = model.bridge.qformer(query_embeds=queries, encoder_hidden_states=tokens).last_hidden_state
+    else:
+        patches = tokens[:, 1:]
+        features = torch.stack(
+            [torch.cat([p[i : i + 4] for i in range(0, len(p), 4)]).view(-1, 4 * p.shape[1]) for p in patches]
+        )
+    pictures = iter(F.linear(features, model.projection.weight, model.projection.bias))
+    words = model.language_model.get_input_embeddings()
+    rows = []
+    for ids in batch["input_ids"].tolist():
+        row, position = [], 0
+        while position < len(ids):
+            if ids[position] == model.config.image_token_id:
+                picture = next(pictures)
+                row += list(picture)
+                position += len(picture)
+            else:
+                row.append(words.weight[ids[position]])
+                position += 1
+        rows.append(torch.stack(row))
+    return model.language_model(inputs_embeds=torch.stack(rows), attention_mask=batch["attention_mask"]).logits
+
+
+@torch.no_grad()
+def test_forward_equals_plain_transformers_composition(model):
+    batch = inputs(model)
+    torch.testing.assert_close(model(**batch).logits, by_hand(model, batch), atol=1e-5, rtol=1e-5)
+
+
+EYES = {
+    "clip": tiny_clip(),
+    "siglip": SiglipVisionConfig(
+        image_size=32, patch_size=8, hidden_size=24, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    ),
+    "dinov2": Dinov2Config(image_size=32, patch_size=8, hidden_size=24, num_hidden_layers=1, num_attention_heads=2),
+    "eva": tiny_eva(),
+    "efficientnet_lite": EfficientNetLiteConfig(image_size=128, width_multiplier=0.3, depth_multiplier=0.5),
+}
+MINDS = {
+    "llama": tiny_llama(),
+    "qwen2": Qwen2Config(
+        vocab_size=128, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2
+    ),
+    "gpt2": GPT2Config(vocab_size=128, n_embd=32, n_layer=1, n_head=4, n_positions=256),
+}
+
+
+@pytest.mark.parametrize("eye", EYES)
+@pytest.mark.parametrize("mind", MINDS)
+def test_any_eye_with_any_mind_trains_and_speaks(eye, mind, tmp_path):
+    config = MiniGPT4Config(vision_config=EYES[eye], text_config=MINDS[mind], concat_order="square")
+    model = MiniGPT4ForConditionalGeneration(config).eval()
+    batch = inputs(model)
+    assert config.num_image_tokens == 4
+    loss = model(**batch, labels=batch["input_ids"].masked_fill(batch["input_ids"] >= 100, IGNORE)).loss
+    loss.backward()
+    assert model.projection.weight.grad.abs().sum() > 0
+    assert model.generate(**batch, max_new_tokens=3, do_sample=False, pad_token_id=0).shape == (2, 3)
+    model.save_pretrained(tmp_path)
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).vision_config.model_type == config.vision_config.model_type
+    for (name, a), (_, b) in zip(model.state_dict().items(), again.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_an_eye_layer_can_be_chosen():
+    config = tiny_config(vision_config=tiny_clip(), vision_feature_layer=-2)
+    model = MiniGPT4ForConditionalGeneration(config).eval()
+    pixels = torch.randn(1, 3, 32, 32)
+    expected = model.vision_tower(pixels, output_hidden_states=True).hidden_states[-2]
+    assert torch.equal(model.get_vision_tokens(pixels), expected)
+
+
+def test_last_norm_has_its_own_epsilon():
+    model = MiniGPT4ForConditionalGeneration(tiny_config(vision_norm_eps=1e-5))
+    assert model.vision_tower.post_layernorm.eps == 1e-5
+    assert model.vision_tower.encoder.layers[0].layer_norm1.eps == 1e-6
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"), [("row", [[1, 2, 3, 4], [5, 6, 7, 8]]), ("square", [[1, 2, 5, 6], [3, 4, 7, 8]])]
+)
+def test_concat_joins_strips_or_squares(order, expected):
+    bridge = ConcatBridge(tiny_config(vision_config=tiny_eva(), concat_order=order))
+    tokens = torch.arange(17.0).view(1, 17, 1)  # the class token is 0, patches count from 1 in raster order
+    assert bridge(tokens)[0, :2].tolist() == expected
+
+
+def test_pictures_may_enter_at_every_stage(model):
+    batch = inputs(model)
+    pixels = batch.pop("pixel_values")
+    tokens = model.get_vision_tokens(pixels)
+    features = model.get_bridge_features(tokens)
+    embeds = model.get_image_features(bridge_features=features)
+    expected = model(**batch, pixel_values=pixels).logits
+    for stage in ({"vision_tokens": tokens}, {"bridge_features": features}, {"image_embeds": embeds}):
+        torch.testing.assert_close(model(**batch, **stage).logits, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_loss_is_that_of_full_logits_and_so_are_its_gradients(model):
+    batch = inputs(model)
+    labels = batch["input_ids"].masked_fill(torch.rand(batch["input_ids"].shape) < 0.5, IGNORE)
+    labels[batch["input_ids"] >= 100] = IGNORE
+    out = model(**batch, labels=labels)
+    out.loss.backward()
+    gradient = model.projection.weight.grad.clone()
+    model.zero_grad()
+    logits = model(**batch).logits
+    full = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE)
+    full.backward()
+    torch.testing.assert_close(out.loss, full, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(gradient, model.projection.weight.grad, atol=1e-6, rtol=1e-5)
+    assert len(out.logits) == (labels[:, 1:] != IGNORE).sum()
+
+
+def test_loss_can_be_divided_by_a_count_from_outside(model):
+    batch = inputs(model)
+    labels = batch["input_ids"].masked_fill(batch["input_ids"] >= 100, IGNORE)
+    count = (labels[:, 1:] != IGNORE).sum()
+    mean = model(**batch, labels=labels).loss
+    torch.testing.assert_close(model(**batch, labels=labels, num_items_in_batch=2 * count).loss * 2, mean)
+
+
+def test_wrong_number_of_pictures_names_both_numbers(model):
+    batch = inputs(model)
+    batch["pixel_values"] = batch["pixel_values"][:2]
+    with pytest.raises(ValueError, match=r"places for 3 picture\(s\).*2 picture\(s\)"):
+        model(**batch)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_batch_equals_single(model, num_beams):
+    batch = inputs(model, pictures=(1, 2, 1, 3))
+    settings = {"max_new_tokens": 12, "do_sample": False, "num_beams": num_beams}
+    together = model.generate(**batch, **settings)
+    first = 0
+    for i, n in enumerate((1, 2, 1, 3)):
+        real = batch["attention_mask"][i].bool()
+        alone = model.generate(
+            input_ids=batch["input_ids"][i, real][None], pixel_values=batch["pixel_values"][first : first + n], **settings
+        )
+        first += n
+        spoken = alone[0].tolist()
+        assert together[i].tolist()[: len(spoken)] == spoken
+        assert set(together[i].tolist()[len(spoken) :]) <= {0}  # what has ended is padding, whatever others still say
+
+
+def test_rows_stop_by_themselves():
+    model = tiny_model()
+    batch = inputs(model, pictures=(1, 1))
+    free = model.generate(**batch, max_new_tokens=8, do_sample=False)
+    eos = free[0, 2].item()  # make what row 0 says third the end of sequence
+    ended = model.generate(**batch, max_new_tokens=8, do_sample=False, eos_token_id=eos, pad_token_id=0)
+    assert ended[0, 3:].eq(0).all()
+    if eos not in free[1].tolist():
+        assert torch.equal(ended[1], free[1])
+
+
+def test_frozen_eye_stays_in_evaluation_mode_and_gets_no_gradient():
+    model = tiny_model("qformer")
+    model.vision_tower.requires_grad_(False)
+    model.train()
+    assert not model.vision_tower.training
+    assert model.bridge.training
+    batch = inputs(model)
+    assert not model.get_vision_tokens(batch["pixel_values"]).requires_grad
+
+
+def test_image_token_id_needs_no_embedding_row():
+    model = tiny_model()
+    assert model.config.image_token_id == model.get_input_embeddings().num_embeddings
+
+
+def test_config_refuses_what_cannot_be():
+    with pytest.raises(ValueError, match="cannot join"):
+        tiny_config(concat_factor=3)
+    with pytest.raises(ValueError, match="squares"):
+        tiny_config(concat_factor=8, concat_order="square")
+    with pytest.raises(ValueError, match="reads tokens of width 99"):
+        tiny_config("qformer", qformer_config={"encoder_hidden_size": 99})
+    with pytest.raises((ValueError, TypeError), match="bridge"):
+        tiny_config("resampler")
+
+
+def test_deeper_projection_is_linears_with_gelu_between():
+    model = tiny_model(projection_depth=3)
+    x = torch.randn(2, 4, model.config.bridge_size)
+    l1, _, l2, _, l3 = model.projection
+    torch.testing.assert_close(model.projection(x), l3(F.gelu(l2(F.gelu(l1(x))))))
+
+
+def test_auto_processor_round_trip(tmp_path):
+    config = tiny_config()
+    processor = tiny_processor(config)
+    config.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again = AutoProcessor.from_pretrained(tmp_path)
+    text = "a<Img><ImageHere></Img> what?"
+    assert again.encode(text) == processor.encode(text)
+    assert again.image_processor.image_mean == processor.image_processor.image_mean
+    assert again.num_image_tokens == config.num_image_tokens
