@@ -17,13 +17,13 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from ..errors import UserError
 from . import pocket
 from .config import MiniGPT4Config
 from .lora import merge_lora
-from .minigpt4 import MiniGPT4ForConditionalGeneration
+from .minigpt4 import MiniGPT4ForConditionalGeneration, vision_class
 from .processor import MiniGPT4ImageProcessor, MiniGPT4Processor
 
 TRAINED = "trained.safetensors"
@@ -97,7 +97,9 @@ def text_folder(config: MiniGPT4Config) -> str:
 
 def load_parts(config: MiniGPT4Config, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedModel]:
     """The frozen eye and mind that `config` names."""
-    vision_tower = AutoModel.from_pretrained(vision_folder(config), config=config.vision_config, dtype=dtype)
+    vision_tower = vision_class(config.vision_config).from_pretrained(
+        vision_folder(config), config=config.vision_config, dtype=dtype
+    )
     language_model = AutoModelForCausalLM.from_pretrained(text_folder(config), dtype=dtype)
     return vision_tower, language_model
 

@@ -8,9 +8,11 @@ S positions, P pictures, T eye tokens, V the eye's width, K image tokens a pictu
 width.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +72,7 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ):
         """Build from `config`; an eye or a mind that is already loaded is taken as it is."""
         super().__init__(config)
-        self.vision_tower = _vision_tower(config.vision_config) if vision_tower is None else vision_tower
+        self.vision_tower = _new_vision_tower(config.vision_config) if vision_tower is None else vision_tower
         if config.vision_norm_eps is not None:
             self.vision_tower.post_layernorm.eps = config.vision_norm_eps
         self.bridge = BRIDGES[config.bridge](config)
@@ -250,16 +252,25 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds = self.embed(input_ids, image_embeds)
         if attention_mask is None:
             attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.long, device=inputs_embeds.device)
-        kwargs.setdefault("generation_config", self.generation_config)
-        return self.language_model.generate(inputs_embeds=inputs_embeds, attention_mask=attention_mask, **kwargs)
+        settings = copy.deepcopy(kwargs.pop("generation_config", None) or self.generation_config)
+        others = settings.update(**kwargs)  # what is no setting: streamers, criteria, processors
+        return self.language_model.generate(
+            inputs_embeds=inputs_embeds, attention_mask=attention_mask, generation_config=settings, **others
+        )
 
 
-def _vision_tower(config: PreTrainedConfig) -> PreTrainedModel:
-    if config.model_type == "blip_2_vision_model":  # `transformers` has this one, but AutoModel does not know it
+def vision_class(config: PreTrainedConfig) -> Any:
+    """The class that builds or loads an eye of this configuration."""
+    if config.model_type == "blip_2_vision_model":  # `transformers` has it, but AutoModel does not know it
         from transformers import Blip2VisionModel
 
-        return Blip2VisionModel(config)
-    return AutoModel.from_config(config)
+        return Blip2VisionModel
+    return AutoModel
+
+
+def _new_vision_tower(config: PreTrainedConfig) -> PreTrainedModel:
+    kind = vision_class(config)
+    return kind.from_config(config) if kind is AutoModel else kind(config)
 
 
 def _projection(size_in: int, size_out: int, depth: int) -> nn.Module:
