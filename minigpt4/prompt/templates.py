@@ -40,15 +40,23 @@ class ChatTemplate:
     """Whether a prompt begins with the tokenizer's beginning-of-sequence token."""
     training: str | None = None
     """How a question is written in training where that differs; ``{}`` is the question."""
+    training_later: str | None = None
+    """The same for a question that follows an answer."""
 
-    def render(self, messages: Sequence[Message], open_turn: bool = True) -> str:
-        """The conversation as one text; with `open_turn`, it ends where the assistant is to speak."""
+    def render(self, messages: Sequence[Message], open_turn: bool = True, published: bool = False) -> str:
+        """The conversation as one text; with `open_turn`, it ends where the assistant is to speak.
+
+        With `published`, an answer of the past is closed as the published chat closes it: by `sep`, which is nothing for
+        Llama-2 and v2 although both were trained with `end` there, and an empty one not at all.
+        """
         parts = [self.system + self.sep] if self.system else []
         for message in messages:
+            content = message["content"]
             if message["role"] == "user":
-                parts.append(self.user + message["content"] + self.sep)
+                parts.append(self.user + content + self.sep)
             elif message["role"] == "assistant":
-                parts.append(self.assistant + message["content"] + self.end + self.gap)
+                closed = content + self.sep if content else ""
+                parts.append(self.assistant + (closed if published else content + self.end + self.gap))
             else:
                 raise UserError(f"unknown role {message['role']!r}: a message is from 'user' or 'assistant'")
         if open_turn:
@@ -58,7 +66,8 @@ class ChatTemplate:
     def training_prompt(self, question: str, first: bool = True) -> str:
         """A question as training writes it, up to where its answer begins."""
         if self.training is not None:
-            return self.training.replace("{}", question)
+            training = self.training if first else self.training_later or self.training
+            return training.replace("{}", question)
         opening = self.system + self.sep if self.system and first else ""
         return opening + self.user + question + self.sep + self.assistant
 
@@ -110,6 +119,7 @@ TEMPLATES = {
         stop=("###",),
         add_bos=True,
         training="###Human: {} ###Assistant: ",
+        training_later="Human: {} ###Assistant: ",  # the answer before it has closed with the marks
     ),
     "llama-2": ChatTemplate(
         name="llama-2",
@@ -120,6 +130,7 @@ TEMPLATES = {
         end="</s>",
         add_bos=True,
         training="[INST] {} [/INST] ",
+        training_later="<s>[INST] {} [/INST] ",
     ),
     "minigpt-v2": ChatTemplate(
         name="minigpt-v2",
@@ -129,6 +140,7 @@ TEMPLATES = {
         end="</s>",
         add_bos=True,
         training="[INST] {} [/INST]",
+        training_later="<s>[INST] {} [/INST]",
     ),
     "chatml": ChatTemplate(
         name="chatml",
