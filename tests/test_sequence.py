@@ -88,7 +88,7 @@ def test_limits_never_cut_a_picture(processor):
     assert build_example(processor, prompt, ["a"], max_context_len=6 + 2).prefix_ids == [
         1, *ids(processor, "xx"), *PICTURE_IDS, *ids(processor, "yy")
     ]  # fmt: skip
-    with pytest.raises(UserError, match="max_context_len 5 would cut into a picture.*takes 6 tokens"):
+    with pytest.raises(UserError, match=r"max_context_len 5 would cut into a picture.*takes 6 tokens"):
         build_example(processor, prompt, ["a"], max_context_len=5)
     with pytest.raises(UserError, match="max_txt_len 4"):
         build_example(processor, "a", ["b"], [(prompt, "c")], max_txt_len=4)
