@@ -1,5 +1,6 @@
 """Opening pictures of any kind, safely, as upright RGB."""
 
+import io
 import os
 import warnings
 from pathlib import Path
@@ -34,22 +35,33 @@ def open_picture(picture: PictureLike) -> Image.Image:
         raise UserError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty")
+    return _decode(path, str(path))
+
+
+def decode_picture(data: bytes, name: str) -> Image.Image:
+    """A picture that is stored in something else (an archive, a table) as upright RGB; `name` says in messages which."""
+    if not data:
+        raise UserError(f"{name}: the picture is empty")
+    return _decode(io.BytesIO(data), name)
+
+
+def _decode(file: Path | io.BytesIO, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large pictures; we decide by MAX_PIXELS below
-            with Image.open(path) as image:
+            with Image.open(file) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
-                    raise UserError(f"{path}: {width} x {height} pixels are more than the {MAX_PIXELS:,} allowed")
+                    raise UserError(f"{name}: {width} x {height} pixels are more than the {MAX_PIXELS:,} allowed")
                 return _upright_rgb(image)
     except Image.DecompressionBombError:
-        raise UserError(f"{path}: more pixels than the {MAX_PIXELS:,} allowed") from None
+        raise UserError(f"{name}: more pixels than the {MAX_PIXELS:,} allowed") from None
     except UnidentifiedImageError:
-        raise UserError(f"{path}: not a picture in a format that can be read") from None
+        raise UserError(f"{name}: not a picture in a format that can be read") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path}: the picture is damaged or cut short ({error})") from None
+        raise UserError(f"{name}: the picture is damaged or cut short ({error})") from None
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:

@@ -1,0 +1,74 @@
+"""Datasets by the name of their format."""
+
+import inspect
+import logging
+from typing import Any
+
+from ...errors import UserError
+from ..schema import nearest
+from ..source import Source, StreamSource
+from .base import Items
+from .jsonl import JsonLines
+
+log = logging.getLogger(__name__)
+
+
+def build_source(format: str, /, **options: Any) -> Source | StreamSource:
+    """The dataset of a recipe.
+
+    Args:
+        format: a key of `SOURCES`.
+        options: ``name`` is what the dataset is called (the format's name when not given); ``malformed`` says what becomes
+            of rows that cannot be understood: ``error`` (the default) refuses the dataset, ``skip`` leaves them out and says
+            how many. All others are the arguments of the format's class.
+
+    Raises:
+        UserError: an unknown format or option, a file that is missing or malformed, or nothing to learn from in it.
+    """
+    malformed = options.pop("malformed", "error")
+    if malformed not in ("error", "skip"):
+        raise UserError(f"{format}: malformed must be error or skip, found {malformed!r}")
+    source = open_source(format, **options)
+    if isinstance(source, Items):
+        bad = source.malformed
+        if bad and malformed == "error":
+            more = f"; and {len(bad) - 1} more rows like it" if len(bad) > 1 else ""
+            raise UserError(f"{bad[0].message}{more} (to leave such rows out: malformed: skip)")
+        if bad:
+            log.warning("%s: %d malformed rows are left out, the first: %s", source.name, len(bad), bad[0].message)
+        if not len(source):
+            given = ", ".join(f"{key}={value}" for key, value in options.items())
+            raise UserError(f"{source.name}: no samples ({given})")
+    return source
+
+
+def open_source(format: str, /, **options: Any) -> Source | StreamSource:
+    """The dataset with whatever is in it: malformed rows are no more than a list of problems, and it may be empty."""
+    if format not in SOURCES:
+        raise UserError(f"unknown dataset format {format!r}; {nearest(format, SOURCES)}")
+    known = _options(SOURCES[format])
+    for option in options:
+        if option not in known:
+            raise UserError(f"{format}: unknown option {option!r}; {nearest(option, [*known, 'malformed'])}")
+    for option, parameter in known.items():
+        if parameter.default is inspect.Parameter.empty and option not in options and option != "name":
+            raise UserError(f"{format}: the option {option!r} is needed")
+    return SOURCES[format](**{"name": format} | options)
+
+
+def _options(cls: type) -> dict[str, inspect.Parameter]:
+    """The arguments of a class, with those that it passes on to its parents."""
+    found: dict[str, inspect.Parameter] = {}
+    for one in cls.__mro__:
+        if "__init__" not in vars(one):
+            continue
+        parameters = inspect.signature(vars(one)["__init__"]).parameters
+        found = {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY} | found
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            break
+    return found
+
+
+SOURCES: dict[str, Any] = {
+    "jsonl": JsonLines,
+}
