@@ -159,6 +159,16 @@ def chat(
     talk(_load(model, device, dtype), photos or [], json, generation)
 
 
+def _register_train() -> None:
+    from . import cli_train
+
+    app.command()(cli_train.train)
+    app.add_typer(cli_train.data, name="data")
+
+
+_register_train()
+
+
 def _generation(given: dict[str, Any]) -> dict[str, Any]:
     """The decoding options among a command's arguments, those that were given."""
     names = [

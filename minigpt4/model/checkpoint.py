@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from ..errors import UserError
 from . import pocket
 from .config import MiniGPT4Config
-from .lora import merge_lora
+from .lora import merge_lora, set_lora
 from .minigpt4 import MiniGPT4ForConditionalGeneration, vision_class
 from .processor import MiniGPT4ImageProcessor, MiniGPT4Processor
 
@@ -59,14 +59,14 @@ def load_system(
     """
     dtype = best_dtype(device) if dtype is None else dtype
     tokenizer_folder: str | Path
-    folder = pocket.FOLDER if str(source) == "pocket" else _local(source)
+    folder = find_folder(source)
     try:
         config = MiniGPT4Config.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: not a MiniGPT-4 system ({error})") from error
     if (folder / TRAINED).exists():
         model = _load_trained(folder, config, dtype, merge)
-        tokenizer_folder = text_folder(config)
+        tokenizer_folder = tokenizer_source(config)
     else:
         model = MiniGPT4ForConditionalGeneration.from_pretrained(folder, dtype=dtype)
         tokenizer_folder = folder
@@ -95,6 +95,14 @@ def text_folder(config: MiniGPT4Config) -> str:
     return str(pocket.prepared() / "mind") if config.text_source == "pocket" else _named(config.text_source, "mind")
 
 
+def tokenizer_source(config: MiniGPT4Config) -> str | Path:
+    """Where the tokenizer of a trained folder is."""
+    if config.base_source is None:
+        return text_folder(config)
+    folder = find_folder(config.base_source)
+    return tokenizer_source(MiniGPT4Config.from_pretrained(folder)) if (folder / TRAINED).exists() else folder
+
+
 def load_parts(config: MiniGPT4Config, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedModel]:
     """The frozen eye and mind that `config` names."""
     vision_tower = vision_class(config.vision_config).from_pretrained(
@@ -105,7 +113,12 @@ def load_parts(config: MiniGPT4Config, dtype: torch.dtype) -> tuple[PreTrainedMo
 
 
 def _load_trained(folder: Path, config: MiniGPT4Config, dtype: torch.dtype, merge: bool) -> MiniGPT4ForConditionalGeneration:
-    vision_tower, language_model = load_parts(config, dtype)
+    if config.base_source is not None:
+        base, _ = load_system(config.base_source, dtype=dtype, merge=True)
+        set_lora(base.language_model, base.config.lora, None)
+        vision_tower, language_model = base.vision_tower, base.language_model
+    else:
+        vision_tower, language_model = load_parts(config, dtype)
     lora = config.lora
     weights = read_trained(folder)
     if merge and lora is not None:
@@ -144,15 +157,16 @@ def load_trained(model: MiniGPT4ForConditionalGeneration, weights: Mapping[str, 
             raise UserError(
                 f"{file}: {name} is of shape {tuple(tensor.shape)}, but this system needs {tuple(own[names[name]].shape)}"
             )
-    needed = {n for n in names if n.startswith("projection.") or _LORA in n or (n.startswith("bridge.") and names[n] in own)}
+    needed = {n for n in names if n.startswith(("projection.", "bridge.")) or _LORA in n}
     if missing := sorted(needed - set(weights)):
         raise UserError(f"{file}: lacks {len(missing)} weight(s) that this system trains, the first is {missing[0]}")
     model.load_state_dict({names[name]: tensor for name, tensor in weights.items()}, strict=False)
 
 
 def trained_weights(model: MiniGPT4ForConditionalGeneration) -> dict[str, torch.Tensor]:
-    """What a trained folder stores: every parameter that is trained, and the bridge's."""
-    chosen = {n: p for n, p in model.named_parameters() if p.requires_grad or n.startswith("bridge.")}
+    """What a trained folder stores: projection, bridge and adapters, and whatever else is trained."""
+    ours = ("projection.", "bridge.")
+    chosen = {n: p for n, p in model.named_parameters() if p.requires_grad or n.startswith(ours) or _LORA in n}
     return {_stored_name(n): p.detach().cpu().contiguous() for n, p in chosen.items()}
 
 
@@ -188,8 +202,10 @@ def _named(source: str | None, part: str) -> str:
     return source
 
 
-def _local(source: str | os.PathLike) -> Path:
-    """The folder itself, or a hub repository brought here."""
+def find_folder(source: str | os.PathLike) -> Path:
+    """The folder of a system: the pocket model's, the named one, or a hub repository brought here."""
+    if str(source) == "pocket":
+        return pocket.FOLDER
     folder = Path(source)
     if folder.is_dir():
         return folder

@@ -32,6 +32,8 @@ class MiniGPT4Config(PreTrainedConfig):
             embedding table.
         vision_source, text_source: where the frozen parts come from when only trained weights are stored: ``"pocket"``, a
             folder or a hub id. ``None`` when the weights are all in one place.
+        base_source: a system whose weights the stored ones change, where the frozen parts are not those of `vision_source` and
+            `text_source` as they are (adapters of an earlier stage merged into the mind, a trained eye).
         task_generation: decoding settings by task, for instance ``{"caption": {"num_beams": 3}}``, where they should differ
             from the system's generation_config.json.
     """
@@ -57,6 +59,7 @@ class MiniGPT4Config(PreTrainedConfig):
     image_token_id: int | None = None
     vision_source: str | None = None
     text_source: str | None = None
+    base_source: str | None = None
     task_generation: dict[str, dict[str, Any]] | None = None
     tie_word_embeddings: bool = False
 

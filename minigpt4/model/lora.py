@@ -31,6 +31,40 @@ def add_lora(language_model: nn.Module, lora: dict[str, Any]) -> None:
     inject_adapter_in_model(config, language_model)
 
 
+def set_lora(language_model: nn.Module, has: dict[str, Any] | None, wanted: dict[str, Any] | None) -> bool:
+    """Give the mind the adapters that are wanted, in place: kept if it has such, else merged and begun anew.
+
+    Returns:
+        Whether adapters were merged, so that the mind's own weights are no longer those of its source.
+    """
+    if has is not None and wanted is not None and _form(has) == _form(wanted):
+        for module in language_model.modules():
+            for dropout in getattr(module, "lora_dropout", {}).values():
+                if isinstance(dropout, nn.Dropout):
+                    dropout.p = wanted.get("dropout", 0.0)
+        return False
+    if has is not None:
+        merge_in_place(language_model)
+    if wanted is not None:
+        add_lora(language_model, wanted)
+    return has is not None
+
+
+def _form(lora: dict[str, Any]) -> tuple:
+    return lora["r"], lora["alpha"], tuple(sorted(lora["target_modules"]))
+
+
+def merge_in_place(language_model: nn.Module) -> None:
+    """Add all adapters that `peft` keeps apart to the weights they adapt, and take them out."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in list(language_model.named_modules()):
+        if isinstance(module, LoraLayer):
+            module.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(language_model.get_submodule(parent), child, module.get_base_layer())
+
+
 @torch.no_grad()
 def merge_lora(language_model: nn.Module, adapters: dict[str, torch.Tensor], lora: dict[str, Any]) -> None:
     """Add trained adapters to the weights they adapt: W + (alpha / r) B A, computed in float32.

@@ -22,6 +22,7 @@ from transformers.utils import ModelOutput
 
 from .bridge import BRIDGES
 from .config import MiniGPT4Config
+from .loss import frozen_head_cross_entropy, has_plain_frozen_head
 from .packing import packed_attention_mask
 
 IGNORE = -100  # a label that carries no loss
@@ -87,6 +88,11 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.generation_config = self.language_model.generation_config
         self.post_init()
 
+    @property
+    def device(self) -> torch.device:
+        """Where text goes in; the eye may be elsewhere (its outputs are brought here)."""
+        return next(self.get_input_embeddings().parameters()).device
+
     def get_input_embeddings(self) -> nn.Module:
         return self.language_model.get_input_embeddings()
 
@@ -111,13 +117,14 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         trained = any(p.requires_grad for p in self.vision_tower.parameters())
         layer = self.config.vision_feature_layer
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
-            pixel_values = pixel_values.to(_dtype(self.vision_tower))
+            eye = next(self.vision_tower.parameters())
+            pixel_values = pixel_values.to(eye.device, eye.dtype)
             out = self.vision_tower(pixel_values, output_hidden_states=layer is not None)
         return out.last_hidden_state if layer is None else out.hidden_states[layer]
 
     def get_bridge_features(self, vision_tokens: torch.Tensor) -> torch.Tensor:
         """The bridge alone: (P, T, V) -> (P, K, W)."""
-        return self.bridge(vision_tokens)
+        return self.bridge(vision_tokens.to(self.device))
 
     def get_image_features(
         self,
@@ -133,7 +140,8 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
                     raise ValueError("give pixel_values, vision_tokens or bridge_features")
                 vision_tokens = self.get_vision_tokens(pixel_values)
             bridge_features = self.get_bridge_features(vision_tokens)
-        return self.projection(bridge_features.to(_dtype(self.projection)))
+        first = next(self.projection.parameters())
+        return self.projection(bridge_features.to(first.device, first.dtype))
 
     def embed(self, input_ids: torch.Tensor, image_embeds: torch.Tensor | None = None) -> torch.Tensor:
         """Word embeddings with the pictures put in: (B, S) and (P, K, H) -> (B, S, H).
@@ -176,7 +184,8 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         image_embeds: torch.Tensor | None = None,
         example_ids: torch.Tensor | None = None,
         branch_ids: torch.Tensor | None = None,
-        num_items_in_batch: int | torch.Tensor | None = None,
+        num_items_in_batch: int | float | torch.Tensor | None = None,
+        loss_only: bool = False,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
     ) -> MiniGPT4Output:
@@ -191,6 +200,7 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
             example_ids, branch_ids: (B, S), for packed rows: see `packing`.
             num_items_in_batch: divides the summed loss in place of this batch's own number of supervised tokens, so
                 that accumulation steps and ranks of unequal length weigh every token alike.
+            loss_only: with labels, do not return logits; where the head is frozen and plain they then never all exist.
         """
         if inputs_embeds is None:
             if input_ids is None:
@@ -215,12 +225,20 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         targets_BS = F.pad(labels[:, 1:], (0, 1), value=IGNORE)  # position s predicts token s + 1
         supervised_BS = targets_BS != IGNORE
+        count = supervised_BS.sum() if num_items_in_batch is None else num_items_in_batch
+        if loss_only and has_plain_frozen_head(self.language_model):
+            out = self.language_model.get_decoder()(use_cache=False, **run)
+            loss = frozen_head_cross_entropy(
+                out.last_hidden_state[supervised_BS],
+                next(self.get_output_embeddings().parameters()),
+                targets_BS[supervised_BS],
+            )
+            return self._output(out, image_embeds=image_embeds, loss=loss / count)
         with _only_rows(self.get_output_embeddings(), supervised_BS):
             out = self.language_model(use_cache=False, **run)
         logits = out.logits[0]
         loss = F.cross_entropy(logits.float(), targets_BS[supervised_BS], reduction="sum")
-        count = supervised_BS.sum() if num_items_in_batch is None else num_items_in_batch
-        return self._output(out, image_embeds=image_embeds, loss=loss / count, logits=logits)
+        return self._output(out, image_embeds=image_embeds, loss=loss / count, logits=None if loss_only else logits)
 
     @staticmethod
     def _output(out: ModelOutput, **ours) -> MiniGPT4Output:
@@ -281,10 +299,6 @@ def _projection(size_in: int, size_out: int, depth: int) -> nn.Module:
     for _ in range(depth - 1):
         layers += [nn.GELU(), nn.Linear(size_out, size_out)]
     return nn.Sequential(*layers)
-
-
-def _dtype(module: nn.Module) -> torch.dtype:
-    return next(module.parameters()).dtype
 
 
 @contextmanager

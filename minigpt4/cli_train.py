@@ -1,0 +1,65 @@
+"""Commands about training and its data."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import UserError
+
+Recipe = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", show_default=False)]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe.")]
+
+data = typer.Typer(no_args_is_help=True, help="Look at the data of a recipe.")
+
+
+def train(recipe: Recipe, set: Set = None) -> None:
+    """Run a training stage; started again, it goes on where it stopped."""
+    _speak()
+    from .train.loop import Interrupted
+    from .train.loop import train as run
+    from .train.recipe import load_recipe
+
+    try:
+        output = run(load_recipe(recipe, set or ()))
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        raise typer.Exit(130) from None
+    print(f"{output}: trained; look at {output / 'report.html'}")
+
+
+@data.command()
+def show(
+    recipe: Recipe,
+    set: Set = None,
+    number: Annotated[int, typer.Option("-n", min=1, help="How many samples.")] = 5,
+) -> None:
+    """Print samples as the mind reads them, with what is learnt marked."""
+    from .train.inspect import show_examples
+    from .train.recipe import load_recipe
+
+    show_examples(load_recipe(recipe, set or ()), number)
+
+
+@data.command()
+def check(
+    recipe: Recipe,
+    set: Set = None,
+    open: Annotated[str, typer.Option(help="How many pictures of each dataset to open, or 'all'.")] = "100",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Count samples and pictures, and list what is missing or broken."""
+    from .train.inspect import check_data
+    from .train.recipe import load_recipe
+
+    if open != "all" and not open.isdecimal():
+        raise UserError(f"--open {open}: expected a number, or all")
+    raise typer.Exit(check_data(load_recipe(recipe, set or ()), "all" if open == "all" else int(open), json))
+
+
+def _speak() -> None:
+    """Let the house's own log be heard."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("minigpt4").setLevel(logging.INFO)

@@ -1,0 +1,241 @@
+"""Samples become examples, examples become batches.
+
+A batch is what `MiniGPT4ForConditionalGeneration.forward` takes, and nothing else. With packing, rows hold several
+examples (see `model.packing`); without, one each, padded on the right to the longest.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from ..errors import UserError
+from ..model.processor import MiniGPT4Processor
+from ..prompt.templates import PICTURE, PLACEHOLDER
+from .cache import FeatureCache, pixels_of
+from .mirror import mirror
+from .mixture import Draw, Part
+from .records import Sample
+from .sequence import IGNORE, Example, build_example
+
+
+@dataclass(frozen=True)
+class Item:
+    """An example with its pictures, ready to be put into a batch."""
+
+    example: Example
+    pictures: torch.Tensor | None
+    """(P, ...): pixels, or features of the cache's stage."""
+    sample: Sample
+
+
+class Formatter:
+    """Writes samples down as the mind reads them.
+
+    Args:
+        plain: no chat format and no question: the answer follows the picture (the published first stage).
+        end: what closes an answer; the chat template's own when None.
+        max_answer_tokens, max_prompt_tokens: see `sequence.build_example`.
+    """
+
+    def __init__(
+        self,
+        processor: MiniGPT4Processor,
+        *,
+        plain: bool = False,
+        end: str | None = None,
+        max_answer_tokens: int | None = None,
+        max_prompt_tokens: int | None = None,
+    ):
+        self.processor, self.plain, self.end = processor, plain, end
+        self.max_answer_tokens, self.max_prompt_tokens = max_answer_tokens, max_prompt_tokens
+
+    def __call__(self, sample: Sample) -> Example:
+        """Raises UserError, naming the sample, where its text and pictures do not fit together."""
+        chat = self.processor.chat
+        first, *later = sample.turns
+        question = first.question
+        written = sum(turn.question.count(PLACEHOLDER) for turn in sample.turns)
+        if not written and sample.images:
+            question = " ".join([PICTURE] * len(sample.images) + [question]).rstrip()
+        elif written != len(sample.images):
+            raise UserError(f"{sample.id}: {written} placeholder(s) {PLACEHOLDER}, but {len(sample.images)} picture(s)")
+        prompt = PLACEHOLDER * len(sample.images) if self.plain else chat.training_prompt(question)
+        try:
+            return build_example(
+                self.processor,
+                prompt,
+                first.answers,
+                [(chat.training_prompt(turn.question, first=False), turn.answers[0]) for turn in later],
+                end=self.end,
+                max_txt_len=self.max_answer_tokens,
+                max_context_len=self.max_prompt_tokens,
+            )
+        except UserError as error:
+            raise UserError(f"{sample.id}: {error}") from None
+
+
+class Reader(Dataset):
+    """Turns draws of a mixture into items; runs in the loader's worker processes.
+
+    Args:
+        features: look up what the frozen eye made of each picture instead of reading it.
+    """
+
+    def __init__(self, parts: Sequence[Part], formatter: Formatter, features: FeatureCache | None = None):
+        self.parts, self.formatter, self.features = parts, formatter, features
+
+    def __getitem__(self, draw: Draw) -> Item:
+        return self.item(self.sample(draw))
+
+    def sample(self, draw: Draw) -> Sample:
+        """The sample that a draw stands for."""
+        part, rng = self.parts[draw.dataset], random.Random(draw.seed)
+        sample = part.source.sample(draw.key, rng)
+        return mirror(sample) if part.mirror and rng.random() < 0.5 else sample
+
+    def item(self, sample: Sample) -> Item:
+        """A sample with its pictures."""
+        return Item(self.formatter(sample), self._pictures(sample), sample)
+
+    def _pictures(self, sample: Sample) -> torch.Tensor | None:
+        if not sample.images:
+            return None
+        image_processor = self.formatter.processor.image_processor
+        found = []
+        for picture in sample.images:
+            features = self.features.get(picture, sample.mirrored) if self.features else None
+            found.append(pixels_of(image_processor, picture, sample.mirrored) if features is None else features)
+        return torch.stack(found)
+
+
+@dataclass
+class Batch:
+    """Inputs of the model, and what the loop wants to know about them."""
+
+    inputs: dict[str, torch.Tensor]
+    samples: int
+    supervised: int
+    """Tokens that carry loss."""
+    tokens: int
+    """Tokens that are no padding."""
+    pictures: int
+    ids: list[str]
+    """Where the samples come from, for messages."""
+
+    def pin_memory(self) -> "Batch":
+        """Called by the loader; makes copies to a GPU asynchronous."""
+        self.inputs = {k: v.pin_memory() for k, v in self.inputs.items()}
+        return self
+
+
+class Collator:
+    """Items -> a batch.
+
+    Args:
+        pack: put several examples into a row of up to `row_tokens`; else one example a row.
+        stage: the name under which `forward` takes the pictures.
+    """
+
+    def __init__(self, processor: MiniGPT4Processor, *, pack: bool, row_tokens: int, stage: str = "pixel_values"):
+        self.pad = processor.tokenizer.pad_token_id or 0
+        self.image_token_id = processor.image_token_id
+        self.pack, self.row_tokens, self.stage = pack, row_tokens, stage
+
+    def __call__(self, items: Sequence[Item]) -> Batch:
+        items = [one for item in items for one in ([item] if self._shares(item.example) else _apart(item))]
+        rows = self._rows(items)
+        laid = [[_lay(item.example, number) for number, item in enumerate(row)] for row in rows]
+        longest = max(sum(len(one.ids) for one in row) for row in laid)
+        names = ("ids", "labels", "positions", "examples", "branches")
+        fill = {"ids": self.pad, "labels": IGNORE, "positions": 0, "examples": -1, "branches": 0}
+        grid = {name: torch.full((len(laid), longest), fill[name]) for name in names}
+        for r, row in enumerate(laid):
+            start = 0
+            for one in row:
+                for name in names:
+                    grid[name][r, start : start + len(one.ids)] = torch.tensor(getattr(one, name))
+                start += len(one.ids)
+        inputs = {"input_ids": grid["ids"], "labels": grid["labels"]}
+        if self.pack:
+            inputs |= {"position_ids": grid["positions"], "example_ids": grid["examples"], "branch_ids": grid["branches"]}
+        else:
+            inputs["attention_mask"] = (grid["examples"] >= 0).long()
+        pictures = [item.pictures for row in rows for item in row if item.pictures is not None]
+        if pictures:
+            inputs[self.stage] = torch.cat(pictures)
+        return Batch(
+            inputs=inputs,
+            samples=len({id(item.sample) for item in items}),
+            supervised=int((grid["labels"] != IGNORE).sum()),
+            tokens=int((grid["examples"] >= 0).sum()),
+            pictures=sum(map(len, pictures)),
+            ids=[item.sample.id for item in items],
+        )
+
+    def _shares(self, example: Example) -> bool:
+        """Whether an example's answers may stand behind one prefix: the prefix' last token must be one that can be said
+        again, which an image token is not."""
+        return self.pack and example.prefix_ids[-1] != self.image_token_id
+
+    def _rows(self, items: Sequence[Item]) -> list[list[Item]]:
+        """Which items share a row: first-fit over falling lengths, which leaves little padding."""
+        if not self.pack:
+            return [[item] for item in items]
+        rows: list[list[Item]] = []
+        room: list[int] = []
+        lengths = {id(item): len(_lay(item.example, 0).ids) for item in items}
+        # A row is as long as the longest sample even where that is less than row_tokens: shorter rows would only pad.
+        capacity = max([self.row_tokens, *lengths.values()])
+        for item in sorted(items, key=lambda item: -lengths[id(item)]):
+            need = lengths[id(item)]
+            place = next((i for i, free in enumerate(room) if free >= need), None)
+            if place is None:
+                rows.append([item])
+                room.append(capacity - need)
+            else:
+                rows[place].append(item)
+                room[place] -= need
+        return rows
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """An example as columns of a row."""
+
+    ids: list[int]
+    labels: list[int]
+    positions: list[int]
+    examples: list[int]
+    branches: list[int]
+
+
+def _lay(example: Example, number: int) -> _Laid:
+    """Lay an example down: what its branches share, then each branch led by the last shared token (see `model.packing`)."""
+    prefix = example.prefix_ids
+    if len(example.branches) == 1:
+        (only,) = example.branches
+        ids, labels = prefix + only.ids, [IGNORE] * len(prefix) + only.labels
+        return _Laid(ids, labels, list(range(len(ids))), [number] * len(ids), [0] * len(ids))
+    ids, labels = list(prefix[:-1]), [IGNORE] * (len(prefix) - 1)
+    positions, branches = list(range(len(ids))), [0] * len(ids)
+    for b, branch in enumerate(example.branches, 1):
+        ids += [prefix[-1], *branch.ids]
+        labels += [IGNORE, *branch.labels]
+        positions += range(len(prefix) - 1, len(prefix) + len(branch.ids))
+        branches += [b] * (len(branch.ids) + 1)
+    return _Laid(ids, labels, positions, [number] * len(ids), branches)
+
+
+def _apart(item: Item) -> list[Item]:
+    """An item with several answers as items of one answer each."""
+    examples = [Example(item.example.prefix_ids, (branch,)) for branch in item.example.branches]
+    return [Item(example, item.pictures, item.sample) for example in examples]
+
+
+def inputs_to(inputs: dict[str, torch.Tensor], device: torch.device | str) -> dict[str, Any]:
+    """A batch's tensors on a device."""
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()}

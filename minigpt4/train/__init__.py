@@ -1,0 +1,1 @@
+"""Recipes, the loop, schedules, checkpoints, several processes."""

@@ -1,0 +1,175 @@
+"""Checkpoints: everything that the next step depends on, on disk whole or not at all.
+
+    checkpoints/step-00000500/
+        trained.safetensors, config.json, ...   what minigpt4.load reads
+        optimizer.safetensors                   AdamW's two moments, and the running average of the weights
+        state.json                              step, position in the data, random states, what was best, by process
+        recipe.yaml                             the recipe in force
+        manifest.json                           size and digest of each file; written last
+
+A checkpoint is written beside its place and moved there when its manifest is on disk. One that does not agree with its
+manifest is passed over, with a warning, for the one before it.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from ..errors import UserError
+
+log = logging.getLogger(__name__)
+
+_MANIFEST = "manifest.json"
+STATE = "state.json"
+OPTIMIZER = "optimizer.safetensors"
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: where they are.
+        keep: how many to keep beside the best one.
+    """
+
+    def __init__(self, folder: Path, keep: int):
+        self.folder, self.keep = folder, keep
+
+    def save(self, step: int, write: Callable[[Path], None], best: bool = False) -> None:
+        """Make a checkpoint with what `write` puts into the folder that it is given; older ones are removed afterwards.
+
+        Raises:
+            UserError: it cannot be written (a full disk, say); earlier ones stay.
+        """
+        final = self.folder / f"step-{step:08d}"
+        work = self.folder / f".step-{step:08d}"
+        try:
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+            write(work)
+            manifest = {p.name: [p.stat().st_size, _digest(p)] for p in sorted(work.iterdir())}
+            for path in work.iterdir():
+                _sync(path)
+            (work / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+            _sync(work / _MANIFEST)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(work, final)
+            _sync(self.folder)
+            if best:
+                self._mark_best(final.name)
+        except OSError as error:
+            shutil.rmtree(work, ignore_errors=True)
+            raise UserError(
+                f"{final}: the checkpoint could not be written ({error.strerror}); earlier ones are kept"
+            ) from error
+        self._tidy()
+
+    def latest(self) -> Path | None:
+        """The newest checkpoint that is whole; damaged ones are named and passed over."""
+        for folder in sorted(self.folder.glob("step-*"), reverse=True):
+            if fault := _fault(folder):
+                log.warning("%s is damaged (%s): going back to the checkpoint before it", folder, fault)
+            else:
+                return folder
+        return None
+
+    def best(self) -> Path | None:
+        """The checkpoint with the best validation loss so far, if one was marked."""
+        mark = self.folder / "best"
+        folder = self.folder / mark.read_text().strip() if mark.exists() else None
+        return folder if folder is not None and folder.is_dir() else None
+
+    def _mark_best(self, name: str) -> None:
+        work = self.folder / ".best"
+        work.write_text(name)
+        os.replace(work, self.folder / "best")
+
+    def _tidy(self) -> None:
+        best = self.best()
+        kept = sorted(self.folder.glob("step-*"))[-self.keep :]
+        for folder in self.folder.glob("step-*"):
+            if folder not in kept and folder != best:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def save_optimizer(
+    optimizer: torch.optim.Optimizer, names: dict[torch.Tensor, str], average: dict[str, torch.Tensor] | None, path: Path
+) -> None:
+    """AdamW's state by parameter name, with the running average of the weights if there is one."""
+    tensors = {}
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            tensors[f"{key}:{names[parameter]}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    for name, value in (average or {}).items():
+        tensors[f"average:{name}"] = value.detach().cpu().contiguous()
+    save_file(tensors, path)
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, names: dict[torch.Tensor, str], average: dict[str, torch.Tensor] | None, path: Path
+) -> None:
+    """The inverse of `save_optimizer`."""
+    tensors = load_file(path)
+    state = optimizer.state_dict()
+    flat = [p for group in optimizer.param_groups for p in group["params"]]
+    state["state"] = {
+        number: {key: tensors[f"{key}:{names[p]}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+        for number, p in enumerate(flat)
+        if f"step:{names[p]}" in tensors
+    }
+    optimizer.load_state_dict(state)
+    for name, value in (average or {}).items():
+        value.copy_(tensors[f"average:{name}"])
+
+
+def random_state() -> dict[str, Any]:
+    """The states of the generators that a training step draws from."""
+    states = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return {name: state.numpy().tobytes().hex() for name, state in states.items()}
+
+
+def set_random_state(saved: dict[str, Any]) -> None:
+    """The inverse of `random_state`."""
+    states = {name: torch.from_numpy(np.frombuffer(bytes.fromhex(text), np.uint8).copy()) for name, text in saved.items()}
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def _fault(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        for name, (size, digest) in manifest.items():
+            path = folder / name
+            if path.stat().st_size != size:
+                return f"{name} is cut short"
+            if _digest(path) != digest:
+                return f"{name} has changed"
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

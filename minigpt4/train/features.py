@@ -1,0 +1,83 @@
+"""Filling the feature cache before training, so that the frozen eye looks at each picture once."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from ..data.cache import FeatureCache
+from ..data.mixture import Part
+from ..data.source import StreamSource
+from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
+from ..model.pictures import PictureLike
+from ..model.processor import MiniGPT4Processor
+from .distributed import World
+from .recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 16
+
+
+def wants_features(recipe: Recipe, model: MiniGPT4ForConditionalGeneration, parts: Sequence[Part], world: World) -> bool:
+    """Whether to work from cached features: where the recipe says so, or it pays and is possible."""
+    wish = recipe.data.cache_features
+    frozen = not any(p.requires_grad for p in model.vision_tower.parameters())
+    streamed = any(isinstance(part.source, StreamSource) for part in parts)
+    if wish is True and not (frozen and not streamed):
+        log.warning("features cannot be cached: the eye is trained, or a dataset is streamed")
+    if wish is False or not frozen or streamed:
+        return False
+    items = sum(len(part.source) for part in parts if not isinstance(part.source, StreamSource))
+    seen = recipe.steps * recipe.accumulate * recipe.data.batch * world.size
+    return wish is True or seen > items  # a single pass sees every picture once: nothing to save
+
+
+def fill(
+    recipe: Recipe,
+    model: MiniGPT4ForConditionalGeneration,
+    processor: MiniGPT4Processor,
+    parts: Sequence[Part],
+    world: World,
+) -> FeatureCache:
+    """A cache that has every picture of the datasets, mirrored too where a dataset is, and those that validation asks about."""
+    folder = Path(recipe.data.cache_folder) if recipe.data.cache_folder else None
+    cache = FeatureCache(model, processor.image_processor, folder)
+    todo = cache.missing(_pictures(recipe, parts))[world.rank :: world.size]
+    if todo:
+        eye = next(model.vision_tower.parameters())
+        if eye.device.type == "cpu" and eye.ndim == 4:
+            model.vision_tower.to(memory_format=torch.channels_last)  # convolutions on a CPU run twice as fast
+        for group in _with_bar([todo[i : i + _AT_ONCE] for i in range(0, len(todo), _AT_ONCE)], world, cache.folder):
+            cache.add(group)
+    world.barrier()
+    cache.refresh()
+    if world.device.type == "cuda":
+        model.vision_tower.to("cpu")  # everything it would see has been seen
+        torch.cuda.empty_cache()
+    return cache
+
+
+def _pictures(recipe: Recipe, parts: Sequence[Part]) -> Iterator[tuple[PictureLike, bool]]:
+    for part in parts:
+        if isinstance(part.source, StreamSource):
+            continue
+        for index in range(len(part.source)):
+            for picture in part.source.pictures(index):
+                yield picture, False
+                if part.mirror:
+                    yield picture, True
+    for name in recipe.validation.pictures:
+        yield name, False
+
+
+def _with_bar(groups: list, world: World, folder: Path) -> Iterator[list]:
+    if not world.leads:
+        yield from groups
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    log.info("the eye looks once at %d pictures; what it sees is kept in %s", sum(map(len, groups)), folder)
+    yield from track(groups, "looking at pictures", console=Console(stderr=True))

@@ -1,0 +1,77 @@
+"""How much arithmetic a step is, and how much this machine can do: for the share of its peak that training reaches."""
+
+import time
+
+import torch
+from torch import nn
+
+from ..data.collate import Batch
+from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a large matrix product here, best of five (a fraction of a second)."""
+    size = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(6):  # the first warms up
+        _wait(device)
+        begun = time.perf_counter()
+        a @ b
+        _wait(device)
+        best = min(best, time.perf_counter() - begun)
+    return 2 * size**3 / best
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class StepFlops:
+    """Matrix-product FLOPs of training steps of one system, by what is frozen and what is computed.
+
+    A weight costs 2 FLOPs a token forward, 2 for the gradient of its input, and 2 for its own gradient if it is trained.
+    The head counts for supervised positions alone; attention's own products for the tokens that are there.
+    """
+
+    def __init__(self, model: MiniGPT4ForConditionalGeneration, stage: str):
+        self.stage = stage
+        head = next(model.get_output_embeddings().parameters())
+        self.head = _cost(head)
+        embeddings = next(model.get_input_embeddings().parameters())
+        self.mind = sum(
+            _cost(p) for p in model.language_model.parameters() if p.ndim == 2 and p is not head and p is not embeddings
+        )
+        text = model.config.get_text_config()
+        self.attention = 12 * text.num_hidden_layers * text.hidden_size  # QK and AV, forward and backward, per pair seen
+        self.projection = sum(6 * p.numel() - 2 * p.numel() for p in model.projection.parameters() if p.ndim == 2)
+        self.image_tokens = model.config.num_image_tokens
+        self.vision = 0.0 if stage != "pixel_values" else _forward_flops(model)
+
+    def __call__(self, batch: Batch) -> float:
+        """FLOPs of one forward and backward pass over a batch."""
+        rows, _ = batch.inputs["input_ids"].shape
+        seen = batch.tokens * batch.tokens / max(rows, 1) / 2  # each token sees half of its row on average
+        return (
+            self.mind * batch.tokens
+            + self.head * batch.supervised
+            + self.attention * seen
+            + self.projection * batch.pictures * self.image_tokens
+            + self.vision * batch.pictures
+        )
+
+
+def _cost(weight: nn.Parameter | torch.Tensor) -> int:
+    return (6 if weight.requires_grad else 4) * weight.numel()
+
+
+@torch.no_grad()
+def _forward_flops(model: MiniGPT4ForConditionalGeneration) -> float:
+    """FLOPs of the eye and bridge for one picture, counted while they look at a grey one."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    size = model.config.image_size
+    with FlopCounterMode(display=False) as counter:
+        model.get_bridge_features(model.get_vision_tokens(torch.zeros(1, 3, size, size, device=model.device)))
+    return float(counter.get_total_flops())

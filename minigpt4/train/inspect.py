@@ -1,0 +1,80 @@
+"""Looking at a recipe's data before training on it."""
+
+import sys
+from typing import Literal
+
+from rich.console import Console
+from rich.text import Text
+
+from ..data.check import check
+from ..data.collate import Reader
+from ..data.mixture import Mixture
+from ..data.sequence import IGNORE
+from ..model.checkpoint import find_folder, load_processor, tokenizer_source
+from ..model.config import MiniGPT4Config
+from ..model.processor import MiniGPT4Processor
+from .loop import build_formatter, build_parts
+from .recipe import Recipe
+
+
+def show_examples(recipe: Recipe, number: int) -> None:
+    """Print the first samples of a recipe's mixture: what is learnt in green, pictures in brackets."""
+    parts = build_parts(recipe, recipe.data.datasets)
+    processor = _processor(recipe)
+    reader = Reader(parts, build_formatter(recipe, processor))
+    console = Console(soft_wrap=True)
+    shown = 0
+    for draws in Mixture(parts, recipe.data.batch, recipe.data.mixing, recipe.seed):
+        for draw in draws:
+            sample = reader.sample(draw)
+            example = reader.formatter(sample)
+            console.print(f"\n[bold]{sample.id}[/bold]  {parts[draw.dataset].source.name}", highlight=False)
+            for picture in sample.images:
+                console.print(f"  {picture}", style="dim", highlight=False)
+            text = _marked(processor, example.prefix_ids, [IGNORE] * len(example.prefix_ids))
+            for branch in example.branches:
+                console.print(text + _marked(processor, branch.ids, branch.labels))
+            tokens = len(example.prefix_ids) + sum(len(branch.ids) for branch in example.branches)
+            console.print(f"  {tokens} tokens, {example.supervised} of them learnt", style="dim", highlight=False)
+            shown += 1
+            if shown == number:
+                return
+
+
+def check_data(recipe: Recipe, open_pictures: int | Literal["all"], as_json: bool) -> int:
+    """Print a report on a recipe's datasets; the exit status says whether anything is wrong."""
+    datasets = [*recipe.data.datasets, *recipe.validation.datasets]
+    report = check([part.source for part in build_parts(recipe, datasets)], open_pictures)
+    if as_json:
+        print(report.to_json())
+    else:
+        Console(file=sys.stdout).print(report.table())
+    return int(bool(report.problems))
+
+
+def _marked(processor: MiniGPT4Processor, ids: list[int], labels: list[int]) -> Text:
+    """Tokens as text: learnt ones green and underlined, runs of image tokens as their number."""
+    text = Text()
+    pictures = 0
+    for place, (token, label) in enumerate(zip(ids, labels, strict=True)):
+        if token == processor.image_token_id:
+            pictures += 1
+            if place + 1 == len(ids) or ids[place + 1] != token or pictures == processor.num_image_tokens:
+                text.append(f"[{pictures} image tokens]", style="magenta")
+                pictures = 0
+        else:
+            piece = processor.tokenizer.decode([token])
+            text.append(piece, style="green underline" if label != IGNORE else "")
+    return text
+
+
+def _processor(recipe: Recipe) -> MiniGPT4Processor:
+    """The processor that the recipe's system will have, without loading its weights."""
+    if recipe.model.vision:
+        from .prepare import new_processor
+
+        return new_processor(recipe.model)
+    folder = find_folder(recipe.model.base)
+    config = MiniGPT4Config.from_pretrained(folder)
+    trained = (folder / "trained.safetensors").exists()
+    return load_processor(folder, tokenizer_source(config) if trained else folder)

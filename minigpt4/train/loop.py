@@ -1,0 +1,335 @@
+"""The training loop: one recipe, from where it stands to its end."""
+
+import json
+import logging
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.collate import Batch, Collator, Formatter, Reader, inputs_to
+from ..data.mixture import Mixture, Part
+from ..data.sources import build_source
+from ..errors import UserError
+from ..model.checkpoint import save_trained
+from .checkpoint import (
+    OPTIMIZER,
+    STATE,
+    Checkpoints,
+    load_optimizer,
+    random_state,
+    save_optimizer,
+    set_random_state,
+)
+from .distributed import World, join_world, leave_world, shard_frozen
+from .features import fill, wants_features
+from .flops import StepFlops, matmul_peak
+from .loader import Loader
+from .metrics import JsonLines, Tracker, open_tracker
+from .prepare import DTYPES, PLAIN, parameter_groups, prepare
+from .progress import Progress
+from .recipe import Dataset, Recipe, load_recipe, save_recipe
+from .schedule import SCHEDULES
+from .validate import Validator
+from .watch import Watch
+
+log = logging.getLogger(__name__)
+
+# Keys of a recipe that may differ when a run is continued: they do not touch what is learnt.
+_HARMLESS = ("trackers", "keep", "checkpoint_every", "validation", "compile")
+
+
+class Interrupted(Exception):
+    """Somebody asked the run to stop; it has saved what it had."""
+
+
+def train(recipe: Recipe) -> Path:
+    """Run a recipe to its end, from its newest checkpoint if it has one; returns the output folder.
+
+    Raises:
+        UserError: something in the recipe or its data is wrong, or the loss has become useless.
+        Interrupted: a signal asked to stop; a checkpoint was written.
+    """
+    world = join_world()
+    try:
+        Trainer(recipe, world).run()
+        if world.leads:
+            from .report import write_report
+
+            write_report(Path(recipe.output))
+        return Path(recipe.output)
+    finally:
+        leave_world(world)
+
+
+def build_parts(recipe: Recipe, datasets: list[Dataset]) -> list[Part]:
+    """The datasets of a recipe, opened."""
+    parts = []
+    for number, dataset in enumerate(datasets):
+        try:
+            source = build_source(dataset.format, **dataset.options)
+        except UserError as error:
+            raise UserError(f"dataset {number} ({dataset.format}): {error}") from None
+        parts.append(Part(source, dataset.ratio, recipe.data.batch_of(dataset), dataset.mirror))
+    return parts
+
+
+def build_formatter(recipe: Recipe, processor: Any) -> Formatter:
+    """How the recipe's samples are written down."""
+    return Formatter(
+        processor,
+        plain=recipe.model.template == PLAIN,
+        end=recipe.data.end,
+        max_answer_tokens=recipe.data.max_answer_tokens,
+        max_prompt_tokens=recipe.data.max_prompt_tokens,
+    )
+
+
+class Trainer:
+    """Everything that a run holds while it goes on."""
+
+    def __init__(self, recipe: Recipe, world: World):
+        self.recipe, self.world = recipe, world
+        self.output = Path(recipe.output)
+        self._make_output()
+        torch.manual_seed(recipe.seed)
+        self.model, self.processor = prepare(recipe, world.device)
+        self.trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        self.names: dict[torch.Tensor, str] = {p: n for n, p in self.trained.items()}
+
+        parts = build_parts(recipe, recipe.data.datasets)
+        valid = build_parts(recipe, recipe.validation.datasets)
+        features = None
+        if wants_features(recipe, self.model, parts, world):
+            features = fill(recipe, self.model, self.processor, [*parts, *valid], world)
+        stage = features.stage if features else "pixel_values"
+        formatter = build_formatter(recipe, self.processor)
+        self.collator = Collator(self.processor, pack=recipe.data.pack, row_tokens=recipe.data.row_tokens, stage=stage)
+        self.reader = Reader(parts, formatter, features)
+        self.mixture = Mixture(parts, recipe.data.batch, recipe.data.mixing, recipe.seed, world.rank, world.size)
+        self.validator = Validator(recipe, self.model, self.processor, valid, Reader(valid, formatter, features), self.collator)
+
+        if recipe.sharding == "fsdp" and world.size > 1:
+            shard_frozen(self.model.language_model, self.trained.values(), world)
+        if recipe.compile:
+            for layer in next(m for m in self.model.language_model.modules() if isinstance(m, torch.nn.ModuleList)):
+                layer.compile()
+        groups = parameter_groups(self.model, recipe.optimizer.weight_decay, recipe.schedule.projection_factor)
+        settings = recipe.optimizer
+        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps, fused=True)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "fp16")
+        self.average = {n: p.detach().clone() for n, p in self.trained.items()} if settings.average else None
+
+        self.checkpoints = Checkpoints(self.output / "checkpoints", recipe.keep)
+        self.step, self.best, self.data_state = 0, math.inf, self.mixture.state_dict()
+        self.watch = Watch(self.output)
+        self._resume()
+        self.flops = StepFlops(self.model, stage)
+        self.trackers: list[Tracker] = []
+        if world.leads:
+            save_recipe(recipe, self.output / "recipe.yaml")
+            self.trackers.append(JsonLines(self.output / "metrics.jsonl", self.step))
+            self.trackers += [open_tracker(name, self.output, recipe.model_dump(mode="json")) for name in recipe.trackers]
+
+    # the run ---------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Step until the end; validate and save on the way."""
+        recipe, world = self.recipe, self.world
+        peak = matmul_peak(world.device, DTYPES[recipe.precision])
+        loader = Loader(self.mixture, self.reader, self.collator, recipe.data.workers, world.device.type == "cuda")
+        batches = iter(loader)
+        self.model.train()
+        if self.step == 0:
+            self._validate()
+            torch.manual_seed(recipe.seed + world.rank)  # dropout is each process' own
+        else:
+            set_random_state(self.random_state)
+        with _signals() as stop, Progress(self.step, recipe.steps, world.leads) as progress:
+            while self.step < recipe.steps:
+                begun = time.perf_counter()
+                taken = [next(batches) for _ in range(recipe.accumulate)]
+                waited = time.perf_counter() - begun
+                self.data_state = taken[-1][1]
+                values = self._step([batch for batch, _ in taken])
+                took = time.perf_counter() - begun
+                values |= self._speed([batch for batch, _ in taken], took, waited, peak)
+                for tracker in self.trackers:
+                    tracker.log(self.step, values)
+                progress.advance(values)
+                last = self.step == recipe.steps
+                stopping = world.any(stop.is_set())
+                measured = last or self.step % recipe.validation.every == 0
+                better = self._validate() if measured and not (stopping and not last) else False
+                if better or last or stopping or self.step % recipe.checkpoint_every == 0:
+                    self._save(better)
+                if stopping and not last:
+                    raise Interrupted(f"stopped after step {self.step}; the same command goes on from there")
+        with self._averaged():
+            if world.leads:
+                save_trained(self.model, self.processor, self.output)
+        for tracker in self.trackers:
+            tracker.close()
+
+    def _step(self, batches: list[Batch]) -> dict[str, float]:
+        """One step of the optimiser over one or more batches."""
+        recipe, world = self.recipe, self.world
+        (supervised,) = world.sum(sum(batch.supervised for batch in batches))
+        if supervised == 0:
+            raise UserError(f"step {self.step + 1}: none of its samples has a token to learn ({batches[0].ids[:3]} ...)")
+        loss = 0.0
+        for batch in batches:
+            with self._autocast():
+                out = self.model(**inputs_to(batch.inputs, world.device), num_items_in_batch=supervised, loss_only=True)
+            self.scaler.scale(out.loss).backward()
+            loss += out.loss.item()
+        (loss,) = world.sum(loss)
+        self.watch.check(self.step + 1, loss, batches)
+        world.sum_gradients(self.trained.values())
+        self.scaler.unscale_(self.optimizer)
+        limit = recipe.optimizer.clip_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), limit).item()
+        rate = SCHEDULES[recipe.schedule.name](recipe.schedule, self.step, recipe.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        if self.average is not None:
+            # Early on the average forgets faster, or it would be made of the first weights for a long time.
+            decay = min(recipe.optimizer.average or 0.0, self.step / (self.step + 10))
+            for name, parameter in self.trained.items():
+                self.average[name].lerp_(parameter.detach(), 1 - decay)
+        return {"loss": loss, "lr": rate, "grad_norm": norm}
+
+    def _speed(self, batches: list[Batch], took: float, waited: float, peak: float) -> dict[str, float]:
+        tokens, samples = self.world.sum(sum(b.tokens for b in batches), sum(b.samples for b in batches))
+        values = {
+            "tokens_per_s": tokens / took,
+            "samples_per_s": samples / took,
+            "mfu": sum(map(self.flops, batches)) / took / peak,
+            "waited_s": waited,
+        }
+        if self.world.device.type == "cuda":
+            values["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+        return values
+
+    def _validate(self) -> bool:
+        """Measure; whether it is the best so far."""
+        with self._averaged(), self._autocast():
+            values = self.validator(self.world)
+        if not values:
+            return False
+        for tracker in self.trackers:
+            tracker.log(self.step, values)
+        log.info("step %d: %s", self.step, ", ".join(f"{k} {v:.4f}" for k, v in values.items() if isinstance(v, float)))
+        loss = values.get("valid_loss", math.inf)
+        better = loss < self.best
+        self.best = min(self.best, loss)
+        return better and self.step > 0
+
+    def _autocast(self) -> Any:
+        dtype = DTYPES[self.recipe.precision]
+        return torch.autocast(self.world.device.type, dtype) if dtype != torch.float32 else nullcontext()
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Inside, the model has the average of its weights, if one is kept."""
+        if self.average is None:
+            yield
+            return
+        own = {name: parameter.detach().clone() for name, parameter in self.trained.items()}
+        try:
+            self._set(self.average)
+            yield
+        finally:
+            self._set(own)
+
+    @torch.no_grad()
+    def _set(self, weights: dict[str, torch.Tensor]) -> None:
+        for name, parameter in self.trained.items():
+            parameter.copy_(weights[name])
+
+    # saving and continuing -------------------------------------------------------------------------------------------
+
+    def _save(self, best: bool) -> None:
+        mine = {"random": random_state(), "data": self.data_state}
+        states = self.world.gather(mine)
+        if self.world.leads:
+            state = {"step": self.step, "best": self.best, "processes": states, "scaler": self.scaler.state_dict()}
+            state["watch"] = self.watch.state_dict()
+
+            def write(folder: Path) -> None:
+                save_trained(self.model, self.processor, folder)
+                save_optimizer(self.optimizer, self.names, self.average, folder / OPTIMIZER)
+                (folder / STATE).write_text(json.dumps(state))
+                save_recipe(self.recipe, folder / "recipe.yaml")
+
+            self.checkpoints.save(self.step, write, best)
+        self.world.barrier()
+
+    def _resume(self) -> None:
+        folder = self.checkpoints.latest()
+        if folder is None:
+            return
+        self._same_recipe(load_recipe(folder / "recipe.yaml"), folder)
+        state = json.loads((folder / STATE).read_text())
+        if len(state["processes"]) != self.world.size:
+            raise UserError(f"{folder} was written by {len(state['processes'])} process(es); continue it with as many")
+        from ..model.checkpoint import TRAINED, load_trained, read_trained
+
+        load_trained(self.model, read_trained(folder), folder / TRAINED)
+        load_optimizer(self.optimizer, self.names, self.average, folder / OPTIMIZER)
+        mine = state["processes"][self.world.rank]
+        self.mixture.load_state_dict(mine["data"])
+        self.data_state = mine["data"]
+        self.random_state = mine["random"]
+        self.scaler.load_state_dict(state["scaler"])
+        self.watch.load_state_dict(state["watch"])
+        self.step, self.best = state["step"], state["best"]
+        log.info("continuing after step %d", self.step)
+
+    def _same_recipe(self, saved: Recipe, folder: Path) -> None:
+        old, new = saved.model_dump(mode="json"), self.recipe.model_dump(mode="json")
+        for key in new:
+            if key not in _HARMLESS and old[key] != new[key]:
+                raise UserError(
+                    f"{folder} was trained by another recipe ({key} is different): "
+                    f"name another output, or remove {self.output} to begin anew"
+                )
+
+    def _make_output(self) -> None:
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.output}: {error.strerror}") from None
+
+
+@contextmanager
+def _signals() -> Iterator[Any]:
+    """An event that the first Ctrl-C (or a polite kill) sets; the second ends the process as usual."""
+    import threading
+
+    stop = threading.Event()
+
+    def handle(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        log.warning("stopping after this step; once more to stop at once, without saving")
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,199 @@
+"""From a recipe to a system that is ready to learn: parts loaded, adapters in place, everything else frozen."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import cached_file
+
+from ..errors import UserError
+from ..model.checkpoint import find_folder, load_parts, load_system, text_folder, vision_folder
+from ..model.config import MiniGPT4Config
+from ..model.lora import set_lora
+from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
+from ..model.processor import CLIP_MEAN, CLIP_STD, MiniGPT4ImageProcessor, MiniGPT4Processor
+from .recipe import Model, Recipe, Trained
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+PLAIN = "none"
+"""The template name that stands for no chat format: the answer follows the picture."""
+
+
+def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> tuple[MiniGPT4ForConditionalGeneration, MiniGPT4Processor]:
+    """The system that a recipe trains, frozen and set up as it says; what is trained is in float32.
+
+    Raises:
+        UserError: the base or a part is not there, or values of the recipe do not fit it.
+    """
+    dtype = DTYPES[recipe.precision]
+    try:
+        model, processor = _from_parts(recipe.model, dtype) if recipe.model.vision else _from_base(recipe, dtype)
+    except (ValueError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"the recipe's model cannot be built: {error}") from error
+    lora = recipe.trained.lora.model_dump() if recipe.trained.lora else None
+    if set_lora(model.language_model, model.config.lora, lora):
+        model.config.base_source = model.config.base_source or _absolute(recipe.model.base)
+    model.config.lora = lora
+    model.set_attn_implementation({"text_config": _attention(recipe.attention, device)})
+    if recipe.gradient_checkpointing:
+        model.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    freeze(model, recipe.trained)
+    return model.to(device), processor
+
+
+def freeze(model: MiniGPT4ForConditionalGeneration, trained: Trained) -> None:
+    """Freeze everything but what is to be trained, keep that in float32, and say so."""
+    learns = {
+        "projection": trained.projection,
+        "bridge": trained.bridge,
+        "vision_tower": trained.vision_tower,
+        "language_model": False,
+    }
+    for part, yes in learns.items():
+        getattr(model, part).requires_grad_(yes)
+    for name, parameter in model.named_parameters():
+        if trained.lora is not None and ".lora_" in name:
+            parameter.requires_grad_(True)
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    total = sum(p.requires_grad for p in model.parameters())
+    if not total:
+        raise UserError(
+            "the recipe trains nothing: set trained.projection, trained.lora, trained.bridge or trained.vision_tower"
+        )
+    for part in learns:
+        parameters = list(getattr(model, part).parameters())
+        count = sum(p.numel() for p in parameters)
+        learnt = sum(p.numel() for p in parameters if p.requires_grad)
+        log.info("%-15s %13s parameters, %12s of them trained", part, f"{count:,}", f"{learnt:,}")
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, projection_factor: float = 1.0) -> list[dict[str, Any]]:
+    """AdamW's groups: decay for matrices, none for biases and norms; the projection may have its own learning rate.
+
+    The published code tells them apart by name as well: nothing whose name contains "bias", "ln" or "bn" decays. Names of
+    ours that contain those letters by chance are no matrices, so the number of dimensions alone gives the same groups.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            own_rate = name.startswith("projection.") and projection_factor != 1.0
+            groups.setdefault((own_rate, parameter.ndim >= 2), []).append(parameter)
+    return [
+        {"params": found, "weight_decay": weight_decay if decays else 0.0, "factor": projection_factor if own else 1.0}
+        for (own, decays), found in groups.items()
+    ]
+
+
+def _from_base(recipe: Recipe, dtype: torch.dtype) -> tuple[MiniGPT4ForConditionalGeneration, MiniGPT4Processor]:
+    wanted = recipe.model
+    base = find_folder(wanted.base)
+    whole = not (base / "trained.safetensors").exists()
+    changes = dict(wanted.config)
+    if wanted.image_size is not None or changes:
+        raise UserError("image_size and config are for new systems (vision and text); a base keeps its own")
+    model, processor = load_system(wanted.base, dtype=dtype, merge=False)
+    if whole:
+        model.config.base_source = _absolute(wanted.base)
+    for part in wanted.fresh:
+        _begin_anew(model, part)
+    if wanted.template not in (None, PLAIN):
+        processor.template = wanted.template
+    return model, processor
+
+
+def _begin_anew(model: MiniGPT4ForConditionalGeneration, part: str) -> None:
+    if part == "lora":
+        for name, parameter in model.named_parameters():
+            if ".lora_B." in name:
+                nn.init.zeros_(parameter)  # the adapter's product is zero again; A is random as it was
+        return
+    for module in getattr(model, part).modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    for name, parameter in model.named_parameters():
+        if part == "bridge" and name == "bridge.query_tokens":
+            nn.init.normal_(parameter, std=0.02)
+
+
+def new_processor(wanted: Model) -> MiniGPT4Processor:
+    """The processor of a new system, without loading its weights."""
+    config, eye_folder, tokenizer = _new_config(wanted)
+    processor = MiniGPT4Processor(
+        MiniGPT4ImageProcessor(config.image_size, *_statistics(eye_folder)),
+        tokenizer,
+        template="tokenizer" if wanted.template in (None, PLAIN) else wanted.template,
+        num_image_tokens=config.num_image_tokens,
+        image_token_id=config.image_token_id,
+    )
+    if wanted.template != PLAIN:
+        _ = processor.chat  # a tokenizer without a chat template is said now, not at the first sample
+    return processor
+
+
+def _from_parts(wanted: Model, dtype: torch.dtype) -> tuple[MiniGPT4ForConditionalGeneration, MiniGPT4Processor]:
+    """A new system of an eye and a mind that have not met."""
+    config, _, _ = _new_config(wanted)
+    model = MiniGPT4ForConditionalGeneration(config, *load_parts(config, dtype)).to(dtype)
+    return model, new_processor(wanted)
+
+
+def _new_config(wanted: Model) -> tuple[MiniGPT4Config, str, PreTrainedTokenizerBase]:
+    """Configuration, folder of the eye, and tokenizer of a new system."""
+    sources = MiniGPT4Config(vision_source=_absolute(wanted.vision), text_source=_absolute(wanted.text))
+    eye_folder, mind_folder = vision_folder(sources), text_folder(sources)
+    vision = _config_of(eye_folder, "vision_config")
+    if wanted.image_size is not None:
+        vision.image_size = wanted.image_size
+    tokenizer = AutoTokenizer.from_pretrained(mind_folder)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    config = MiniGPT4Config(
+        **{
+            "vision_config": vision.to_dict(),
+            "text_config": _config_of(mind_folder, "text_config").to_dict(),
+            "vision_source": sources.vision_source,
+            "text_source": sources.text_source,
+        }
+        | wanted.config
+    )
+    return config, eye_folder, tokenizer
+
+
+def _config_of(source: str, part: str) -> Any:
+    config = AutoConfig.from_pretrained(source)
+    return getattr(config, part, config)  # CLIP and its kin hold a vision and a text model in one
+
+
+def _statistics(source: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of the pixels that an eye was trained with."""
+    if (Path(source) / "config.json").exists() and _config_of(source, "vision_config").model_type == "efficientnet_lite":
+        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    try:
+        file = cached_file(source, "preprocessor_config.json")
+        settings = json.loads(Path(file).read_text())
+        return tuple(settings["image_mean"]), tuple(settings["image_std"])
+    except (OSError, ValueError, KeyError, TypeError):
+        log.warning("%s says nothing about its pixel statistics (preprocessor_config.json): CLIP's are taken", source)
+        return CLIP_MEAN, CLIP_STD
+
+
+def _attention(wanted: str, device: torch.device | str) -> str:
+    """On a CPU, plain attention trains faster than the fused kernel (benchmarks/RESULTS.md)."""
+    if wanted != "auto":
+        return wanted
+    return "eager" if torch.device(device).type == "cpu" else "sdpa"
+
+
+def _absolute(source: str | None) -> str | None:
+    """A folder by its full path, so that what is written elsewhere still finds it; other names as they are."""
+    return str(Path(source).resolve()) if source and source != "pocket" and Path(source).is_dir() else source

@@ -1,0 +1,284 @@
+"""A recipe: one YAML file a training stage, with nothing left to guess.
+
+Unknown keys are errors that name the nearest known one. The recipe in force, defaults filled in, is saved beside the
+weights in the form that `load_recipe` reads.
+"""
+
+import contextlib
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..errors import UserError
+from .schedule import SCHEDULES
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class Lora(_Section):
+    """Adapters in the mind; defaults are MiniGPT-v2's."""
+
+    r: int = Field(64, ge=1)
+    alpha: float = 16
+    dropout: float = Field(0.05, ge=0, lt=1)
+    target_modules: list[str] = ["q_proj", "v_proj"]
+
+
+class Model(_Section):
+    """Where the stage begins."""
+
+    base: str = "pocket"
+    """A system: ``pocket``, a folder (an earlier stage's output, or what import-official wrote), or a hub id."""
+    vision: str | None = None
+    """An eye for a new system instead of `base`: ``pocket``, a folder or a hub id. `text` must then be given too."""
+    text: str | None = None
+    """A mind for a new system."""
+    config: dict[str, Any] = {}
+    """Values of MiniGPT4Config for a new system (bridge, concat_factor, ...), or such values to change in `base`."""
+    image_size: int | None = None
+    """Side of the picture in pixels, where it differs from the eye's own."""
+    template: str | None = None
+    """Chat template; ``none`` learns the answer right after the picture. The base system's own when not given."""
+    fresh: list[Literal["projection", "lora", "bridge"]] = []
+    """Parts of `base` to begin anew."""
+
+    @model_validator(mode="after")
+    def _both_parts(self) -> "Model":
+        if (self.vision is None) != (self.text is None):
+            raise ValueError("vision and text go together: a new system needs both")
+        return self
+
+
+class Trained(_Section):
+    """What learns; everything else is frozen."""
+
+    projection: bool = True
+    lora: Lora | None = None
+    bridge: bool = False
+    vision_tower: bool = False
+
+
+class Dataset(_Section):
+    """One dataset of the mixture; further keys are options of its reader (see docs/data.md)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: str
+    """A key of `data.sources.SOURCES`."""
+    ratio: float = Field(1.0, gt=0)
+    """Share of the steps (or examples) that this dataset gets, relative to the others."""
+    batch: int | None = Field(None, ge=1)
+    """Samples a step of this dataset takes on each process; the recipe's `batch` when not given."""
+    mirror: bool = False
+    """Show half of the pictures mirrored, with left and right exchanged in the text."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is passed to the reader."""
+        return dict(self.model_extra or {})
+
+
+class Data(_Section):
+    """Datasets and how their samples become batches."""
+
+    datasets: list[Dataset] = Field(min_length=1)
+    mixing: Literal["step", "example"] = "example"
+    """``step``: all samples of a step come from one dataset, as published; ``example``: each is drawn by itself."""
+    batch: int = Field(16, ge=1)
+    """Samples a step takes on each process."""
+    max_answer_tokens: int = Field(1024, ge=1)
+    max_prompt_tokens: int = Field(3800, ge=1)
+    end: str | None = None
+    """What ends an answer; the chat template's own when not given."""
+    pack: bool = True
+    """Put several samples into one row, none seeing another."""
+    row_tokens: int = Field(512, ge=8)
+    """Length of packed rows; a longer sample has a row to itself."""
+    workers: int = Field(0, ge=0)
+    """Processes that read pictures and text; 0 does it in the training process."""
+    cache_features: Literal["auto"] | bool = "auto"
+    """Keep what the frozen eye makes of each picture on disk. ``auto``: wherever the eye is frozen and pictures come
+    again; not for streamed datasets."""
+    cache_folder: str | None = None
+
+    def batch_of(self, dataset: Dataset) -> int:
+        return dataset.batch or self.batch
+
+
+class Schedule(_Section):
+    """Learning rate by step; `train.schedule` says what the names mean."""
+
+    name: str = "cosine"
+    lr: float = Field(1e-4, gt=0)
+    min_lr: float = Field(0.0, ge=0)
+    warmup_lr: float = 1e-6
+    warmup_steps: int = Field(0, ge=0)
+    steps_per_epoch: int | None = Field(None, ge=1)
+    """For the published schedules, which count epochs of a fixed number of steps."""
+    decay_rate: float = 0.1
+    projection_factor: float = Field(1.0, gt=0)
+    """The projection's learning rate as a multiple of the others'."""
+
+    @model_validator(mode="after")
+    def _known(self) -> "Schedule":
+        if self.name not in SCHEDULES:
+            raise ValueError(f"unknown schedule {self.name!r}{_nearest(self.name, SCHEDULES)}")
+        return self
+
+
+class Optimizer(_Section):
+    """AdamW; weight decay applies to matrices, not to biases and norms."""
+
+    weight_decay: float = Field(0.05, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    clip_norm: float | None = Field(1.0, gt=0)
+    """Largest norm of the gradient; ``null`` does not clip, as published."""
+    average: float | None = Field(None, gt=0, lt=1)
+    """Decay of a running average of the trained weights, which validation and the result then use."""
+
+
+class Validation(_Section):
+    """What is measured on the way."""
+
+    every: int = Field(500, ge=1)
+    """Steps between measurements."""
+    datasets: list[Dataset] = []
+    samples: int = Field(256, ge=1)
+    """Samples of each validation dataset that are measured."""
+    pictures: list[str] = []
+    """Pictures that get a written answer each time."""
+    question: str = "[caption]"
+
+
+class Recipe(_Section):
+    """A training stage."""
+
+    model: Model = Model()
+    trained: Trained = Trained()
+    data: Data
+    schedule: Schedule = Schedule()
+    optimizer: Optimizer = Optimizer()
+    validation: Validation = Validation()
+    steps: int = Field(ge=1)
+    accumulate: int = Field(1, ge=1)
+    """Batches that make one step."""
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """Of the frozen weights and the arithmetic; what is trained is kept in float32. fp16 scales its gradients."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    gradient_checkpointing: bool = False
+    """Compute the mind's activations again in the backward pass instead of keeping them."""
+    compile: bool = False
+    """Compile the mind's layers (a minute or two at the start)."""
+    sharding: Literal["ddp", "fsdp"] = "ddp"
+    """With several processes: ``fsdp`` also divides the frozen mind among them."""
+    seed: int = 42
+    output: str
+    checkpoint_every: int = Field(500, ge=1)
+    keep: int = Field(2, ge=1)
+    """Checkpoints to keep, beside the best."""
+    trackers: list[Literal["tensorboard", "trackio", "wandb"]] = []
+    """Where metrics go beside metrics.jsonl."""
+
+
+def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply ``a.b.c=value`` changes (values in YAML; list items by number).
+
+    Raises:
+        UserError: no such file, no YAML, an unknown key, a value that cannot be.
+    """
+    path = Path(path)
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(given, dict):
+        raise UserError(f"{path}: a recipe is a mapping of keys to values")
+    for change in changes:
+        _apply(given, change)
+    return parse_recipe(given, str(path))
+
+
+def parse_recipe(given: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe from its mapping; `where` names it in messages."""
+    try:
+        return Recipe.model_validate(given)
+    except ValidationError as error:
+        raise UserError("; ".join(f"{where}: {_say(e)}" for e in error.errors())) from None
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the recipe in force, every value spelt out."""
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _apply(given: dict[str, Any], change: str) -> None:
+    key, sep, text = change.partition("=")
+    if not sep or not key:
+        raise UserError(f"--set {change}: expected KEY=VALUE, for instance schedule.lr=1e-4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    *path, last = key.split(".")
+    place: Any = given
+    for step in path:
+        place = _into(place, step, change)
+    if isinstance(place, list):
+        place[_number(place, last, change)] = value
+    else:
+        place[last] = value
+
+
+def _into(place: Any, step: str, change: str) -> Any:
+    if isinstance(place, list):
+        return place[_number(place, step, change)]
+    if place.get(step) is None:
+        place[step] = {}
+    if not isinstance(place[step], dict | list):
+        raise UserError(f"--set {change}: {step} holds a value, not keys")
+    return place[step]
+
+
+def _number(place: list, step: str, change: str) -> int:
+    if not step.isdecimal() or int(step) >= len(place):
+        raise UserError(f"--set {change}: {step} is not one of the {len(place)} items (0 to {len(place) - 1})")
+    return int(step)
+
+
+def _say(error: Any) -> str:
+    """One of pydantic's errors as a line: where, what, and the nearest key where one is misspelt."""
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {where}{_nearest(str(error['loc'][-1]), _keys(error['loc'][:-1]))}"
+    if error["type"] == "missing":
+        return f"{where} is needed"
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}, not {error['input']!r}"
+
+
+def _keys(path: Sequence[Any]) -> list[str]:
+    """The known keys of the section at a path."""
+    section: Any = Recipe
+    for part in path:
+        if isinstance(part, int):
+            continue
+        kind = section.model_fields[part].annotation
+        options = [kind, *getattr(kind, "__args__", ())]
+        section = next((k for k in options if isinstance(k, type) and issubclass(k, BaseModel)), section)
+    return list(section.model_fields)
+
+
+def _nearest(key: str, known: Any) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]}?)" if close else f" (known: {', '.join(known)})"
