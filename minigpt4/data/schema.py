@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeGuard
 
 from ..errors import UserError
+from ..model.pictures import PictureLike
 from ..prompt.boxes import Box, Rounding, render_boxes
 from ..prompt.tasks import TASKS
 from ..prompt.templates import PLACEHOLDER
-from .records import Turn, ask
+from .records import Sample, Turn, ask
 
 DESCRIBE = (  # the wordings of MiniGPT-4's second stage (paper, section 3.2)
     "Describe this image in detail.",
@@ -49,7 +50,9 @@ class Row:
     serves: ClassVar[tuple[str, ...]] = ()
     """Tasks that this form can be used for."""
     unasked: ClassVar[str | None] = None
-    """The task of a row that names none, where nobody has asked for another; the form is free of tasks if None."""
+    """The task of a row that names none, where nobody has asked for another; such a row is free of tasks if None."""
+    needs_task: ClassVar[bool] = False
+    """Whether a row cannot be free of tasks."""
 
     where: str
     images: tuple[Any, ...] = ()
@@ -66,9 +69,24 @@ class Row:
         """Whether the row can be used where `wanted` is asked for: None takes every row as what it says it is."""
         return wanted is None or (self.task == wanted if self.task else wanted in self.serves)
 
+    def must_serve(self, wanted: str | None) -> None:
+        """Raises UserError if the row cannot be used as asked for."""
+        if not self.can(wanted):
+            kind = f"is of the task {self.task}" if self.task else f"serves {', '.join(self.serves) or 'no task'}"
+            raise UserError(f"{self.where}: {kind}, but the option task asks for {wanted!r}")
+        if self.needs_task and self.as_task(wanted) is None:
+            raise UserError(
+                f'{self.where}: no "task" ({", ".join(self.serves)}); give the row one, or the dataset the option task'
+            )
+
     def turns(self, task: str | None, rng: random.Random, style: Style) -> tuple[Turn, ...]:
         """Questions and answers of the row, used for `task`."""
         raise NotImplementedError
+
+    def sample(self, turns: tuple[Turn, ...], images: tuple[PictureLike, ...], task: str | None, id: str) -> Sample:
+        """The row as a sample, with the pictures found for it."""
+        boxes = {"boxes": self.boxes} if self.boxes else {}
+        return Sample(turns=turns, images=images, task=task, id=id, extra={**self.extra, **boxes})
 
     @property
     def boxes(self) -> tuple[Box, ...]:
@@ -106,6 +124,7 @@ class Phrase(Row):
     """A phrase and where in the picture its things are."""
 
     serves = ("refer", "identify", "detection")
+    needs_task = True
     phrase: str
     places: tuple[Box, ...]
 
@@ -182,8 +201,8 @@ def parse_row(row: Any, where: str, pictures: tuple[Any, ...] | None = None) -> 
         raise UserError(f"{where}: expected a JSON object, found {kind_of(row)}")
     row = {key: value for key, value in row.items() if value is not None}
     for key in row:
-        if key not in _KEYS:
-            raise UserError(f'{where}: unknown key "{key}"; {nearest(key, _KEYS)} (put what is yours under "extra")')
+        if key not in KEYS:
+            raise UserError(f'{where}: unknown key "{key}"; {nearest(key, KEYS)} (put what is yours under "extra")')
     heads = [key for key in FORMS if key in row]
     if not heads and ("answer" in row or "answers" in row):
         heads = ["answers"]
@@ -396,4 +415,4 @@ FORMS: dict[str, tuple[type[Row], tuple[str, ...], Any]] = {  # by the key that 
     "answers": (Description, ("answer", "answers"), _description),
 }
 _COMMON = ("image", "images", "task", "id", "split", "extra")
-_KEYS = tuple(dict.fromkeys([*_COMMON, *(key for _, keys, _ in FORMS.values() for key in keys)]))
+KEYS = tuple(dict.fromkeys([*_COMMON, *(key for _, keys, _ in FORMS.values() for key in keys)]))

@@ -9,6 +9,9 @@ from ..schema import nearest
 from ..source import Source, StreamSource
 from .base import Items
 from .jsonl import JsonLines
+from .parquet import Parquet
+from .streams import CaptionStream, StreamRows
+from .tars import TarRows
 
 log = logging.getLogger(__name__)
 
@@ -71,4 +74,9 @@ def _options(cls: type) -> dict[str, inspect.Parameter]:
 
 SOURCES: dict[str, Any] = {
     "jsonl": JsonLines,
+    "parquet": Parquet,
+    "webdataset": TarRows,
+    "webdataset_stream": StreamRows,
+    "laion": CaptionStream,
+    "cc_sbu": CaptionStream,
 }

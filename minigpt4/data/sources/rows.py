@@ -12,7 +12,7 @@ from ...model.pictures import PictureLike
 from ...prompt.boxes import Rounding
 from ...prompt.tasks import TASKS
 from ..records import Sample, ask
-from ..schema import DESCRIBE, Conversation, Description, Row, Style, parse_row
+from ..schema import DESCRIBE, Description, Row, Style, parse_row
 from ..source import Problem
 from .base import Items, choose
 
@@ -79,10 +79,7 @@ class RowItems(Items):
                 return False
         if not row.can(self.task):
             return False
-        if row.serves and row.as_task(self.task) is None and "refer" in row.serves:
-            raise UserError(
-                f'{row.where}: no "task" ({", ".join(row.serves)}); give the row one, or the dataset the option task'
-            )
+        row.must_serve(self.task)
         return True
 
     def _sample(self, item: int, rng: random.Random) -> Sample:
@@ -91,14 +88,7 @@ class RowItems(Items):
         turns = row.turns(task, rng, self.style)
         if answer != ALL:
             turns = ask(turns[0].question, turns[0].answers[answer])
-        boxes = {"boxes": row.boxes} if row.boxes else {}
-        return Sample(
-            turns=turns,
-            images=self._open(item, row),
-            task=None if isinstance(row, Conversation) else task,
-            id=f"{self.name}:{row.id or self._row_of[item]}",
-            extra={**row.extra, **boxes},
-        )
+        return row.sample(turns, self._open(item, row), task, f"{self.name}:{row.id or self._row_of[item]}")
 
     def _pictures(self, item: int) -> tuple[PictureLike, ...]:
         return self._open(item, self._row(item))
