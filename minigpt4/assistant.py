@@ -5,6 +5,8 @@ import minigpt4
 model = minigpt4.load()
 model.ask("photo.jpg", "What is in this picture?")
 model.caption(["a.jpg", "b.jpg"], batch_size=16)
+model.refer("photo.jpg", "the man on the left").boxes
+model.ground("photo.jpg").draw("drawn.png")
 chat = model.chat("photo.jpg")
 for piece in chat.stream("Who is there?"): print(piece, end="")
 """
@@ -21,9 +23,11 @@ from PIL import Image
 from .errors import UserError
 from .model.checkpoint import load_system
 from .model.minigpt4 import MiniGPT4ForConditionalGeneration
-from .model.pictures import PictureLike
+from .model.pictures import PictureLike, open_picture
 from .model.processor import MiniGPT4Processor
 from .prompt.answer import Answer
+from .prompt.boxes import Box
+from .prompt.tasks import TASKS, split_identifier
 from .prompt.templates import PICTURE, Message
 from .stopping import StopAtText, TextStream, cut_at
 
@@ -67,7 +71,11 @@ class Assistant:
     # one question ----------------------------------------------------------------------------------------------------
 
     def ask(self, pictures: Pictures, question: str, **generation) -> Answer:
-        """Answer one question about one or several pictures."""
+        """Answer one question about one or several pictures; it may begin with a task's identifier, like ``[refer]``.
+
+        Raises:
+            UserError: a picture that cannot be opened, an unknown identifier, a question that is too long.
+        """
         return self.ask_many([(pictures, question)], batch_size=1, **generation)[0]
 
     def stream(self, pictures: Pictures, question: str, **generation) -> Iterator[str]:
@@ -82,6 +90,42 @@ class Assistant:
         for picture in as_list(pictures):
             chat.show(picture)
         return chat
+
+    # pointing --------------------------------------------------------------------------------------------------------
+
+    def vqa(self, picture: Pictures, question: str, **generation) -> Answer:
+        """A short answer to a question, as for a benchmark."""
+        return self._do("vqa", picture, question, generation)
+
+    def refer(self, picture: PictureLike, phrase: str, **generation) -> Answer:
+        """Where the one thing is that the phrase means; see the answer's `boxes`."""
+        return self._do("refer", picture, phrase, generation)
+
+    def detect(self, picture: PictureLike, phrase: str, **generation) -> Answer:
+        """Where all things are that the phrase means, or those that a sentence names; see the answer's `phrases`."""
+        return self._do("detection", picture, phrase, generation)
+
+    def ground(self, picture: PictureLike, **generation) -> Answer:
+        """A description whose phrases are tied to places; see the answer's `plain_text` and `phrases`."""
+        return self._do("grounding", picture, "", generation)
+
+    def identify(self, picture: PictureLike, box: Box | str | Sequence[float], **generation) -> Answer:
+        """What is in a box of the picture.
+
+        Args:
+            box: in any form that `Box.from_user` takes; numbers above 1 are pixels of the picture.
+
+        Raises:
+            UserError: no box, or one that is not inside the picture.
+        """
+        box = Box.from_user(box, *open_picture(picture).size)
+        return self._do("identify", picture, box.render(), generation)
+
+    def _do(self, name: str, pictures: Pictures, subject: str, generation: dict[str, Any]) -> Answer:
+        task = TASKS[name]
+        if task.subject and not subject.strip():
+            raise UserError(f"{task.identifier} needs a {task.subject}")
+        return self.ask(pictures, task.instruction(subject.strip()), **generation)
 
     # many questions --------------------------------------------------------------------------------------------------
 
@@ -98,13 +142,30 @@ class Assistant:
         answers: list[Answer] = []
         remaining = iter(items)
         while batch := list(islice(remaining, batch_size)):
-            embeds, prompts = [], []
-            for pictures, question in batch:
-                shown = as_list(pictures)
-                embeds.append(shown)
-                prompts.append([{"role": "user", "content": with_pictures(question, len(shown))}])
-            answers += self.complete(prompts, self.encode([p for shown in embeds for p in shown]), **generation)
+            answers += self._answer([(as_list(pictures), question) for pictures, question in batch], generation)
         return answers
+
+    def _answer(self, batch: list[tuple[list[PictureLike], str]], generation: dict[str, Any]) -> list[Answer]:
+        """One batch; questions of tasks that are decoded differently go through the mind one kind after the other."""
+        kinds: dict[str, list[int]] = {}
+        settings = [self.question_settings(question) | generation for _, question in batch]
+        for i, setting in enumerate(settings):
+            kinds.setdefault(repr(setting), []).append(i)
+        answers = [Answer("")] * len(batch)
+        for rows in kinds.values():
+            prompts = [[{"role": "user", "content": with_pictures(batch[i][1], len(batch[i][0]))}] for i in rows]
+            embeds = self.encode([picture for i in rows for picture in batch[i][0]])
+            for i, text in zip(rows, self.complete(prompts, embeds, **settings[rows[0]]), strict=True):
+                answers[i] = about(text, *batch[i])
+        return answers
+
+    def question_settings(self, question: str) -> dict[str, Any]:
+        """Decoding settings that come with the task whose identifier a question begins with."""
+        task, _ = split_identifier(question)
+        if task is None:
+            return {}
+        room = {} if task.max_new_tokens is None else {"max_new_tokens": task.max_new_tokens}
+        return room | self.task_settings(task.name)
 
     def task_settings(self, task: str) -> dict[str, Any]:
         """Decoding settings that this system wants for a task, beside its generation_config.json."""
@@ -118,11 +179,18 @@ class Assistant:
 
     @torch.inference_mode()
     def encode(self, pictures: Sequence[PictureLike]) -> torch.Tensor | None:
-        """What the mind receives for each picture: (P, K, H), or None for no pictures."""
+        """What the mind receives for each picture: (P, K, H), or None for no pictures. One that comes again is looked at
+        once."""
         if not pictures:
             return None
-        pixels = self.processor.image_processor(list(pictures))["pixel_values"]
-        return self.model.get_image_features(pixels.to(self.model.device))
+        keys = [id(picture) if isinstance(picture, Image.Image) else str(picture) for picture in pictures]
+        distinct = dict(zip(keys, pictures, strict=True))
+        pixels = self.processor.image_processor(list(distinct.values()))["pixel_values"]
+        embeds = self.model.get_image_features(pixels.to(self.model.device))
+        if len(distinct) == len(pictures):
+            return embeds
+        places = {key: i for i, key in enumerate(distinct)}
+        return embeds[[places[key] for key in keys]]
 
     @torch.inference_mode()
     def complete(
@@ -189,6 +257,11 @@ class Assistant:
 def as_list(pictures: Pictures) -> list[PictureLike]:
     """One picture or several, as a list."""
     return [pictures] if isinstance(pictures, str | os.PathLike | Image.Image) else list(pictures)
+
+
+def about(text: str, pictures: Sequence[PictureLike], question: str) -> Answer:
+    """The answer to a question about pictures; it can draw itself if there is one picture."""
+    return Answer(text, picture=pictures[0] if len(pictures) == 1 else None, question=question, opener=open_picture)
 
 
 def with_pictures(question: str, pictures: int) -> str:

@@ -22,6 +22,7 @@ class Chat:
     def __init__(self, assistant: "Assistant"):
         self.assistant = assistant
         self.messages: list[Message] = []
+        self.pictures: list[PictureLike] = []
         self._embeds: list[torch.Tensor] = []  # (1, K, H) for each picture shown so far
         self._asked = 0  # pictures that belong to questions already asked
 
@@ -30,20 +31,25 @@ class Chat:
         embeds = self.assistant.encode([picture])
         assert embeds is not None
         self._embeds.append(embeds)
+        self.pictures.append(picture)
 
     def ask(self, question: str, **generation) -> Answer:
-        """Say something and get the answer; both become part of the history."""
+        """Say something and get the answer, which draws on the picture shown last; both become part of the history."""
+        from .assistant import about
+
+        settings = self.assistant.question_settings(question) | generation
         conversation = self._with(question)
-        answer = self.assistant.complete([conversation], self._pictures(), **generation)[0]
+        answer = self.assistant.complete([conversation], self._pictures(), **settings)[0]
         self._remember(conversation, answer)
-        return answer
+        return about(answer, self.pictures[-1:], question)
 
     def stream(self, question: str, **generation) -> Iterator[str]:
         """The same, piece by piece. What was written so far is remembered even if the reader stops early."""
+        settings = {k: v for k, v in self.assistant.question_settings(question).items() if k != "num_beams"} | generation
         conversation = self._with(question)
         pieces: list[str] = []
         try:
-            for piece in self.assistant.complete_streaming(conversation, self._pictures(), **generation):
+            for piece in self.assistant.complete_streaming(conversation, self._pictures(), **settings):
                 pieces.append(piece)
                 yield piece
         finally:
@@ -52,7 +58,7 @@ class Chat:
 
     def forget(self) -> None:
         """Begin anew, without pictures."""
-        self.messages, self._embeds, self._asked = [], [], 0
+        self.messages, self.pictures, self._embeds, self._asked = [], [], [], 0
 
     def _with(self, question: str) -> list[Message]:
         new = len(self._embeds) - self._asked
