@@ -14,16 +14,20 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from ..errors import UserError
 from . import pocket
 from .config import MiniGPT4Config
+from .llama_tokenizer import LegacyLlamaTokenizer
 from .lora import merge_lora, set_lora
 from .minigpt4 import MiniGPT4ForConditionalGeneration, vision_class
+from .official.files import weights_of_folder
 from .processor import MiniGPT4ImageProcessor, MiniGPT4Processor
 
 TRAINED = "trained.safetensors"
@@ -66,9 +70,9 @@ def load_system(
         raise UserError(f"{folder}: not a MiniGPT-4 system ({error})") from error
     if (folder / TRAINED).exists():
         model = _load_trained(folder, config, dtype, merge)
-        tokenizer_folder = tokenizer_source(config)
+        tokenizer_folder = folder if (folder / "tokenizer_config.json").exists() else tokenizer_source(config)
     else:
-        model = MiniGPT4ForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+        model = _load_whole(folder, config, dtype, merge)
         tokenizer_folder = folder
     return model.to(device).eval(), load_processor(folder, tokenizer_folder)
 
@@ -81,7 +85,7 @@ def load_processor(folder: Path, tokenizer_folder: str | os.PathLike) -> MiniGPT
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error})") from error
     image = {k: v for k, v in settings["image_processor"].items() if k in ("size", "image_mean", "image_std")}
-    ours = {k: settings[k] for k in ("template", "num_image_tokens", "image_token_id")}
+    ours = {k: settings[k] for k in ("template", "num_image_tokens", "image_token_id", "extra_bos") if k in settings}
     return MiniGPT4Processor(MiniGPT4ImageProcessor(**image), AutoTokenizer.from_pretrained(tokenizer_folder), **ours)
 
 
@@ -110,6 +114,37 @@ def load_parts(config: MiniGPT4Config, dtype: torch.dtype) -> tuple[PreTrainedMo
     )
     language_model = AutoModelForCausalLM.from_pretrained(text_folder(config), dtype=dtype)
     return vision_tower, language_model
+
+
+def _load_whole(folder: Path, config: MiniGPT4Config, dtype: torch.dtype, merge: bool) -> MiniGPT4ForConditionalGeneration:
+    lora = config.lora if merge else None
+    options: dict[str, Any] = {}
+    if lora is not None:  # the mind is made without adapters, from weights stored one level deeper beside them
+        config.lora = None
+        options["key_mapping"] = {r"\.base_layer\.": "."}
+    try:
+        model, report = MiniGPT4ForConditionalGeneration.from_pretrained(
+            folder, config=config, dtype=dtype, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
+    wrong = {
+        "lacks": report["missing_keys"],
+        "has unknown": {n for n in report["unexpected_keys"] if lora is None or _LORA not in n},
+        "has ill-shaped": {n for n, *_ in report["mismatched_keys"]},
+    }
+    for how, names in wrong.items():
+        if names:
+            raise UserError(f"{folder}: {how} {len(names)} weight(s), the first is {min(names)}")
+    if lora is not None:
+        adapters = {
+            name.removeprefix("language_model."): file.tensor(name)
+            for file in weights_of_folder(folder)
+            for name in file.names()
+            if _LORA in name
+        }
+        merge_lora(model.language_model, adapters, lora)
+    return model
 
 
 def _load_trained(folder: Path, config: MiniGPT4Config, dtype: torch.dtype, merge: bool) -> MiniGPT4ForConditionalGeneration:
@@ -189,6 +224,8 @@ def save_trained(
     config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
     processor.to_json_file(folder / "processor_config.json")
+    if isinstance(processor.tokenizer, LegacyLlamaTokenizer):  # the mind's own folder would be read differently
+        processor.tokenizer.save_pretrained(folder)
 
 
 def _stored_name(name: str) -> str:

@@ -68,7 +68,7 @@ def pieces_to_text(pieces: Iterable[str]) -> str:
     return text + _characters(run)
 
 
-def _characters(run: bytes) -> str:
+def _characters(run: bytearray) -> str:
     """UTF-8 -> text, with one replacement character for each byte that belongs to no character."""
     text, start = "", 0
     while start < len(run):
@@ -157,7 +157,7 @@ def _read_fast(file: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Vocabulary and merges of a converted tokenizer, whatever behaviour it was converted for."""
     try:
         model = json.loads(file.read_text(encoding="utf-8"))["model"]
-        merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+        merges = [(left, right) for left, right in (m.split(" ") if isinstance(m, str) else m for m in model["merges"])]
         byte_fallback, vocabulary = model["byte_fallback"], model["vocab"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: not the tokenizer.json of a LLaMA tokenizer ({error!r})") from error

@@ -64,6 +64,7 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _skip_keys_device_placement = ["past_key_values"]
+    _keys_to_ignore_on_load_unexpected = [r"\.lora_[AB]\."]  # `load_system` merges them itself when it wants no adapters
 
     def __init__(
         self,

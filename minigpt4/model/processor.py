@@ -59,6 +59,8 @@ class MiniGPT4Processor(ProcessorMixin):
         template: name of the chat template (see `prompt.templates`).
         num_image_tokens: how many ids one picture takes.
         image_token_id: the id that stands for an image token.
+        extra_bos: begin every prompt with one more beginning-of-sequence token than its format has. The published
+            inference of MiniGPT-v2 does so (training does not); published numbers were obtained with it.
     """
 
     def __init__(
@@ -68,12 +70,14 @@ class MiniGPT4Processor(ProcessorMixin):
         template: str = "tokenizer",
         num_image_tokens: int = 32,
         image_token_id: int | None = None,
+        extra_bos: bool = False,
         **kwargs,
     ):
         super().__init__(image_processor, tokenizer)
         self.template = template
         self.num_image_tokens = num_image_tokens
         self.image_token_id = len(tokenizer) if image_token_id is None else image_token_id
+        self.extra_bos = extra_bos
 
     @property
     def chat(self) -> ChatTemplate | TokenizerTemplate:
@@ -94,12 +98,25 @@ class MiniGPT4Processor(ProcessorMixin):
                 ids += self.tokenizer(piece, add_special_tokens=False)["input_ids"]
         return ids
 
-    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+    def prompt_ids(self, messages: Sequence[Message], published: bool = False) -> list[int]:
         """Ids of a conversation up to where the assistant is to speak, with one beginning-of-sequence token if its
-        format has one."""
-        ids = self.encode(self.chat.render(messages))
+        format has one (and another one with `extra_bos`).
+
+        With `published`, the conversation is written as the published chat does (`ChatTemplate.render`), and the tokenizer
+        adds its beginning-of-sequence token whether or not the text has one already.
+        """
         bos = self.tokenizer.bos_token_id
-        return [bos, *ids] if self.chat.add_bos and ids[:1] != [bos] else ids
+        if published:
+            return [bos, *self.encode(self._published_chat().render(messages, published=True))]
+        ids = self.encode(self.chat.render(messages))
+        if self.chat.add_bos and ids[:1] != [bos]:
+            ids = [bos, *ids]
+        return [bos, *ids] if self.extra_bos else ids
+
+    def _published_chat(self) -> ChatTemplate:
+        if isinstance(self.chat, ChatTemplate) and self.chat.add_bos:
+            return self.chat
+        raise UserError(f"there is no published chat of the format {self.template!r}")
 
     def __call__(
         self,
