@@ -1,9 +1,12 @@
 """The verbs that point: what the mind is asked, with which settings, and what comes of its answer."""
 
+import json
+
 import pytest
 from conftest import tiny_model, tiny_processor
 from PIL import Image
 
+from minigpt4 import cli, cli_pointing
 from minigpt4.assistant import Assistant
 from minigpt4.errors import UserError
 from minigpt4.prompt.answer import Answer
@@ -86,7 +89,7 @@ def test_a_batch_of_different_tasks_keeps_its_order_and_settings(photo):
     questions = ["[caption]", "Why?", "[caption]", "[grounding] describe this image in detail"]
     answers = told.ask_many([(photo, question) for question in questions])
     assert [answer.question for answer in answers] == questions
-    assert dict((q, s) for q, s in told.asked) == {
+    assert dict(told.asked) == {
         "[caption]": {"num_beams": 3},
         "Why?": {},
         "[grounding] describe this image in detail": {"max_new_tokens": 400},
@@ -121,3 +124,91 @@ def test_what_is_wrong_is_said_in_one_line(photo, ask, says):
     with pytest.raises(UserError, match=says) as caught:
         ask(Told(), photo)
     assert "\n" not in str(caught.value)
+
+
+# the command line --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command with a system that says what it is told to; returns status, standard output and standard error."""
+
+    def run(says: str, *arguments: object) -> tuple[int, str, str]:
+        for module in (cli, cli_pointing):
+            monkeypatch.setattr(module, "load", lambda *_: Told(says))
+        monkeypatch.setattr("sys.argv", ["minigpt4", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        out, err = capsys.readouterr()
+        return left.value.code or 0, out, err
+
+    return run
+
+
+def test_refer_prints_pixels_that_identify_takes(run, photo, tmp_path):
+    assert run("{<10><20><50><60>}", "refer", photo, "the dog", "--draw", tmp_path / "drawn.png") == (0, "20,20,100,60\n", "")
+    assert Image.open(tmp_path / "drawn.png").size == (600, 300)
+    assert run("a brown dog", "identify", photo, "20,20,100,60") == (0, "a brown dog\n", "")
+
+
+def test_several_phrases_are_named(run, photo):
+    text = "<p>dogs</p> {<0><0><50><50>}<delim>{<50><50><100><100>} and <p>a cat</p> {<10><20><50><60>}"
+    lines = ["dogs: 0,0,100,50", "dogs: 100,50,200,100", "a cat: 20,20,100,60"]
+    assert run(text, "detect", photo, "dogs and cats")[1].splitlines() == lines
+    assert run(text, "ground", photo)[1].splitlines() == ["dogs and a cat", *lines]
+
+
+def test_json_gives_pixels_and_relative_coordinates(run, photo):
+    status, out, _ = run("<p>the dog</p> {<10><20><50><60>}", "ask", photo, "[detection] the dog", "--json")
+    place = {"pixels": [20.0, 20.0, 100.0, 60.0], "relative": [0.1, 0.2, 0.5, 0.6]}
+    assert status == 0
+    assert json.loads(out) == {
+        "image": str(photo),
+        "question": "[detection] the dog",
+        "answer": "<p>the dog</p> {<10><20><50><60>}",
+        "text": "the dog",
+        "width": 200,
+        "height": 100,
+        "phrases": [{"phrase": "the dog", "boxes": [place]}],
+    }
+    row = json.loads(run("{<10><20><50><60>}", "refer", photo, "the dog", "--json")[1])
+    assert row["phrases"] == [{"phrase": "the dog", "boxes": [place]}]
+    assert json.loads(run("a dog", "identify", photo, "0.1,0.2,0.5,0.6", "--json")[1])["box"] == place
+
+
+def test_an_answer_without_boxes_is_said_and_is_no_failure(run, photo, tmp_path):
+    status, out, err = run("who knows", "refer", photo, "a unicorn", "--draw", tmp_path / "drawn.png")
+    assert (status, out, err) == (0, "", "no box in the answer: who knows\n")
+    assert (tmp_path / "drawn.png").exists()
+    assert json.loads(run("who knows", "refer", photo, "a unicorn", "--json")[1])["phrases"] == []
+
+
+def test_a_box_may_be_drawn_with_any_paint_program(run, photo, tmp_path):
+    mask = Image.new("RGB", (400, 200))
+    mask.paste((255, 0, 0), (40, 40, 200, 120))
+    mask.save(tmp_path / "mask.png")
+    row = json.loads(run("a dog", "identify", photo, "--mask", tmp_path / "mask.png", "--json")[1])
+    assert row["box"]["relative"] == [0.1, 0.2, 0.49, 0.59]
+    Image.new("RGB", (400, 200)).save(tmp_path / "empty.png")
+    assert "nothing is drawn" in run("", "identify", photo, "--mask", tmp_path / "empty.png")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["refer", "PHOTO", " "], "[refer] needs a phrase"),
+        (["ask", "PHOTO", "[point] the dog"], "unknown task identifier [point]"),
+        (["ask", "PHOTO", "PHOTO", "why?", "--draw", "x.png"], "--draw needs a question about one photo"),
+        (["identify", "PHOTO"], "identify needs a box"),
+        (["identify", "PHOTO", "0,0,900,50"], "not inside the picture, which is 200 x 100"),
+        (["identify", "PHOTO", "right of the tree"], "is not a box"),
+        (["refer", "PHOTO", "x", "--draw", "out"], "name a picture file"),
+        (["refer", "PHOTO", "x", "--draw", "nowhere/out.png"], "there is no folder nowhere"),
+        (["refer", "gone.png", "x"], "gone.png: no such file"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_line_each(run, photo, arguments, says):
+    status, out, err = run("x", *(photo if a == "PHOTO" else a for a in arguments))
+    assert (status, out) == (2, "")
+    assert says in err
+    assert err.count("\n") == 1

@@ -91,11 +91,23 @@ class Answer(str):
         return [(self.plain_text, boxes)] if boxes else []
 
 
-def _save(image: Image.Image, path: Path) -> None:
-    """Write a picture whole or not at all, in the format that the file's name asks for."""
+def check_writable(path: Path) -> str:
+    """The picture format that a file's name asks for.
+
+    Raises:
+        UserError: no format of that name can be written, or there is no such folder.
+    """
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None or kind not in Image.SAVE:
         raise UserError(f"{path}: name a picture file to draw to, such as {path.stem or 'drawn'}.png")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: cannot write (there is no folder {path.parent})")
+    return kind
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    """Write a picture whole or not at all, in the format that the file's name asks for."""
+    kind = check_writable(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:

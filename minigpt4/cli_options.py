@@ -1,0 +1,129 @@
+"""What several commands share: their options, and what they do before and after they ask."""
+
+import inspect
+import json as jsonlib
+import os
+from collections.abc import Callable
+from enum import StrEnum
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class Dtype(StrEnum):
+    """Precision of the weights."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+# Names of decoding options are those of transformers.
+DECODING = "Decoding (named as in transformers)"
+Model = Annotated[str, typer.Option(help="The pocket model, a folder, or a hub id.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is when not given.")]
+DtypeOption = Annotated[Dtype | None, typer.Option(help="Precision of the weights; the best for the device when not given.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Draw = Annotated[Path | None, typer.Option(help="Write the photo with the answer's boxes drawn on it.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Pictures at a time.")]
+MaxNewTokens = Annotated[int | None, typer.Option(min=1, rich_help_panel=DECODING)]
+MinNewTokens = Annotated[int | None, typer.Option(min=0, rich_help_panel=DECODING)]
+NumBeams = Annotated[int | None, typer.Option(min=1, rich_help_panel=DECODING)]
+DoSample = Annotated[bool | None, typer.Option("--do-sample/--no-do-sample", rich_help_panel=DECODING)]
+Temperature = Annotated[float | None, typer.Option(min=0.01, rich_help_panel=DECODING)]
+TopP = Annotated[float | None, typer.Option(min=0.0, max=1.0, rich_help_panel=DECODING)]
+TopK = Annotated[int | None, typer.Option(min=1, rich_help_panel=DECODING)]
+RepetitionPenalty = Annotated[float | None, typer.Option(min=0.01, rich_help_panel=DECODING)]
+LengthPenalty = Annotated[float | None, typer.Option(rich_help_panel=DECODING)]
+NoRepeatNgramSize = Annotated[int | None, typer.Option(min=0, rich_help_panel=DECODING)]
+Seed = Annotated[int | None, typer.Option(help="For sampling.", rich_help_panel=DECODING)]
+
+DECODING_OPTIONS: dict[str, Any] = {
+    "max_new_tokens": MaxNewTokens,
+    "min_new_tokens": MinNewTokens,
+    "num_beams": NumBeams,
+    "do_sample": DoSample,
+    "temperature": Temperature,
+    "top_p": TopP,
+    "top_k": TopK,
+    "repetition_penalty": RepetitionPenalty,
+    "length_penalty": LengthPenalty,
+    "no_repeat_ngram_size": NoRepeatNgramSize,
+    "seed": Seed,
+}
+
+
+def decoding(command: Callable) -> Callable:
+    """Give a command the decoding options; those that were given reach it as a dict, in its argument `generation`."""
+    own = inspect.signature(command).parameters.values()
+    added = [
+        inspect.Parameter(k, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=v) for k, v in DECODING_OPTIONS.items()
+    ]
+
+    @wraps(command)
+    def with_options(**given: Any) -> Any:
+        options = {name: given.pop(name) for name in DECODING_OPTIONS}
+        return command(**given, generation={k: v for k, v in options.items() if v is not None})
+
+    parameters = [*(p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name != "generation"), *added]
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+    return with_options
+
+
+def generation_of(given: dict[str, Any]) -> dict[str, Any]:
+    """The decoding options among a command's arguments, those that were given."""
+    return {name: given[name] for name in DECODING_OPTIONS if given.get(name) is not None}
+
+
+def open_all(photos: list[str] | list[Path]) -> None:
+    """Look at the pictures before the model is loaded, so that a wrong name is said at once."""
+    from .model.pictures import open_picture
+
+    for photo in photos:
+        open_picture(photo)
+
+
+def load(model: str, device: str | None, dtype: Dtype | None) -> Any:
+    """The system, loaded; `transformers` is told to keep its remarks to itself."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from .startup import import_transformers_quickly
+
+    import_transformers_quickly()
+    from .assistant import load
+
+    return load(model, device=device, dtype=dtype.value if dtype else None)
+
+
+def ready_to_draw(path: Path | None) -> None:
+    """See that a picture can be written there, before the model is loaded."""
+    if path is not None:
+        from .prompt.answer import check_writable
+
+        check_writable(path)
+
+
+def found_in(answer: Any) -> dict[str, Any]:
+    """An answer's phrases and boxes for JSON; empty for an answer that points at nothing."""
+    if not answer.phrases:
+        return {}
+    row: dict[str, Any] = {"text": answer.plain_text}
+    size = None
+    if answer.picture is not None:
+        from .model.pictures import open_picture
+
+        size = open_picture(answer.picture).size
+        row |= {"width": size[0], "height": size[1]}
+    return row | {"phrases": [{"phrase": p, "boxes": [box_row(box, size) for box in boxes]} for p, boxes in answer.phrases]}
+
+
+def box_row(box: Any, size: tuple[int, int] | None) -> dict[str, list[float]]:
+    """A box for JSON: relative coordinates, and pixels where the picture's size is known."""
+    row = {"relative": [round(v, 4) for v in box]}
+    return row if size is None else {"pixels": [round(v, 1) for v in box.pixels(*size)]} | row
+
+
+def as_json(row: dict[str, Any]) -> str:
+    return jsonlib.dumps(row, ensure_ascii=False)

@@ -1,0 +1,163 @@
+"""Commands that point: the tasks of MiniGPT-v2 that take or give boxes, and short answers."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .cli_options import Device, Draw, DtypeOption, Json, Model, as_json, box_row, decoding, found_in, load, ready_to_draw
+from .errors import UserError
+
+Photo = Annotated[Path, typer.Argument(metavar="PHOTO", show_default=False)]
+Phrase = Annotated[str, typer.Argument(metavar="PHRASE", show_default=False)]
+
+
+@decoding
+def refer(
+    photo: Photo,
+    phrase: Phrase,
+    draw: Draw = None,
+    json: Json = False,
+    model: Model = "pocket",
+    device: Device = None,
+    dtype: DtypeOption = None,
+    *,
+    generation: dict,
+) -> None:
+    """Find the one thing that a phrase means: prints left,top,right,bottom in pixels."""
+    size = _ready(photo, draw, f"[refer] {phrase}")
+    answer = load(model, device, dtype).refer(photo, phrase, **generation)
+    _show(answer, {"image": str(photo), "phrase": phrase}, size, draw, json)
+
+
+@decoding
+def detect(
+    photo: Photo,
+    phrase: Phrase,
+    draw: Draw = None,
+    json: Json = False,
+    model: Model = "pocket",
+    device: Device = None,
+    dtype: DtypeOption = None,
+    *,
+    generation: dict,
+) -> None:
+    """Find all things that a phrase means, or all those that a sentence names: a box a line."""
+    size = _ready(photo, draw, f"[detection] {phrase}")
+    answer = load(model, device, dtype).detect(photo, phrase, **generation)
+    _show(answer, {"image": str(photo), "phrase": phrase}, size, draw, json)
+
+
+@decoding
+def ground(
+    photo: Photo,
+    draw: Draw = None,
+    json: Json = False,
+    model: Model = "pocket",
+    device: Device = None,
+    dtype: DtypeOption = None,
+    *,
+    generation: dict,
+) -> None:
+    """Describe a photo, and say where each thing is that the description names."""
+    size = _ready(photo, draw)
+    answer = load(model, device, dtype).ground(photo, **generation)
+    if not json:
+        print(answer.plain_text)
+    _show(answer, {"image": str(photo)}, size, draw, json)
+
+
+@decoding
+def identify(
+    photo: Photo,
+    box: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[BOX]",
+            show_default=False,
+            help="left,top,right,bottom in pixels, or as shares between 0 and 1, or {<x1><y1><x2><y2>} from 0 to 100.",
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="In place of BOX: a picture in which something is drawn over the thing, on black.")
+    ] = None,
+    draw: Draw = None,
+    json: Json = False,
+    model: Model = "pocket",
+    device: Device = None,
+    dtype: DtypeOption = None,
+    *,
+    generation: dict,
+) -> None:
+    """Say what is in a box."""
+    from .prompt.boxes import Box
+
+    size = _ready(photo, draw)
+    if (box is None) == (mask is None):
+        raise UserError("identify needs a box after the photo, like 20,30,180,240, or --mask FILE")
+    chosen = _drawn_in(mask) if mask else Box.from_user(box or "", *size)
+    answer = load(model, device, dtype).identify(photo, chosen, **generation)
+    if draw is not None:
+        answer.draw(draw)
+    row = {"image": str(photo), "width": size[0], "height": size[1], "box": box_row(chosen, size), "answer": answer}
+    print(as_json(row) if json else answer)
+
+
+@decoding
+def vqa(
+    photo: Photo,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", show_default=False)],
+    json: Json = False,
+    model: Model = "pocket",
+    device: Device = None,
+    dtype: DtypeOption = None,
+    *,
+    generation: dict,
+) -> None:
+    """Answer a question about a photo in a word or two."""
+    _ready(photo, None, f"[vqa] {question}")
+    answer = load(model, device, dtype).vqa(photo, question, **generation)
+    print(as_json({"image": str(photo), "question": question, "answer": answer}) if json else answer)
+
+
+def _ready(photo: Path, draw: Path | None, question: str = "") -> tuple[int, int]:
+    """The photo's size. What is wrong with the arguments is said here, before a model is loaded."""
+    from .model.pictures import open_picture
+    from .prompt.tasks import split_identifier
+
+    size = open_picture(photo).size
+    split_identifier(question)
+    ready_to_draw(draw)
+    return size
+
+
+def _show(answer: Any, asked: dict[str, Any], size: tuple[int, int], draw: Path | None, json: bool) -> None:
+    if draw is not None:
+        answer.draw(draw)
+    if json:
+        empty = {"text": answer.plain_text, "width": size[0], "height": size[1], "phrases": []}
+        print(as_json(asked | {"answer": answer} | empty | found_in(answer)))
+        return
+    if not answer.phrases:
+        print(f"no box in the answer: {answer}", file=sys.stderr)
+    named = len(answer.phrases) > 1 or "phrase" not in asked
+    for phrase, boxes in answer.phrases:
+        for box in boxes:
+            place = ",".join(str(round(v)) for v in box.pixels(*size))
+            print(f"{phrase}: {place}" if named and phrase else place)
+
+
+def _drawn_in(mask: Path) -> Any:
+    """The box around what is drawn in a file."""
+    from PIL import Image
+
+    from .model.pictures import open_picture
+    from .prompt.boxes import Box
+
+    open_picture(mask)  # for its messages: what it returns has lost a transparent ground
+    with Image.open(mask) as image:
+        box = Box.from_mask(image)
+    if box is None or not box.area:
+        raise UserError(f"{mask}: nothing is drawn in it that could be boxed")
+    return box
