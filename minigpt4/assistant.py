@@ -12,6 +12,7 @@ for piece in chat.stream("Who is there?"): print(piece, end="")
 """
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from threading import Thread
@@ -27,6 +28,7 @@ from .model.pictures import PictureLike, open_picture
 from .model.processor import MiniGPT4Processor
 from .prompt.answer import Answer
 from .prompt.boxes import Box
+from .prompt.history import without_oldest
 from .prompt.tasks import TASKS, split_identifier
 from .prompt.templates import PICTURE, Message
 from .stopping import StopAtText, TextStream, cut_at
@@ -42,12 +44,15 @@ def load(
     *,
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
+    published: bool = False,
 ) -> "Assistant":
     """Load a system: the pocket model, a folder that training or `import-official` wrote, or a hub id.
 
     Args:
         device: ``"cuda"`` if there is one, else ``"cpu"``, when not given.
         dtype: of the weights, ``torch.bfloat16`` or ``"bfloat16"``; the best for the device when not given.
+        published: answer as the published code does where it is known to differ (`model.official.published`), to compare
+            with published numbers.
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -55,7 +60,7 @@ def load(
         dtype = getattr(torch, dtype, None)
         if not isinstance(dtype, torch.dtype):
             raise UserError("dtype must be float32, bfloat16 or float16")
-    return Assistant(*load_system(source, device, dtype))
+    return Assistant(*load_system(source, device, dtype), published=published)
 
 
 class Assistant:
@@ -65,8 +70,8 @@ class Assistant:
     ``do_sample``, ``temperature``, ``top_p``, ...); what is not given comes from the system's generation_config.json.
     """
 
-    def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor):
-        self.model, self.processor = model, processor
+    def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor, published: bool = False):
+        self.model, self.processor, self.published = model, processor, published
 
     # one question ----------------------------------------------------------------------------------------------------
 
@@ -198,6 +203,8 @@ class Assistant:
     ) -> list[Answer]:
         """The assistant's next message in each conversation; pictures in order of their placeholders."""
         inputs = self.inputs(conversations, generation)
+        if self.published:
+            return [Answer(text) for text in self._published(inputs, image_embeds, generation)]
         ids = self.model.generate(**inputs, image_embeds=image_embeds, **self._settings(generation))
         texts = self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [Answer(cut_at(text, self.processor.chat.stop).strip()) for text in texts]
@@ -209,6 +216,9 @@ class Assistant:
         if generation.get("num_beams", 1) != 1:
             raise UserError("beam search cannot be streamed: leave out num_beams, or ask without streaming")
         generation["num_beams"] = 1
+        if self.published:  # answers alike, but not piece by piece
+            yield self.complete([conversation], image_embeds, **generation)[0]
+            return
         inputs = self.inputs([conversation], generation)
         stream = TextStream(self.processor.tokenizer, self.processor.chat.stop)
         settings = self._settings(generation)
@@ -231,16 +241,39 @@ class Assistant:
         Raises:
             UserError: a prompt that leaves no room for an answer in the mind's context.
         """
-        rows = [self.processor.prompt_ids(conversation) for conversation in conversations]
         room = getattr(self.model.config.text_config, "max_position_embeddings", None)
         new = generation.get("max_new_tokens") or self.model.generation_config.max_new_tokens or 0
-        longest = max(map(len, rows))
-        if room and longest + new > room:
+        if self.published:  # cuts the left end of what is too long, in `generate_published`
+            rows = [self.processor.prompt_ids(conversation, published=True) for conversation in conversations]
+        else:
+            rows = [self._fitting(conversation, new, room or sys.maxsize) for conversation in conversations]
+        return {k: v.to(self.model.device) for k, v in self.processor.pad(rows).items()}
+
+    def _fitting(self, conversation: Sequence[Message], new: int, room: int) -> list[int]:
+        """A prompt's ids; of a conversation that has grown too long, the oldest questions and answers are left out."""
+        ids = self.processor.prompt_ids(conversation)
+        shorter = without_oldest(conversation) if len(ids) + new > room else None
+        if shorter is not None:
+            return self._fitting(shorter, new, room)
+        if len(ids) + new > room:
             raise UserError(
-                f"the question is too long: with its pictures it takes {longest:,} tokens, "
+                f"the question is too long: with its pictures it takes {len(ids):,} tokens, "
                 f"and {new:,} new ones do not fit beside it in this model's context of {room:,}"
             )
-        return {k: v.to(self.model.device) for k, v in self.processor.pad(rows).items()}
+        return ids
+
+    def _published(self, inputs: dict[str, Any], image_embeds: torch.Tensor | None, generation: dict[str, Any]) -> list[str]:
+        """Texts as the published chat gives them."""
+        from .model.official import published
+
+        settings = self._settings(generation)
+        settings.pop("stopping_criteria", None)
+        settings.setdefault("max_new_tokens", self.model.generation_config.max_new_tokens)
+        settings.setdefault("max_length", published.MAX_LENGTH)
+        tokenizer = self.processor.tokenizer
+        stop = published.stop_sequences(tokenizer, self.processor.chat.stop)
+        ids = published.generate_published(self.model, **inputs, image_embeds=image_embeds, stop_sequences=stop, **settings)
+        return [published.chat_text(text) for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     def _settings(self, generation: dict[str, Any]) -> dict[str, Any]:
         """Arguments for `generate`: given ones, and what makes an answer stop."""

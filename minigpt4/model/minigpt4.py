@@ -17,7 +17,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, Cache, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    Cache,
+    GenerationMixin,
+    LogitsProcessorList,
+    PreTrainedConfig,
+    PreTrainedModel,
+    RepetitionPenaltyLogitsProcessor,
+)
 from transformers.utils import ModelOutput
 
 from .bridge import BRIDGES
@@ -262,7 +271,11 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         The prompt enters as embeddings, as in the published systems: processors that look at past tokens (repetition
         penalty, n-gram blocking) see what was generated and not the prompt. Batches are padded on the left; a row that
         has ended is filled with the pad token while the others go on.
+
+        `input_ids` beside `inputs_embeds` (B, n) count as generated already: processors see them, and they are returned in
+        front of the new tokens.
         """
+        begun = {} if inputs_embeds is None or input_ids is None else {"input_ids": input_ids}
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("give input_ids or inputs_embeds")
@@ -273,8 +286,13 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
             attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.long, device=inputs_embeds.device)
         settings = copy.deepcopy(kwargs.pop("generation_config", None) or self.generation_config)
         others = settings.update(**kwargs)  # what is no setting: streamers, criteria, processors
+        if settings.repetition_penalty not in (None, 1.0):
+            # The library takes the row's padding off the ids it looks at, as if the prompt were among them; it is not.
+            penalty = RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)
+            others["logits_processor"] = LogitsProcessorList([penalty, *others.get("logits_processor", [])])
+            settings.repetition_penalty = None
         return self.language_model.generate(
-            inputs_embeds=inputs_embeds, attention_mask=attention_mask, generation_config=settings, **others
+            **begun, inputs_embeds=inputs_embeds, attention_mask=attention_mask, generation_config=settings, **others
         )
 
 

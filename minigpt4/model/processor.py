@@ -100,16 +100,18 @@ class MiniGPT4Processor(ProcessorMixin):
 
     def prompt_ids(self, messages: Sequence[Message], published: bool = False) -> list[int]:
         """Ids of a conversation up to where the assistant is to speak, with one beginning-of-sequence token if its
-        format has one (and another one with `extra_bos`).
+        format has one (and another one with `extra_bos`). Answers of the past are tokenised by themselves, as in training.
 
-        With `published`, the conversation is written as the published chat does (`ChatTemplate.render`), and the tokenizer
-        adds its beginning-of-sequence token whether or not the text has one already.
+        With `published`, the conversation is written as the published chat does (`ChatTemplate.render`) and tokenised as one
+        text, and the tokenizer adds its beginning-of-sequence token whether or not the text has one already.
         """
         bos = self.tokenizer.bos_token_id
         if published:
             return [bos, *self.encode(self._published_chat().render(messages, published=True))]
-        ids = self.encode(self.chat.render(messages))
-        if self.chat.add_bos and ids[:1] != [bos]:
+        chat = self.chat
+        parts = chat.parts(messages) if isinstance(chat, ChatTemplate) else [chat.render(messages)]
+        ids = [i for part in parts for i in self.encode(part)]
+        if chat.add_bos and ids[:1] != [bos]:
             ids = [bos, *ids]
         return [bos, *ids] if self.extra_bos else ids
 

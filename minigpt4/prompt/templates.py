@@ -49,19 +49,24 @@ class ChatTemplate:
         With `published`, an answer of the past is closed as the published chat closes it: by `sep`, which is nothing for
         Llama-2 and v2 although both were trained with `end` there, and an empty one not at all.
         """
-        parts = [self.system + self.sep] if self.system else []
+        return "".join(self.parts(messages, open_turn, published))
+
+    def parts(self, messages: Sequence[Message], open_turn: bool = True, published: bool = False) -> list[str]:
+        """The conversation in the pieces that training tokenises by themselves: questions, and answers with their end."""
+        parts = [self.system + self.sep if self.system else ""]
         for message in messages:
             content = message["content"]
             if message["role"] == "user":
-                parts.append(self.user + content + self.sep)
+                parts[-1] += self.user + content + self.sep
             elif message["role"] == "assistant":
+                parts[-1] += self.assistant
                 closed = content + self.sep if content else ""
-                parts.append(self.assistant + (closed if published else content + self.end + self.gap))
+                parts += [closed, ""] if published else [content + self.end, self.gap]
             else:
                 raise UserError(f"unknown role {message['role']!r}: a message is from 'user' or 'assistant'")
         if open_turn:
-            parts.append(self.assistant)
-        return "".join(parts)
+            parts[-1] += self.assistant
+        return parts
 
     def training_prompt(self, question: str, first: bool = True) -> str:
         """A question as training writes it, up to where its answer begins."""

@@ -1,0 +1,19 @@
+"""What a conversation gives up when it grows too long: its oldest words, never its pictures."""
+
+from collections.abc import Sequence
+
+from .templates import PICTURE, PLACEHOLDER, Message
+
+
+def without_oldest(messages: Sequence[Message]) -> list[Message] | None:
+    """The conversation without its first question and answer; nothing if only one question is left.
+
+    Pictures of the question that goes stand before the next question, in their order.
+    """
+    answered = next((i for i, message in enumerate(messages) if message["role"] == "assistant"), None)
+    if answered is None or answered + 1 >= len(messages):
+        return None
+    gone, rest = messages[: answered + 1], list(messages[answered + 1 :])
+    pictures = sum(message["content"].count(PLACEHOLDER) for message in gone)
+    rest[0] = rest[0] | {"content": " ".join([PICTURE] * pictures + [rest[0]["content"]])}
+    return rest
