@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -25,13 +25,17 @@ from ..errors import UserError
 from . import pocket
 from .config import MiniGPT4Config
 from .llama_tokenizer import LegacyLlamaTokenizer
-from .lora import merge_lora, set_lora
+from .lora import lora_form, merge_lora
 from .minigpt4 import MiniGPT4ForConditionalGeneration, vision_class
 from .official.files import weights_of_folder
 from .processor import MiniGPT4ImageProcessor, MiniGPT4Processor
 
 TRAINED = "trained.safetensors"
 _LORA = ".lora_"
+_MIND = "language_model."
+
+Adapters = Literal["merged", "apart", "left out"]
+"""What becomes of a system's adapters when it is loaded: added to the mind's weights, kept beside them, or neither."""
 
 
 def best_dtype(device: str | torch.device = "cpu") -> torch.dtype:
@@ -62,19 +66,23 @@ def load_system(
         UserError: no such folder, or one that is not a system of this family, or whose weights do not fit.
     """
     dtype = best_dtype(device) if dtype is None else dtype
-    tokenizer_folder: str | Path
     folder = find_folder(source)
+    config = read_config(folder)
+    model = _load(folder, config, dtype, "merged" if merge else "apart")
+    own = (folder / "tokenizer_config.json").exists() or not (folder / TRAINED).exists()
+    tokenizer_folder = folder if own else tokenizer_source(config)
+    return model.to(device).eval(), load_processor(folder, tokenizer_folder)
+
+
+def read_config(folder: Path) -> MiniGPT4Config:
+    """The configuration of a system's folder; an eye that lies in it is found there even if the folder was moved."""
     try:
         config = MiniGPT4Config.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: not a MiniGPT-4 system ({error})") from error
-    if (folder / TRAINED).exists():
-        model = _load_trained(folder, config, dtype, merge)
-        tokenizer_folder = folder if (folder / "tokenizer_config.json").exists() else tokenizer_source(config)
-    else:
-        model = _load_whole(folder, config, dtype, merge)
-        tokenizer_folder = folder
-    return model.to(device).eval(), load_processor(folder, tokenizer_folder)
+    if config.vision_source not in (None, "pocket") and (folder / "eye").is_dir() and not Path(config.vision_source).exists():
+        config.vision_source = str(folder / "eye")
+    return config
 
 
 def load_processor(folder: Path, tokenizer_folder: str | os.PathLike) -> MiniGPT4Processor:
@@ -116,10 +124,17 @@ def load_parts(config: MiniGPT4Config, dtype: torch.dtype) -> tuple[PreTrainedMo
     return vision_tower, language_model
 
 
-def _load_whole(folder: Path, config: MiniGPT4Config, dtype: torch.dtype, merge: bool) -> MiniGPT4ForConditionalGeneration:
-    lora = config.lora if merge else None
+def _load(folder: Path, config: MiniGPT4Config, dtype: torch.dtype, adapters: Adapters) -> MiniGPT4ForConditionalGeneration:
+    load = _load_trained if (folder / TRAINED).exists() else _load_whole
+    return load(folder, config, dtype, adapters)
+
+
+def _load_whole(
+    folder: Path, config: MiniGPT4Config, dtype: torch.dtype, adapters: Adapters
+) -> MiniGPT4ForConditionalGeneration:
+    lora = config.lora
     options: dict[str, Any] = {}
-    if lora is not None:  # the mind is made without adapters, from weights stored one level deeper beside them
+    if lora is not None and adapters != "apart":  # the mind is made without, from weights stored one level deeper
         config.lora = None
         options["key_mapping"] = {r"\.base_layer\.": "."}
     try:
@@ -130,42 +145,53 @@ def _load_whole(folder: Path, config: MiniGPT4Config, dtype: torch.dtype, merge:
         raise UserError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
     wrong = {
         "lacks": report["missing_keys"],
-        "has unknown": {n for n in report["unexpected_keys"] if lora is None or _LORA not in n},
-        "has ill-shaped": {n for n, *_ in report["mismatched_keys"]},
+        "has unknown": report["unexpected_keys"],
+        "has ill-shaped": {name for name, *_ in report["mismatched_keys"]},
     }
     for how, names in wrong.items():
         if names:
             raise UserError(f"{folder}: {how} {len(names)} weight(s), the first is {min(names)}")
-    if lora is not None:
-        adapters = {
-            name.removeprefix("language_model."): file.tensor(name)
-            for file in weights_of_folder(folder)
-            for name in file.names()
-            if _LORA in name
-        }
-        merge_lora(model.language_model, adapters, lora)
+    if lora is not None and adapters == "merged":
+        merge_lora(model.language_model, _adapters_of_whole(folder), lora)
     return model
 
 
-def _load_trained(folder: Path, config: MiniGPT4Config, dtype: torch.dtype, merge: bool) -> MiniGPT4ForConditionalGeneration:
-    if config.base_source is not None:
-        base, _ = load_system(config.base_source, dtype=dtype, merge=True)
-        set_lora(base.language_model, base.config.lora, None)
-        vision_tower, language_model = base.vision_tower, base.language_model
-    else:
-        vision_tower, language_model = load_parts(config, dtype)
+def _adapters_of_whole(folder: Path) -> dict[str, torch.Tensor]:
+    return {
+        name.removeprefix(_MIND): file.tensor(name)
+        for file in weights_of_folder(folder)
+        for name in file.names()
+        if _LORA in name
+    }
+
+
+def _load_trained(
+    folder: Path, config: MiniGPT4Config, dtype: torch.dtype, adapters: Adapters
+) -> MiniGPT4ForConditionalGeneration:
+    vision_tower, language_model = _base_parts(config, dtype) if config.base_source else load_parts(config, dtype)
     lora = config.lora
     weights = read_trained(folder)
-    if merge and lora is not None:
-        prefix = "language_model."
-        adapters = {k.removeprefix(prefix): weights.pop(k) for k in list(weights) if k.startswith(prefix) and _LORA in k}
-        merge_lora(language_model, adapters, lora)
+    if lora is not None and adapters != "apart":
+        theirs = {k.removeprefix(_MIND): weights.pop(k) for k in list(weights) if k.startswith(_MIND) and _LORA in k}
+        if adapters == "merged":
+            merge_lora(language_model, theirs, lora)
         config.lora = None
     model = MiniGPT4ForConditionalGeneration(config, vision_tower, language_model).to(dtype)
     load_trained(model, weights, folder / TRAINED)
     if (folder / "generation_config.json").exists():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return model
+
+
+def _base_parts(config: MiniGPT4Config, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """Eye and mind of the system that `config` says it changes. Its adapters are part of the mind, unless those of
+    `config` continue them."""
+    assert config.base_source is not None
+    folder = find_folder(config.base_source)
+    base_config = read_config(folder)
+    continued = config.lora and base_config.lora and lora_form(config.lora) == lora_form(base_config.lora)
+    base = _load(folder, base_config, dtype, "left out" if continued else "merged")
+    return base.vision_tower, base.language_model
 
 
 def read_trained(folder: Path) -> dict[str, torch.Tensor]:

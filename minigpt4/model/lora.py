@@ -37,7 +37,7 @@ def set_lora(language_model: nn.Module, has: dict[str, Any] | None, wanted: dict
     Returns:
         Whether adapters were merged, so that the mind's own weights are no longer those of its source.
     """
-    if has is not None and wanted is not None and _form(has) == _form(wanted):
+    if has is not None and wanted is not None and lora_form(has) == lora_form(wanted):
         for module in language_model.modules():
             for dropout in getattr(module, "lora_dropout", {}).values():
                 if isinstance(dropout, nn.Dropout):
@@ -50,7 +50,8 @@ def set_lora(language_model: nn.Module, has: dict[str, Any] | None, wanted: dict
     return has is not None
 
 
-def _form(lora: dict[str, Any]) -> tuple:
+def lora_form(lora: dict[str, Any]) -> tuple:
+    """What two descriptions must share for adapters of the one to go on as adapters of the other."""
     return lora["r"], lora["alpha"], tuple(sorted(lora["target_modules"]))
 
 
