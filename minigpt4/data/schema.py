@@ -20,7 +20,7 @@ from typing import Any, ClassVar, TypeGuard
 
 from ..errors import UserError
 from ..model.pictures import PictureLike
-from ..prompt.boxes import Box, Rounding, render_boxes
+from ..prompt.boxes import Box, Rounding, render_boxes, render_phrases
 from ..prompt.tasks import TASKS
 from ..prompt.templates import PLACEHOLDER
 from .records import Sample, Turn, ask
@@ -129,11 +129,7 @@ class Phrase(Row):
     places: tuple[Box, ...]
 
     def turns(self, task, rng, style):
-        boxes = render_boxes(self.places, style.rounding)
-        if task == "identify":
-            return ask(TASKS[task].instruction(boxes, rng), self.phrase)
-        answer = f"<p>{self.phrase}</p> {boxes}" if task == "detection" else boxes
-        return ask(TASKS[task].instruction(self.phrase, rng), answer)
+        return phrase_turns(task, self.phrase, self.places, rng, style.rounding)
 
     @property
     def boxes(self):
@@ -162,8 +158,8 @@ class GroundedText(Row):
         if task == "caption":
             return ask(TASKS[task].instruction("", rng), self.text)
         if task == "detection":
-            found = (f"<p>{self.text[s.start : s.end]}</p> {render_boxes(s.boxes, style.rounding)}" for s in self.spans)
-            return ask(TASKS[task].instruction(self.text, rng), " ".join(found))
+            found = [(self.text[span.start : span.end], list(span.boxes)) for span in self.spans]
+            return ask(TASKS[task].instruction(self.text, rng), TASKS[task].write(found, rounding=style.rounding))
         return ask(TASKS["grounding"].instruction("", rng), ground(self.text, self.spans, style.rounding))
 
 
@@ -177,14 +173,23 @@ class Conversation(Row):
         return tuple(Turn(question=question, answers=(answer,)) for question, answer in self.pairs)
 
 
+def phrase_turns(task: str, phrase: str, boxes: Iterable[Box], rng: random.Random, rounding: Rounding) -> tuple[Turn, ...]:
+    """What is asked and answered about a phrase and its boxes: ``refer``, ``identify`` or ``detection``."""
+    boxes = list(boxes)
+    if task == "identify":
+        return ask(TASKS[task].instruction(render_boxes(boxes, rounding), rng), phrase)
+    found = [(phrase, boxes)] if task == "detection" else boxes
+    return ask(TASKS[task].instruction(phrase, rng), TASKS[task].write(found, rounding=rounding))
+
+
 def ground(text: str, spans: Iterable[Span], rounding: Rounding) -> str:
     """A text with its boxes written in: ``<p>A dog</p> {<1><2><3><4>} runs.`` Spans are in order and apart."""
-    parts, done = [], 0
+    pieces: list[str | tuple[str, list[Box]]] = []
+    done = 0
     for span in spans:
-        boxes = render_boxes(span.boxes, rounding)
-        parts += [text[done : span.start], f"<p>{text[span.start : span.end]}</p> {boxes}"]
+        pieces += [text[done : span.start], (text[span.start : span.end], list(span.boxes))]
         done = span.end
-    return "".join(parts) + text[done:]
+    return render_phrases([*pieces, text[done:]], rounding)
 
 
 def parse_row(row: Any, where: str, pictures: tuple[Any, ...] | None = None) -> Row:

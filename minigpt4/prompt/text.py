@@ -1,9 +1,11 @@
-"""Text as the published data code cleans it."""
+"""Text as the published data code cleans it, and text that a tokeniser has taken apart."""
 
 import re
 
 _SPACED = re.compile(r"[.!\"()*#:;~]")
 _RUNS = re.compile(r"\s{2,}")
+_PARTED = re.compile(r" +([.,;:!?)\]}%]|n't\b|'(?:s|re|ve|ll|d|m)\b|'(?= |$))")
+_OPENED = re.compile(r"([(\[{]) +")
 
 
 def clean_text(text: str, max_words: int = 50) -> str:
@@ -15,3 +17,8 @@ def clean_text(text: str, max_words: int = 50) -> str:
     text = _RUNS.sub(" ", text).rstrip("\n").strip(" ")
     words = text.split(" ")
     return " ".join(words[:max_words]) if len(words) > max_words else text
+
+
+def join_tokens(text: str) -> str:
+    """``a man 's dog , running .`` -> ``a man's dog, running.``: written as people do, where a tokeniser set blanks."""
+    return _OPENED.sub(r"\1", _PARTED.sub(r"\1", text)).strip()

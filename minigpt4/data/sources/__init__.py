@@ -8,10 +8,19 @@ from ...errors import UserError
 from ..schema import nearest
 from ..source import Source, StreamSource
 from .base import Items
+from .captions import CcSbuAlign, CocoCaption, TextCaps
+from .coco_instances import CocoInstances
+from .flickr import CaptionToPhrase, GroundedCaption, ObjectToPhrase
+from .flickr30k_entities import Flickr30kEntities
 from .jsonl import JsonLines
+from .llava import LlavaConversation, LlavaSingle
 from .parquet import Parquet
+from .refer import InvRefCoco, InvRefCocoG, InvRefCocoPlus, RefCoco, RefCocoG, RefCocoPlus
 from .streams import CaptionStream, StreamRows
 from .tars import TarRows
+from .unnatural import UnnaturalInstruction
+from .visual_genome import RefVg
+from .vqa import AokVqa, CocoVqa, Gqa, OcrVqa
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +82,38 @@ def _options(cls: type) -> dict[str, inspect.Parameter]:
 
 
 SOURCES: dict[str, Any] = {
+    # Our own schema
     "jsonl": JsonLines,
     "parquet": Parquet,
     "webdataset": TarRows,
     "webdataset_stream": StreamRows,
+    # The published datasets, under their published names
     "laion": CaptionStream,
     "cc_sbu": CaptionStream,
+    "cc_sbu_align": CcSbuAlign,
+    "coco_caption": CocoCaption,
+    "textcaps_caption": TextCaps,
+    "coco_vqa": CocoVqa,
+    "ok_vqa": CocoVqa,
+    "aok_vqa": AokVqa,
+    "gqa": Gqa,
+    "ocrvqa": OcrVqa,
+    "refcoco": RefCoco,
+    "refcocop": RefCocoPlus,
+    "refcocog": RefCocoG,
+    "invrefcoco": InvRefCoco,
+    "invrefcocop": InvRefCocoPlus,
+    "invrefcocog": InvRefCocoG,
+    "refvg": RefVg,
+    "flickr_grounded_caption": GroundedCaption,
+    "flickr_CaptionToPhrase": CaptionToPhrase,
+    "flickr_ObjectToPhrase": ObjectToPhrase,
+    "llava_detail": LlavaSingle,
+    "llava_reason": LlavaSingle,
+    "llava_conversation": LlavaConversation,
+    "multitask_conversation": LlavaConversation,
+    "unnatural_instruction": UnnaturalInstruction,
+    # Others in their official layout
+    "flickr30k_entities": Flickr30kEntities,
+    "coco_instances": CocoInstances,
 }

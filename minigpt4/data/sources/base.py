@@ -40,6 +40,8 @@ class Items(ABC):
         self.missing = choose("missing", missing, ("error", "skip"))
         self.malformed: list[Problem] = []
         """Rows that could not be understood; they are no items."""
+        self.remarks: list[Problem] = []
+        """Mistakes in a dataset that it is known to have; samples do without what is wrong."""
         self._kept: Sequence[int] = ()
 
     def _settle(self, count: int) -> None:
@@ -67,6 +69,7 @@ class Items(ABC):
 
     def problems(self) -> Iterator[Problem]:
         yield from self.malformed
+        yield from self.remarks
         told = None
         for item in range(self._count):
             message = self._absent(item)
@@ -148,20 +151,23 @@ class Annotated(Items):
     """The task all samples are of."""
     expected = "a JSON file with a list of rows"
     """What an annotation file is, for messages."""
+    _container: Any = list
+    """What the items are kept in: anything that can be appended to and indexed."""
 
     def __init__(self, *, name: str, annotations: Paths, images: Paths | None = None, missing: str = "error"):
         super().__init__(name, missing)
         self._folders = Folders(images) if images is not None else None
         self._files = files(annotations, "annotations", self.expected)
-        self._items: list[tuple] = []
+        self._items: Any = self._container()
         self._origin = array("l")  # of each item, the number of its file
         self._row: list[int | str] = []  # and its row there
         for number, path in enumerate(self._files):
-            for row, value in self._rows(load_json(path), path):
-                for item in self._understood(value, _place(path, row)):
+            for row, value in self._rows(self._load(path), path):
+                for item in self._understood(value, self._place(path, row)):
                     self._items.append(item)
                     self._origin.append(number)
                     self._row.append(row)
+        self._arrange()
         self._settle(len(self._items))
 
     def _understood(self, value: Any, where: str) -> list[tuple]:
@@ -171,6 +177,17 @@ class Annotated(Items):
         except UserError as error:
             self.malformed.append(Problem(kind="malformed row", where=where, message=str(error)))
             return []
+
+    def _load(self, path: str) -> Any:
+        """A file's contents."""
+        return load_json(path)
+
+    def _arrange(self) -> None:
+        """Called when all rows are read: a place to put items together."""
+
+    def _place(self, path: str, row: int | str) -> str:
+        """Where a row stands, for messages."""
+        return f"{path}[{row}]" if isinstance(row, int) else f"{path}[{row!r}]"
 
     def _rows(self, data: Any, path: str) -> Iterable[tuple[int | str, Any]]:
         """Numbered or named rows of a file's contents."""
@@ -215,7 +232,7 @@ class Annotated(Items):
         return (found,)
 
     def _where(self, item: int) -> str:
-        return _place(self._files[self._origin[item]], self._row[item])
+        return self._place(self._files[self._origin[item]], self._row[item])
 
     def _absent(self, item: int) -> str | None:
         names = self._names(self._items[item])
@@ -229,8 +246,10 @@ class Annotated(Items):
         return f"{self._where(item)}: no picture {' or '.join(names)} in {', '.join(self._folders.folders)}"
 
 
-def _place(path: str, row: int | str) -> str:
-    return f"{path}[{row}]" if isinstance(row, int) else f"{path}[{row!r}]"
+def coco_names(number: str) -> tuple[str, ...]:
+    """The names of a COCO picture: as of 2014, which the published datasets use, and as of 2017."""
+    padded = number.zfill(12)
+    return (f"COCO_train2014_{padded}.jpg", f"{padded}.jpg")
 
 
 def instruct(task: str, subject: str, rng: random.Random) -> str:

@@ -5,7 +5,9 @@ The columns are the keys of the schema. ``image`` (or ``images``, a list) holds 
 whole row group around it, so row groups of a hundred rows or so suit random access.
 """
 
+import os
 from array import array
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
@@ -80,7 +82,7 @@ class _Table:
 
     def __init__(self, path: str, folders: Folders | None):
         self.path = path
-        self.folders = folders or Folders(path.rpartition("/")[0] or ".")
+        self.folders = folders or Folders(os.path.dirname(path) or ".")
         self.named: dict[int, tuple[str, ...]] = {}
         """Of the rows whose struct names a file instead of holding it, the names."""
         self._recent: OrderedDict[int, list[Any]] = OrderedDict()
@@ -125,8 +127,6 @@ class _Table:
 
     def pictures(self, place: int) -> tuple[Any, ...]:
         """The pictures of a row: bytes, or names of files."""
-        from bisect import bisect_right
-
         group = bisect_right(self._starts, place) - 1
         cells = self._recent.pop(group, None)
         if cells is None:
