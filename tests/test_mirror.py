@@ -8,10 +8,10 @@ from minigpt4.data.mirror import mirror, mirror_text
 from minigpt4.data.records import Sample, Turn, ask
 from minigpt4.prompt.boxes import Box, parse_boxes
 
-WORDS = st.sampled_from(
-    "left Left LEFT lEft right Right RIGHT r\u0131ght leftmost leftmo\u017ft Rightmost all now away bright upright the - . 's".split()
-    + [" ", "\n", "<p>", "</p>", "<delim>", "{", "}", "<12>", "<100>", "<007>", "<106>"]
+SPELT = (
+    "left Left LEFT lEft right Right RIGHT r\u0131ght leftmost leftmo\u017ft Rightmost all now away bright upright the - . 's"
 )
+WORDS = st.sampled_from([*SPELT.split(" "), " ", "\n", "<p>", "</p>", "<delim>", "{", "}", "<12>", "<100>", "<007>", "<106>"])
 BOXES = st.builds(lambda *v: "{" + "".join(f"<{x}>" for x in v) + "}", *[st.integers(0, 120)] * 4)
 TEXTS = st.one_of(st.text(), st.lists(st.one_of(WORDS, BOXES)).map("".join), st.lists(st.one_of(WORDS, BOXES)).map(" ".join))
 
