@@ -154,13 +154,24 @@ _register_train()
 
 
 def _register_pointing() -> None:
-    from . import cli_pointing
+    from . import cli_evaluate, cli_pointing
 
+    app.add_typer(cli_evaluate.app, name="evaluate")
     for command in (cli_pointing.refer, cli_pointing.detect, cli_pointing.ground, cli_pointing.identify, cli_pointing.vqa):
         app.command()(command)
 
 
 _register_pointing()
+
+
+def _register_official() -> None:
+    from . import cli_official
+
+    for command in (cli_official.import_official, cli_official.export_official):
+        app.command()(command)
+
+
+_register_official()
 
 
 def main() -> None:

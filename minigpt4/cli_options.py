@@ -19,6 +19,13 @@ class Dtype(StrEnum):
     bfloat16 = "bfloat16"
     float16 = "float16"
 
+    @property
+    def torch(self) -> Any:
+        """The type itself."""
+        import torch
+
+        return getattr(torch, self.value)
+
 
 # Names of decoding options are those of transformers.
 DECODING = "Decoding (named as in transformers)"
