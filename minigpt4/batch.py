@@ -48,7 +48,7 @@ def caption_files(
         return assistant.caption(batch, batch_size=batch_size, **generation)
 
     if output is not None:
-        return _run(iter(items), [row for _, row, _ in items], Output(output, "caption"), "caption", answer, batch_size)
+        return answer_rows(iter(items), [row for _, row, _ in items], Output(output, "caption"), "caption", answer, batch_size)
     failed = 0
     for group in _groups(iter(items), batch_size):
         good, bad = _readable(group)
@@ -81,7 +81,7 @@ def ask_file(assistant: Assistant, source: Path, output: Path, batch_size: int, 
     def answer(batch: list[tuple[list[Path], str]]) -> Sequence[str]:
         return assistant.ask_many(batch, batch_size=batch_size, **generation)
 
-    return max(_run(iter(items), rows, Output(output, "answer"), "answer", answer, batch_size), int(bool(bad)))
+    return max(answer_rows(iter(items), rows, Output(output, "answer"), "answer", answer, batch_size), int(bool(bad)))
 
 
 def _checked(row: Row, where: str) -> Row | UserError:
@@ -101,10 +101,17 @@ def _beside(source: Path, image: str) -> Path:
     return beside if not Path(image).exists() and beside.exists() else Path(image)
 
 
-def _run(
+def answer_rows(
     items: Items, rows: list[Row], output: Output, key: str, answer: Callable[[list], Sequence[str]], batch_size: int
 ) -> int:
-    """Answer what is not in `output` yet, batch by batch, with a progress bar."""
+    """Answer what is not in `output` yet, batch by batch, with a progress bar; the exit status says whether all went well.
+
+    Args:
+        items: where each row stands (for messages), the row, and what to ask: a picture, or (pictures, question).
+        rows: the same rows; `output` is put in their order.
+        key: what `output` adds to a row.
+        answer: a batch of what to ask -> its answers.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,0 +1,1 @@
+"""How good a system is: benchmarks, their measures, and what a system must beat."""

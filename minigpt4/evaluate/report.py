@@ -1,0 +1,67 @@
+"""What an evaluation says: lines of scores side by side, as a table or as JSON."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .metrics.interval import Score
+
+
+@dataclass(frozen=True)
+class Line:
+    """One way to answer (the model, a baseline) and its scores by the name of the measure."""
+
+    name: str
+    scores: Mapping[str, Score]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All lines of a benchmark.
+
+    Args:
+        items: how many questions were scored.
+        notes: what a reader of the numbers must know.
+    """
+
+    benchmark: str
+    items: int
+    lines: Sequence[Line]
+    notes: Sequence[str] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; what was not defined is null."""
+        lines = [
+            {"name": line.name, **{name: _numbers(score) for name, score in line.scores.items()}}
+            | ({"note": line.note} if line.note else {})
+            for line in self.lines
+        ]
+        return {"benchmark": self.benchmark, "items": self.items, "lines": lines, "notes": list(self.notes)}
+
+    def as_text(self) -> str:
+        """A table: each score with its 95 % interval; CIDEr is a plain number, all others are percent."""
+        measures = list(dict.fromkeys(name for line in self.lines for name in line.scores))
+        rows = [[self.benchmark, *measures, ""]]
+        for line in self.lines:
+            cells = [_cell(name, line.scores.get(name)) for name in measures]
+            rows.append([line.name, *cells, line.note])
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([table[0], "-" * max(map(len, table)), *table[1:], "", f"{self.items:,} questions", *self.notes])
+
+
+def _numbers(score: Score) -> dict[str, float | None]:
+    values = {"value": score.value, "low": score.low, "high": score.high}
+    return {name: None if math.isnan(value) else round(value, 6) for name, value in values.items()}
+
+
+def _cell(measure: str, score: Score | None) -> str:
+    if score is None:
+        return ""
+    if math.isnan(score.value):
+        return "-"
+    scale, digits = (1, 3) if measure == "CIDEr" else (100, 1)
+    value, low, high = (f"{scale * v:.{digits}f}" for v in (score.value, score.low, score.high))
+    return value.rjust(5) + ("" if math.isnan(score.low) else f" ({low} .. {high})")
