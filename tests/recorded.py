@@ -5,10 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent / "data"
+ROOT = Path(os.environ.get("MINIGPT4_FIXTURES", Path(__file__).parent / "data"))
 
 
 def recorded(name: str) -> Any:
     """A file of recorded facts, such as "common/boxes.json": from $MINIGPT4_FIXTURES if that is set, or our own."""
-    given = Path(os.environ.get("MINIGPT4_FIXTURES", HERE))
-    return json.loads((given / name).read_text(encoding="utf-8"))
+    return json.loads((ROOT / name).read_text(encoding="utf-8"))
