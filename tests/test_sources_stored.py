@@ -83,7 +83,7 @@ def test_parquet_gives_what_json_lines_give(tmp_path, form, groups):
 
 def test_parquet_rows_with_several_pictures_and_with_none(tmp_path):
     rows = {
-        "question": ["What are these?", "And?", "Text?"],
+        "question": ["What are <ImageHere> and <ImageHere>?", "And?", "Text?"],
         "answer": ["Two colours.", "One.", "Yes."],
         "images": [
             [{"bytes": jpeg("red"), "path": None}, {"bytes": jpeg("blue"), "path": None}],
@@ -94,7 +94,7 @@ def test_parquet_rows_with_several_pictures_and_with_none(tmp_path):
     (tmp_path / "g.png").write_bytes(jpeg("green"))
     pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
     source = build_source("parquet", annotations=str(tmp_path / "rows.parquet"))
-    assert [colour(picture) for picture in source.pictures(0)] == [(255, 0, 0), (0, 0, 255)]
+    assert [colour(picture) for picture in first(source).images] == [(255, 0, 0), (0, 0, 255)]
     assert source.pictures(1) == (tmp_path / "g.png",)
     assert source.pictures(2) == ()
     (tmp_path / "g.png").unlink()

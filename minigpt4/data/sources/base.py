@@ -67,6 +67,15 @@ class Items(ABC):
     def where(self, index: int) -> str:
         return self._where(self._kept[index])
 
+    def is_missing(self, index: int) -> bool:
+        """Whether a picture of a sample is not there."""
+        return self._absent(self._kept[index]) is not None
+
+    def outline(self, index: int, seed: int = 0) -> tuple[tuple[Turn, ...], tuple[str, ...]]:
+        """What a sample asks and answers, and by what its pictures are told apart, without looking at them."""
+        item = self._kept[index]
+        return self._turns_of(item, random.Random(seed)), self._keys(item)
+
     def problems(self) -> Iterator[Problem]:
         yield from self.malformed
         yield from self.remarks
@@ -82,7 +91,14 @@ class Items(ABC):
     def _sample(self, item: int, rng: random.Random) -> Sample: ...
 
     @abstractmethod
+    def _turns_of(self, item: int, rng: random.Random) -> tuple[Turn, ...]: ...
+
+    @abstractmethod
     def _pictures(self, item: int) -> tuple[PictureLike, ...]: ...
+
+    @abstractmethod
+    def _keys(self, item: int) -> tuple[str, ...]:
+        """A name for each picture of an item, whether it is there or not."""
 
     @abstractmethod
     def _where(self, item: int) -> str: ...
@@ -212,15 +228,22 @@ class Annotated(Items):
 
     def _sample(self, item: int, rng: random.Random) -> Sample:
         pictures = self._pictures(item)
-        content = self._items[item]
-        picture = pictures[0] if pictures else None
         return Sample(
-            turns=self._turns(content, picture, rng),
+            turns=self._turns_of(item, rng),
             images=pictures,
             task=self.task,
             id=f"{self.name}:{self._row[item]}",
-            extra=self._extra(content, picture),
+            extra=self._extra(self._items[item], pictures[0] if pictures else None),
         )
+
+    def _turns_of(self, item: int, rng: random.Random) -> tuple[Turn, ...]:
+        content = self._items[item]
+        names = self._names(content)
+        return self._turns(content, self._folders.find(names) if names and self._folders else None, rng)
+
+    def _keys(self, item: int) -> tuple[str, ...]:
+        names = self._names(self._items[item])
+        return (str((self._folders and self._folders.find(names)) or names[0]),) if names else ()
 
     def _pictures(self, item: int) -> tuple[Path, ...]:
         names = self._names(self._items[item])

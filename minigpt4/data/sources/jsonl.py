@@ -57,6 +57,10 @@ class JsonLines(RowItems):
                 raise UserError(f"{row.where}: no picture {image} in {', '.join(folders.folders)}")
         return tuple(path for path in found if path)
 
+    def _keys(self, item: int) -> tuple[str, ...]:
+        folders = self._folders[self._file_of[self._row_of[item]]]
+        return tuple(str(folders.find((image,)) or image) for image in self._row(item).images)
+
     def _absent(self, item: int) -> str | None:
         try:
             self._open(item, self._row(item))

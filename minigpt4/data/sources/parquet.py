@@ -54,7 +54,8 @@ class Parquet(RowItems):
 
     def _row(self, item: int) -> Row:
         table, place = self._locate(item)
-        return self._parse(table.text(place), self._where(item), (_STORED,) if table.column else None)
+        pictures = (_STORED,) * table.counts[place] if table.column else None
+        return self._parse(table.text(place), self._where(item), pictures)
 
     def _open(self, item: int, row: Row) -> tuple[PictureLike, ...]:
         table, place = self._locate(item)
@@ -67,6 +68,13 @@ class Parquet(RowItems):
             else:
                 raise UserError(f"{row.where}: no picture {value} in {', '.join(table.folders.folders)}")
         return tuple(found)
+
+    def _keys(self, item: int) -> tuple[str, ...]:
+        table, place = self._locate(item)
+        if table.column and place not in table.named:
+            return tuple(f"{table.path}[{place}].{k}" for k in range(table.counts[place]))
+        names = table.named[place] if table.column else self._row(item).images
+        return tuple(str(table.folders.find((name,)) or name) for name in names)
 
     def _absent(self, item: int) -> str | None:
         table, place = self._locate(item)
@@ -85,6 +93,8 @@ class _Table:
         self.folders = folders or Folders(os.path.dirname(path) or ".")
         self.named: dict[int, tuple[str, ...]] = {}
         """Of the rows whose struct names a file instead of holding it, the names."""
+        self.counts = array("H")
+        """Pictures of each row."""
         self._recent: OrderedDict[int, list[Any]] = OrderedDict()
         file = self._file()
         import pyarrow as pa
@@ -118,6 +128,7 @@ class _Table:
                 pictures = tuple(_STORED if isinstance(value, bytes) else value for value in values)
                 if names := tuple(value for value in pictures if value is not _STORED):
                     self.named[place] = names
+            self.counts.append(len(pictures or ()))
             yield self.text(place), pictures
         self._recent.clear()
 

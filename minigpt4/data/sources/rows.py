@@ -11,7 +11,7 @@ from ...errors import UserError
 from ...model.pictures import PictureLike
 from ...prompt.boxes import Rounding
 from ...prompt.tasks import TASKS
-from ..records import Sample, ask
+from ..records import Sample, Turn, ask
 from ..schema import DESCRIBE, Description, Row, Style, parse_row
 from ..source import Problem
 from .base import Items, choose
@@ -84,11 +84,16 @@ class RowItems(Items):
 
     def _sample(self, item: int, rng: random.Random) -> Sample:
         row = self._row(item)
-        task, answer = row.as_task(self.task), self._answer_of[item]
-        turns = row.turns(task, rng, self.style)
-        if answer != ALL:
-            turns = ask(turns[0].question, turns[0].answers[answer])
-        return row.sample(turns, self._open(item, row), task, f"{self.name}:{row.id or self._row_of[item]}")
+        turns = self._ask(item, row, rng)
+        id = f"{self.name}:{row.id or self._row_of[item]}"
+        return row.sample(turns, self._open(item, row), row.as_task(self.task), id)
+
+    def _turns_of(self, item: int, rng: random.Random) -> tuple[Turn, ...]:
+        return self._ask(item, self._row(item), rng)
+
+    def _ask(self, item: int, row: Row, rng: random.Random) -> tuple[Turn, ...]:
+        turns, answer = row.turns(row.as_task(self.task), rng, self.style), self._answer_of[item]
+        return turns if answer == ALL else ask(turns[0].question, turns[0].answers[answer])
 
     def _pictures(self, item: int) -> tuple[PictureLike, ...]:
         return self._open(item, self._row(item))

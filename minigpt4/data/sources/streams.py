@@ -54,15 +54,28 @@ class TarStream(ABC):
         if left_out:
             log.warning("%s: %s: %d records are left out, the last: %s", self.name, shard, left_out, fault)
 
-    def problems(self) -> Iterator[Problem]:
+    def is_whole(self, record: Record) -> bool:
+        """Whether a record has a text and a picture that go together; whether the picture can be opened is not looked at."""
+        try:
+            self._check(record.parts, tuple(picture_endings(record.parts)), record.where)
+        except UserError:
+            return False
+        return True
+
+    def survey(self) -> Iterator[Problem | None]:
+        """For each record None, or what is wrong with it; and for each shard that cannot be read to its end what is wrong."""
         for shard in self.shards:
             try:
                 with Shard(shard) as tar:
                     for group in tar:
-                        if fault := self._fault(tar, group):
-                            yield Problem(kind="malformed row", where=f"{shard}:{group.key}", message=str(fault))
+                        fault = self._fault(tar, group)
+                        where = f"{shard}:{group.key}"
+                        yield Problem(kind="malformed row", where=where, message=str(fault)) if fault else None
             except UserError as error:
                 yield Problem(kind="broken shard", where=shard, message=str(error))
+
+    def problems(self) -> Iterator[Problem]:
+        return (problem for problem in self.survey() if problem)
 
     def _fault(self, tar: Shard, group: Group) -> UserError | None:
         """What is wrong with a record; its pictures are not read for this."""

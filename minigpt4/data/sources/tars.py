@@ -124,7 +124,7 @@ class TarRows(RowItems):
     def __init__(self, *, name: str, shards: Paths, **options: Any):
         super().__init__(name=name, **options)
         self._shards = files(shards, "shards", _EXPECTED)
-        self._keys: list[str] = []
+        self._key_of: list[str] = []
         self._shard_of = array("l")
         self._json = array("q")  # begin and length of each row's JSON
         self._parts: list[tuple[tuple[int, int], ...]] = []  # begins and lengths of its pictures
@@ -138,18 +138,18 @@ class TarRows(RowItems):
 
     def _add(self, i: int, shard: Shard, group: Group) -> None:
         where = f"{shard.path}:{group.key}"
-        self._keys.append(group.key)
+        self._key_of.append(group.key)
         self._shard_of.append(i)
         row = group.parts.get("json")
         self._json.extend((row.offset_data, row.size) if row else (0, 0))
         pictures = tuple((group.parts[e].offset_data, group.parts[e].size) for e in picture_endings(group.parts))
         self._parts.append(pictures)
         raw = shard.read(group, "json") if row else b""
-        self._take(len(self._keys) - 1, group_fault(group, where) or loads(raw, where), where, pictures)
+        self._take(len(self._key_of) - 1, group_fault(group, where) or loads(raw, where), where, pictures)
 
     def _where(self, item: int) -> str:
         row = self._row_of[item]
-        return f"{self._shards[self._shard_of[row]]}:{self._keys[row]}"
+        return f"{self._shards[self._shard_of[row]]}:{self._key_of[row]}"
 
     def _row(self, item: int) -> Row:
         row, where = self._row_of[item], self._where(item)
@@ -157,6 +157,10 @@ class TarRows(RowItems):
         if isinstance(raw, UserError):
             raise UserError(f"{raw} (the file has changed since it was opened)")
         return self._parse(raw, where, self._parts[row])
+
+    def _keys(self, item: int) -> tuple[str, ...]:
+        row = self._row_of[item]
+        return tuple(f"{self._shards[self._shard_of[row]]}@{start}" for start, _ in self._parts[row])
 
     def _open(self, item: int, row: Row) -> tuple[PictureLike, ...]:
         number = self._row_of[item]

@@ -1,0 +1,329 @@
+"""Looking at datasets before they are trained on: what there is, what is missing, and what the mind is given to learn."""
+
+import hashlib
+import json
+import random
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import islice, pairwise
+from typing import Any, Literal
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import UserError
+from ..model.pictures import open_picture
+from .records import Sample
+from .source import Problem, Source, StreamSource
+from .sources import open_source
+from .sources.base import Items
+from .sources.streams import TarStream
+
+Dataset = Source | StreamSource | tuple[str, Mapping[str, Any]]
+"""A dataset, or its format and options: then it is opened here, and what is wrong with it is told instead of raised."""
+OpenPictures = int | Literal["all"]
+Tokens = Callable[[Sample], Iterable[tuple[str, bool]]]
+"""The tokens of a sample as text, each with whether it is learnt."""
+
+KEPT = 1000  # problems of one kind in one dataset that are told one by one; the others are counted
+SHOWN = 10  # of them in the table
+
+
+@dataclass(kw_only=True)
+class DatasetReport:
+    """What was found in one dataset."""
+
+    name: str
+    format: str
+    samples: int = 0
+    pictures: int = 0
+    """Different ones, missing ones included; of a stream, which are not told apart, those of whole records."""
+    opened: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    """Problems by kind."""
+    problems: list[Problem] = field(default_factory=list)
+    """The first `KEPT` of each kind."""
+
+    def add(self, problem: Problem) -> None:
+        self.counts[problem.kind] += 1
+        if self.counts[problem.kind] <= KEPT:
+            self.problems.append(problem)
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What was found in all datasets."""
+
+    datasets: list[DatasetReport]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is missing or broken; duplicates are told, but harm nobody."""
+        return not any(kind != "duplicate" for one in self.datasets for kind in one.counts)
+
+    def to_json(self) -> str:
+        rows = [asdict(one) | {"counts": dict(one.counts)} for one in self.datasets]
+        return json.dumps({"ok": self.ok, "datasets": rows}, ensure_ascii=False, indent=1)
+
+    def print(self, console: Console | None = None) -> None:
+        """A table of the datasets, and under it the problems with their places."""
+        console = console or Console()
+        kinds = sorted({kind for one in self.datasets for kind in one.counts})
+        table = Table()
+        for heading in ("dataset", "format"):
+            table.add_column(heading)
+        for heading in ("samples", "pictures", "opened", *kinds):
+            table.add_column(heading, justify="right")
+        for one in self.datasets:
+            numbers = (one.samples, one.pictures, one.opened, *(one.counts[kind] for kind in kinds))
+            table.add_row(one.name, one.format, *(f"{number:,}" for number in numbers))
+        console.print(table)
+        for one in self.datasets:
+            for kind in one.counts:
+                told = [problem for problem in one.problems if problem.kind == kind][:SHOWN]
+                console.print(Text(f"{one.name}: {one.counts[kind]:,} x {kind}", style="bold"))
+                for problem in told:
+                    console.print(Text(f"  {problem.message}"), soft_wrap=True)
+                if one.counts[kind] > len(told):
+                    console.print(f"  ... and {one.counts[kind] - len(told):,} more (all of the first {KEPT:,} with --json)")
+        if self.ok:
+            console.print("Nothing is missing or broken.")
+
+
+def check(
+    datasets: Sequence[Dataset],
+    open_pictures: OpenPictures = 100,
+    held_out: Sequence[Dataset] = (),
+    progress: bool = False,
+) -> Report:
+    """Count samples and pictures, and list what is missing, broken or there twice. The command ``minigpt4 data check``.
+
+    Args:
+        datasets: what is trained on.
+        open_pictures: how many pictures of each dataset to open, evenly spread, or ``all``.
+        held_out: what is validated on; pictures that are trained on too are told.
+        progress: show how far it is, on standard error.
+    """
+    reports = []
+    trained: set[str] = set()
+    for number, dataset in enumerate([*datasets, *held_out]):
+        source, report = _open(dataset)
+        reports.append(report)
+        if source is None:
+            continue
+        if isinstance(source, TarStream):
+            _check_stream(source, report, open_pictures, progress)
+        elif isinstance(source, Items):
+            pictures = _check_items(source, report, open_pictures, progress)
+            if number < len(datasets):
+                trained |= pictures.keys()
+            else:
+                for key in pictures.keys() & trained:
+                    where = source.where(pictures[key])
+                    report.add(Problem(kind="also trained on", where=where, message=f"{where}: {key} is also trained on"))
+        else:
+            raise TypeError(f"cannot check a {type(source).__name__}")
+    return Report(datasets=reports)
+
+
+def _open(dataset: Dataset) -> tuple[Source | StreamSource | None, DatasetReport]:
+    if not isinstance(dataset, tuple):
+        return dataset, DatasetReport(name=dataset.name, format=type(dataset).__name__)
+    format, options = dataset[0], {key: value for key, value in dataset[1].items() if key != "malformed"}
+    report = DatasetReport(name=str(options.get("name", format)), format=format)
+    try:
+        return open_source(format, **options), report
+    except UserError as error:
+        report.add(Problem(kind="unreadable", where=format, message=str(error)))
+        return None, report
+
+
+def _check_items(source: Items, report: DatasetReport, open_pictures: OpenPictures, progress: bool) -> dict[str, int]:
+    """Fills the report; returns the pictures, each with the first sample that has it."""
+    report.samples = len(source)
+    pictures: dict[str, int] = {}
+    digests = array("Q")
+    for problem in source.problems():
+        report.add(problem)
+    for index in _told(range(len(source)), source.name, progress):
+        try:
+            said, keys = source.outline(index)
+            content = repr((said, source.outline(index, seed=1)[0], keys))  # twice: answers of several people are drawn
+        except UserError as error:
+            if not source.is_missing(index):
+                report.add(Problem(kind="malformed row", where=source.where(index), message=str(error)))
+            keys, content = (), f"{index}"
+        digests.append(int.from_bytes(hashlib.blake2b(content.encode(errors="replace"), digest_size=8).digest(), "little"))
+        for key in keys:
+            pictures.setdefault(key, index)
+    report.pictures = len(pictures)
+    for first, again in _equal(digests):
+        where = source.where(again)
+        message = f"{where}: says the same of the same picture as {source.where(first)}"
+        report.add(Problem(kind="duplicate", where=where, message=message))
+    _look(source, report, list(dict.fromkeys(pictures.values())), open_pictures, progress)
+    return pictures
+
+
+def _look(source: Items, report: DatasetReport, indices: list[int], open_pictures: OpenPictures, progress: bool) -> None:
+    """Open pictures: of each sample listed, evenly spread, until there were as many as wanted."""
+    indices = [index for index in indices if not source.is_missing(index)]
+    wanted = len(indices) if open_pictures == "all" else min(open_pictures, len(indices))
+    chosen = [indices[i * len(indices) // wanted] for i in range(wanted)]
+
+    def look(index: int) -> list[str] | UserError:
+        try:
+            return [_digest(open_picture(picture)) for picture in source.pictures(index)]
+        except UserError as error:
+            return error
+
+    seen: dict[str, int] = {}
+    with ThreadPoolExecutor() as pool:  # decoding a JPEG lets other threads run
+        for index, found in zip(chosen, _told(pool.map(look, chosen), source.name, progress, wanted), strict=True):
+            where = source.where(index)
+            if isinstance(found, UserError):
+                report.opened += 1
+                message = str(found) if str(found).startswith(where) else f"{where}: {found}"
+                report.add(Problem(kind="broken picture", where=where, message=message))
+                continue
+            report.opened += len(found)
+            for digest in found:
+                first = seen.setdefault(digest, index)
+                if first != index:
+                    message = f"{where}: the same picture as at {source.where(first)}, under another name"
+                    report.add(Problem(kind="duplicate", where=where, message=message))
+
+
+def _digest(picture: Any) -> str:
+    return hashlib.blake2b(picture.tobytes() + repr(picture.size).encode(), digest_size=16).hexdigest()
+
+
+def _check_stream(source: TarStream, report: DatasetReport, open_pictures: OpenPictures, progress: bool) -> None:
+    for problem in _told(source.survey(), source.name, progress):
+        if problem is None:
+            report.samples += 1
+        else:
+            report.add(problem)
+    report.pictures = report.samples
+    each = None if open_pictures == "all" else -(-open_pictures // len(source.shards))
+    for shard in source.shards:
+        if each is not None and report.opened >= int(open_pictures):
+            break
+        try:
+            for record in islice(source.records(shard), each):
+                try:
+                    report.opened += len(source.sample(record, random.Random(0)).images)
+                except UserError as error:
+                    if source.is_whole(record):  # otherwise it was told before
+                        report.opened += 1
+                        report.add(Problem(kind="broken picture", where=record.where, message=str(error)))
+        except UserError:  # the shard is broken, which was told before
+            continue
+
+
+def _equal(digests: array) -> list[tuple[int, int]]:
+    """Pairs of the first index with some digest and a later one with the same, in the order of the later ones."""
+    values = np.frombuffer(digests, dtype=np.uint64)
+    order = np.argsort(values, kind="stable")
+    pairs: list[tuple[int, int]] = []
+    first = None
+    for before, after in pairwise(order.tolist()):
+        if values[before] != values[after]:
+            first = None
+            continue
+        first = before if first is None else first
+        pairs.append((first, after))
+    return sorted(pairs, key=lambda pair: pair[1])
+
+
+def _told(items: Iterable[Any], name: str, progress: bool, total: int | None = None) -> Iterable[Any]:
+    """The items, with a progress bar that goes away at the end."""
+    if not progress:
+        return items
+    return track(items, description=name, total=total, transient=True, console=Console(file=sys.stderr))
+
+
+def show(
+    datasets: Sequence[Dataset],
+    count: int = 5,
+    seed: int = 0,
+    tokens: Tokens | None = None,
+    as_json: bool = False,
+    console: Console | None = None,
+) -> None:
+    """Print samples of each dataset, drawn at random. The command ``minigpt4 data show``.
+
+    Args:
+        tokens: given this, samples are shown as the mind gets them, and what is learnt stands in ``[[ ]]`` and in colour;
+            otherwise as questions and answers.
+        as_json: one line of JSON a sample instead.
+    """
+    console = console or Console()
+    for dataset in datasets:
+        source, report = _open(dataset)
+        if source is None:
+            raise UserError(report.problems[0].message)
+        for where, sample in draw(source, count, seed):
+            if as_json:
+                console.file.write(json.dumps(_as_row(source.name, where, sample, tokens), ensure_ascii=False) + "\n")
+            else:
+                _print_sample(console, source.name, where, sample, tokens)
+
+
+def draw(source: Source | StreamSource, count: int, seed: int) -> Iterator[tuple[str, Sample]]:
+    """Some samples with their places: of a stream those at the beginning of a shard drawn at random."""
+    rng = random.Random(seed)
+    if isinstance(source, StreamSource):
+        for record in islice(source.records(rng.choice(source.shards)), count):
+            yield record.where, source.sample(record, rng)
+        return
+    if not len(source):
+        raise UserError(f"{source.name}: no samples")
+    for index in rng.sample(range(len(source)), min(count, len(source))):
+        yield source.where(index), source.sample(index, rng)
+
+
+def _as_row(name: str, where: str, sample: Sample, tokens: Tokens | None) -> dict[str, Any]:
+    row = {
+        "dataset": name,
+        "where": where,
+        "id": sample.id,
+        "task": sample.task,
+        "images": list(map(_picture_name, sample.images)),
+        "turns": [{"question": turn.question, "answers": list(turn.answers)} for turn in sample.turns],
+    }
+    return row | ({"tokens": [[text, learnt] for text, learnt in tokens(sample)]} if tokens else {})
+
+
+def _print_sample(console: Console, name: str, where: str, sample: Sample, tokens: Tokens | None) -> None:
+    console.rule(Text(f"{name} · {sample.task or 'no task'}", style="bold"), align="left")
+    console.print(
+        Text(f"{where}   {', '.join(map(_picture_name, sample.images)) or 'no picture'}", style="dim"), soft_wrap=True
+    )
+    text = Text()
+    if tokens:
+        inside = False
+        for piece, learnt in tokens(sample):
+            text.append("[[" if learnt and not inside else "]]" if inside and not learnt else "", style="bold green")
+            text.append(piece, style="green" if learnt else "")
+            inside = learnt
+        text.append("]]" if inside else "", style="bold green")
+    else:
+        for turn in sample.turns:
+            text.append(f"? {turn.question}\n")
+            for answer in turn.answers:
+                text.append(f"! {answer}\n", style="green")
+        text.rstrip()
+    console.print(text, soft_wrap=True)
+
+
+def _picture_name(picture: Any) -> str:
+    size = getattr(picture, "size", None)
+    return f"{size[0]} x {size[1]} pixels, stored with the row" if isinstance(size, tuple) else str(picture)

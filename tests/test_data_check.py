@@ -1,0 +1,208 @@
+"""What `minigpt4 data check` and `minigpt4 data show` find and say."""
+
+import io
+import json
+import tarfile
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from minigpt4.data.check import check, show
+from minigpt4.data.sources import build_source
+from minigpt4.errors import UserError
+
+
+def save(path, colour, kind=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (20, 10), colour).save(path, kind)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    for i, colour in enumerate(["red", "green", "blue", "red"]):
+        save(tmp_path / f"{i}.png", colour)
+    (tmp_path / "cut.png").write_bytes((tmp_path / "0.png").read_bytes()[:50])
+
+    def make(*rows, name="rows.jsonl"):
+        path = tmp_path / name
+        path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+        return ("jsonl", {"annotations": str(path), "name": name.partition(".")[0]})
+
+    return make
+
+
+def caption(image, text="A thing."):
+    return {"image": image, "task": "caption", "answer": text}
+
+
+def places(report, kind):
+    return [problem.where.rpartition(":")[2] for problem in report.problems if problem.kind == kind]
+
+
+def test_everything_that_is_wrong_is_listed_with_its_line(rows, tmp_path):
+    dataset = rows(
+        caption("0.png"),
+        caption("gone.png"),
+        "{",
+        caption("1.png"),
+        caption("cut.png"),
+        caption("0.png"),
+        caption("0.png", "Another thing."),
+        caption("3.png"),
+        {"question": "?", "answer": "!"},
+    )
+    report = check([dataset], open_pictures="all")
+    (found,) = report.datasets
+    assert (found.name, found.format, found.samples, found.pictures, found.opened) == ("rows", "jsonl", 8, 5, 4)
+    assert not report.ok
+    assert places(found, "missing picture") == ["2"]
+    assert places(found, "malformed row") == ["3"]
+    assert places(found, "broken picture") == ["5"]
+    assert places(found, "duplicate") == ["6", "8"]
+    messages = {problem.where.rpartition(":")[2]: problem.message for problem in found.problems}
+    path = dataset[1]["annotations"]
+    assert messages["5"].startswith(f"{path}:5: {tmp_path}/cut.png: ")
+    assert messages["6"] == f"{path}:6: says the same of the same picture as {path}:1"
+    assert messages["8"] == f"{path}:8: the same picture as at {path}:1, under another name"
+    assert dict(found.counts) == {"missing picture": 1, "malformed row": 1, "broken picture": 1, "duplicate": 2}
+
+
+def test_a_clean_dataset_is_called_clean_and_a_built_one_can_be_checked_too(rows):
+    dataset = rows(caption("0.png"), caption("1.png"), caption("1.png", "Twice seen."))
+    for one in (dataset, build_source(dataset[0], **dataset[1])):
+        report = check([one])
+        assert report.ok
+        assert [(d.samples, d.pictures, d.opened, d.problems) for d in report.datasets] == [(3, 2, 2, [])]
+    assert check([rows(caption("0.png"), caption("0.png"))]).ok  # a duplicate is told, and no fault
+
+
+def test_as_many_pictures_are_opened_as_wanted(rows):
+    dataset = rows(*(caption(f"{i}.png") for i in range(4)))
+    assert [check([dataset], open_pictures=n).datasets[0].opened for n in (0, 1, 3, 100, "all")] == [0, 1, 3, 4, 4]
+
+
+def test_answers_of_several_people_make_no_duplicates(rows):
+    question = {"image": "0.png", "question": "?", "task": "vqa"}
+    many = [f"{i}" for i in range(50)]
+    report = check([rows(question | {"answers": many}, question | {"answers": many[::-1]}, question | {"answers": many})])
+    assert places(report.datasets[0], "duplicate") == ["3"]
+
+
+def test_datasets_that_cannot_be_opened_are_told_beside_the_others(rows):
+    good = rows(caption("0.png"))
+    report = check([("jsonl", {"annotations": "nowhere.jsonl", "name": "lost"}), ("jsnl", {}), ("gqa", {"imgs": 1}), good])
+    assert [(d.name, d.samples) for d in report.datasets] == [("lost", 0), ("jsnl", 0), ("gqa", 0), ("rows", 1)]
+    assert [p.message.partition(";")[0] for d in report.datasets for p in d.problems] == [
+        "nowhere.jsonl: no such file",
+        "unknown dataset format 'jsnl'",
+        "gqa: unknown option 'imgs'",
+    ]
+    assert not report.ok
+
+
+def test_pictures_that_are_validated_on_and_trained_on_are_told(rows):
+    train = rows(caption("0.png"), caption("1.png"), name="train.jsonl")
+    valid = rows(caption("2.png", "x"), caption("1.png", "y"), name="valid.jsonl")
+    report = check([train], held_out=[valid])
+    assert [d.name for d in report.datasets] == ["train", "valid"]
+    assert places(report.datasets[1], "also trained on") == ["2"]
+    assert not report.ok
+    assert check([train, train]).ok
+
+
+def write_tar(path, *files):
+    with tarfile.open(path, "w") as tar:
+        for name, data in files:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return str(path)
+
+
+def png(colour):
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 10), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_tars_are_checked_by_index_and_as_a_stream(tmp_path):
+    files = []
+    for i, picture in enumerate([png("red"), png("green"), png("red"), png("blue")[:45]]):
+        files += [(f"{i}.png", picture), (f"{i}.json", json.dumps({"task": "caption", "answer": f"{i}"}).encode())]
+    files += [("4.png", png("white")), ("4.json", b'{"answer": 4}')]
+    path = write_tar(tmp_path / "a.tar", *files)
+    (found,) = check([("webdataset", {"shards": path})], open_pictures="all").datasets
+    assert (found.samples, found.pictures, found.opened) == (4, 4, 4)
+    assert {kind: places(found, kind) for kind in found.counts} == {
+        "malformed row": ["4"],
+        "broken picture": ["3"],
+        "duplicate": ["2"],
+    }
+    (found,) = check([("webdataset_stream", {"shards": path})], open_pictures="all").datasets
+    assert (found.samples, found.pictures, found.opened) == (4, 4, 4)
+    assert {kind: places(found, kind) for kind in found.counts} == {"malformed row": ["4"], "broken picture": ["3"]}
+    assert check([("webdataset_stream", {"shards": path})], open_pictures=2).datasets[0].opened == 2
+    whole = open(path, "rb").read()
+    (tmp_path / "b.tar").write_bytes(whole[:700])
+    report = check([("webdataset_stream", {"shards": f"{tmp_path}/*.tar"})], open_pictures="all")
+    assert places(report.datasets[0], "broken shard") == [f"{tmp_path}/b.tar"]
+    assert report.datasets[0].samples == 4
+
+
+def text_of(report_or_call):
+    console = Console(file=io.StringIO(), width=200)
+    report_or_call(console)
+    return console.file.getvalue()
+
+
+def test_the_report_is_a_table_or_json(rows):
+    wrong = [caption("gone.png", f"{i}") for i in range(12)]
+    report = check([rows(caption("0.png"), *wrong), rows(caption("0.png"), name="other.jsonl")], progress=True)
+    text = text_of(report.print)
+    lines = [line.split() for line in text.splitlines()]
+    assert ["│", "rows", "│", "jsonl", "│", "13", "│", "2", "│", "1", "│", "12", "│"] in lines
+    assert ["│", "other", "│", "jsonl", "│", "1", "│", "1", "│", "1", "│", "0", "│"] in lines
+    assert "rows: 12 x missing picture" in text
+    assert "rows.jsonl:11: no picture gone.png in" in text
+    assert "rows.jsonl:12: no picture" not in text
+    assert "... and 2 more" in text
+    assert "Nothing is missing" not in text
+    data = json.loads(report.to_json())
+    assert data["ok"] is False
+    assert data["datasets"][0]["counts"] == {"missing picture": 12}
+    assert [p["where"].rpartition(":")[2] for p in data["datasets"][0]["problems"]] == [str(i) for i in range(2, 14)]
+    assert "Nothing is missing or broken." in text_of(check([rows(caption("0.png"))]).print)
+
+
+def test_samples_are_shown_with_their_places(rows, tmp_path):
+    dataset = rows(caption("0.png", "A [red] thing."), {"question": "Why?", "answer": "So.", "task": "vqa"})
+    text = text_of(lambda console: show([dataset], count=5, console=console))
+    assert f"rows.jsonl:1   {tmp_path}/0.png" in text
+    assert "! A [red] thing." in text
+    assert "rows.jsonl:2   no picture" in text
+    assert "? [vqa] " in text
+    assert text.count("rows · ") == 2
+    shown = text_of(lambda console: show([dataset], count=1, seed=1, as_json=True, console=console))
+    (row,) = map(json.loads, shown.splitlines())
+    assert set(row) == {"dataset", "where", "id", "task", "images", "turns"}
+    with pytest.raises(UserError, match=r"nowhere: no such file"):
+        show([("jsonl", {"annotations": "nowhere"})])
+
+
+def test_what_is_learnt_is_marked(rows):
+    def tokens(sample):
+        (turn,) = sample.turns
+        return [(turn.question, False), *((f"{word} ", True) for word in turn.answers[0].split()), ("<pad>", False)]
+
+    dataset = rows({"question": "Why? ", "answer": "Just so."})
+    assert "Why? [[Just so. ]]<pad>" in text_of(lambda console: show([dataset], tokens=tokens, console=console))
+    shown = json.loads(text_of(lambda console: show([dataset], tokens=tokens, as_json=True, console=console)))
+    assert shown["tokens"] == [["Why? ", False], ["Just ", True], ["so. ", True], ["<pad>", False]]
+
+
+def test_streams_are_shown(tmp_path):
+    path = write_tar(tmp_path / "a.tar", ("1.png", png("red")), ("1.txt", b"A red square."))
+    text = text_of(lambda console: show([("cc_sbu", {"shards": path})], console=console))
+    assert "a.tar:1   20 x 10 pixels, stored with the row" in text
+    assert "! a red square" in text
