@@ -137,6 +137,29 @@ def identify(
 
 @app.command()
 @decoding
+def vqa(
+    annotations: Annotations,
+    images: Images = None,
+    split: Split = None,
+    limit: Limit = None,
+    predictions: Predictions = None,
+    blind: Blind = False,
+    prior: Prior = None,
+    prior_split: PriorSplit = None,
+    json: Json = False,
+    batch_size: BatchSize = 16,
+    model: Model = "pocket",
+    device: Device = None,
+    dtype: DtypeOption = None,
+    *,
+    generation: dict,
+) -> None:
+    """Short answers (VQAv2, OK-VQA, GQA, your own): VQA accuracy, or exact where one person answered."""
+    _evaluate("vqa", locals())
+
+
+@app.command()
+@decoding
 def vsr(
     annotations: Annotations,
     images: Images = None,

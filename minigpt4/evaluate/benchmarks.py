@@ -1,9 +1,9 @@
 """All benchmarks whose rows are asked one by one, by name."""
 
-from . import captions, detection, grounding, identify, refer, vsr
+from . import captions, detection, grounding, identify, refer, vqa, vsr
 from .benchmark import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
-    module.BENCHMARK.name: module.BENCHMARK for module in (captions, refer, detection, grounding, identify, vsr)
+    module.BENCHMARK.name: module.BENCHMARK for module in (captions, vqa, refer, identify, grounding, detection, vsr)
 }
-"""By the name of the command and of the task where there is one of that name."""
+"""By the name of the command; those of the six tasks are called like the task."""

@@ -27,10 +27,12 @@ RIGHT, NAMED, LOCATED, RECALL = "phrases right", "named right", "located, if nam
 
 def read(path: Path, choice: Choice) -> list[Row]:
     """A row ``{"image", "phrases": [{"phrase", "boxes"}]}`` for each picture, with all that anybody said about it."""
-    pictures = defaultdict(list)
+    pictures: dict[str, list[dict]] = defaultdict(list)
+    sizes = {}
     for place in read_places(path, choice.split):
-        pictures[place.image, place.size].append({"phrase": place.phrase, "boxes": boxes_to_row(place.boxes)})
-    return [new_row(NAME, image, size, phrases=phrases) for (image, size), phrases in pictures.items()]
+        pictures[place.image].append({"phrase": place.phrase, "boxes": boxes_to_row(place.boxes)})
+        sizes[place.image] = place.size or sizes.get(place.image)
+    return [new_row(NAME, image, sizes[image], phrases=phrases) for image, phrases in pictures.items()]
 
 
 def question(row: Row) -> str:

@@ -24,13 +24,15 @@ CIDER, NOUN = "CIDEr", "head noun"
 
 def read(path: Path, choice: Choice) -> list[Row]:
     """A row ``{"image", "boxes": [box], "phrases": [...]}`` for each thing that fills one box, with all that people call it."""
-    things: dict[tuple[str, tuple[int, int] | None, Box], list[str]] = defaultdict(list)
+    things: dict[tuple[str, Box], list[str]] = defaultdict(list)
+    sizes = {}
     for place in read_places(path, choice.split):
         if len(place.boxes) == 1:
-            things[place.image, place.size, place.boxes[0]].append(place.phrase)
+            things[place.image, place.boxes[0]].append(place.phrase)
+            sizes[place.image] = place.size or sizes.get(place.image)
     return [
-        new_row(NAME, image, size, boxes=boxes_to_row([box]), phrases=list(dict.fromkeys(phrases)))
-        for (image, size, box), phrases in things.items()
+        new_row(NAME, image, sizes[image], boxes=boxes_to_row([box]), phrases=list(dict.fromkeys(phrases)))
+        for (image, box), phrases in things.items()
     ]
 
 

@@ -11,6 +11,7 @@ from ..errors import UserError
 from .baselines import most_common
 from .benchmark import Against, Benchmark, Choice, Row, new_row
 from .metrics.interval import bootstrap
+from .metrics.vqa import exact
 from .places import rows_of
 from .report import Line, Report
 
@@ -49,9 +50,9 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     images = [row["image"] for row in rows]
 
     def line(name: str, said: Sequence[str], note: str = "") -> Line:
-        exact = [text.strip().lower() == true for text, true in zip(said, truth, strict=True)]
-        lenient = [text.lower().strip(" \n.,!\"'") == true for text, true in zip(said, truth, strict=True)]
-        scores = {ACCURACY: bootstrap(exact, groups=images), LENIENT: bootstrap(lenient, groups=images)}
+        strict = [exact(text, true) for text, true in zip(said, truth, strict=True)]
+        lenient = [exact(text.strip(" \n.,!\"'"), true) for text, true in zip(said, truth, strict=True)]
+        scores = {ACCURACY: bootstrap(strict, groups=images), LENIENT: bootstrap(lenient, groups=images)}
         return Line(name, scores, note)
 
     lines = [line("model", [row["answer"] for row in rows])]

@@ -1,8 +1,8 @@
 """The six tasks of MiniGPT-v2: their identifiers, how each is asked, and how its answers are written and read.
 
 Source: MiniGPT-v2 paper, section 2.2 and table 1; the wordings are those that the published weights were trained with. An
-instruction here is the text after the picture, without the blank that the published data code leaves at its end. How a
-task is scored is in `evaluate.benchmarks`, under the same name.
+instruction here is the text after the picture, without the blank that the published data code leaves at its end. How each
+task is scored is in `evaluate.benchmarks`.
 """
 
 import random

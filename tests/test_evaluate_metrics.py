@@ -1,0 +1,228 @@
+"""Measures and baselines, against recorded facts, brute force and cases worked out by hand."""
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recorded import recorded
+
+from minigpt4.evaluate.baselines import best_box, centre_box, largest_boxes, mean_box, most_common, on_grid
+from minigpt4.evaluate.metrics.boxes import (
+    iou,
+    matches,
+    published_answer,
+    published_correct,
+    published_iou,
+    union_box,
+)
+from minigpt4.evaluate.metrics.caption import bleu, cider, plain_tokens, ptb_tokens, rouge_l
+from minigpt4.evaluate.metrics.interval import bootstrap
+from minigpt4.evaluate.metrics.phrase import head_noun
+from minigpt4.evaluate.places import Place
+from minigpt4.prompt.boxes import Box
+
+
+@st.composite
+def boxes(draw) -> Box:
+    x1, x2 = sorted(draw(st.tuples(st.integers(0, 60), st.integers(0, 60)).filter(lambda p: p[0] != p[1])))
+    y1, y2 = sorted(draw(st.tuples(st.integers(0, 60), st.integers(0, 60)).filter(lambda p: p[0] != p[1])))
+    return Box(x1 / 60, y1 / 60, x2 / 60, y2 / 60)
+
+
+# boxes -----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_published_evaluation_is_reproduced_to_the_last_digit():
+    facts = recorded("common/refer_eval.json")
+    right = 0
+    for case in facts["cases"]:
+        x, y, w, h = case["gt_xywh"]
+        truth = [x, y, x + w, y + h]
+        accepted, pixels = published_answer(case["answer"], case["width"], case["height"])
+        assert accepted == case["accepted"], case
+        if accepted is not None:
+            assert pixels == case["pred_xyxy_pixels"]
+            assert truth == case["gt_xyxy"]
+            if case["iou_plus1"] is not None:
+                assert published_iou(pixels, truth) == case["iou_plus1"]
+        correct = published_correct(case["answer"], truth, case["width"], case["height"])
+        assert correct == case.get("correct", False)
+        right += correct
+    assert right == facts["correct"]
+    assert 100 * right / facts["total"] == pytest.approx(facts["accuracy_percent"])
+    for case in facts["iou_cases"]:
+        assert published_iou(case["a"], case["b"]) == case["iou_plus1"]
+
+
+@given(boxes(), boxes())
+def test_iou_is_that_of_painted_cells(a, b):
+    def cells(box):
+        x1, y1, x2, y2 = (round(v * 60) for v in box)
+        return set(itertools.product(range(x1, x2), range(y1, y2)))
+
+    assert iou(a, b) == pytest.approx(len(cells(a) & cells(b)) / len(cells(a) | cells(b)))
+    assert iou(a, b) == iou(b, a)
+
+
+def test_iou_of_nothing_is_nothing():
+    assert iou(Box(0.5, 0.5, 0.5, 0.5), Box(0.5, 0.5, 0.5, 0.5)) == 0
+
+
+@settings(deadline=None)
+@given(st.lists(boxes(), max_size=5), st.lists(boxes(), max_size=5), st.sampled_from([0.1, 0.3, 0.5]))
+def test_as_many_boxes_are_paired_as_can_be(predicted, truth, threshold):
+    small, large = sorted((predicted, truth), key=len)
+    best = 0
+    for order in itertools.permutations(large, len(small)):
+        best = max(best, sum(iou(a, b) >= threshold for a, b in zip(small, order, strict=True)))
+    assert matches(predicted, truth, threshold) == best
+
+
+def test_a_true_box_is_found_once():
+    box = Box(0, 0, 0.5, 0.5)
+    assert matches([box, box, box], [box]) == 1
+    assert union_box([box, Box(0.4, 0.1, 0.9, 0.3)]) == Box(0, 0, 0.9, 0.5)
+
+
+# baselines -------------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(boxes(), st.integers(1, 6), st.integers(1, 6))
+def test_no_box_on_the_grid_is_better(box, columns, rows):
+    best = iou(on_grid(box, columns, rows), box)
+    for x1, x2 in itertools.combinations(range(columns + 1), 2):
+        for y1, y2 in itertools.combinations(range(rows + 1), 2):
+            assert iou(Box(x1 / columns, y1 / rows, x2 / columns, y2 / rows), box) <= best + 1e-12
+
+
+def test_fixed_boxes():
+    truth = [Box(0, 0, 0.4, 0.4), Box(0.05, 0.05, 0.4, 0.4), Box(0.6, 0.6, 1, 0.8)]
+    assert np.allclose(list(mean_box(truth)), [0.65 / 3, 0.65 / 3, 0.6, 1.6 / 3])
+    centre = centre_box(truth)
+    assert (centre.x1 + centre.x2, centre.y1 + centre.y2) == pytest.approx((1, 1))
+    assert centre.x2 - centre.x1 == pytest.approx((0.4 + 0.35 + 0.4) / 3)
+    assert best_box(truth) in truth[:2]
+    assert best_box([truth[2]] * 3 + truth[:2]) == truth[2]
+
+
+def test_the_largest_box_of_each_picture():
+    small, large = Box(0, 0, 0.2, 0.2), Box(0.1, 0.1, 0.9, 0.9)
+    places = [
+        Place(image=image, phrase="x", boxes=boxes) for image, boxes in (("a", (small,)), ("b", (small,)), ("a", (large,)))
+    ]
+    assert largest_boxes(places) == {"a": large, "b": small}
+
+
+# sentences -------------------------------------------------------------------------------------------------------------
+
+
+def test_cider_is_that_of_the_coco_tools():
+    """Recorded from an independent implementation that agrees with the COCO tools."""
+    items = json.loads(Path(__file__).with_name("data").joinpath("cider.json").read_text())
+    scores = cider([item["references"] for item in items], [item["candidate"] for item in items])
+    assert scores == pytest.approx([item["cider"] for item in items], abs=1e-9)
+
+
+def test_cider_by_hand():
+    """Two items, one-word sentences: the word's weight cancels out, only the 1-grams of four kinds agree."""
+    assert cider([["dog"], ["cat"]], ["dog", "dog"]) == pytest.approx([10 / 4, 0])
+    # a word that all pictures have carries no weight
+    assert cider([["dog"], ["dog"]], ["dog", "dog"]) == [0, 0]
+
+
+def test_bleu_by_hand():
+    references, said = [["the cat sat on the mat", "a cat was on the mat"]], ["the cat was on the mat"]
+    # 1-grams: six of six ("the" is twice in the first reference); 2-grams: five of five; 3-grams: all but the-cat-was;
+    # 4-grams: all but the-cat-was-on
+    assert bleu(references, said) == pytest.approx((6 / 6 * 5 / 5 * 3 / 4 * 2 / 3) ** 0.25)
+    short = bleu([["one two three four five six"]], ["one two three four"])
+    assert short == pytest.approx(math.exp(1 - 6 / 4))
+    assert bleu([["a b c d"]], ["x"]) == 0
+
+
+def test_rouge_by_hand():
+    (score,) = rouge_l([["police killed the gunman"]], ["police kill the gunman"])
+    assert score == pytest.approx(3 / 4)  # precision and recall are equal
+    (score,) = rouge_l([["a b c d e f"]], ["a c"])
+    assert score == pytest.approx((1 + 1.44) * 1 * (2 / 6) / (2 / 6 + 1.44 * 1))
+    assert rouge_l([["a"]], [""]) == [0]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("A man's dog doesn't run.", "a man 's dog does n't run"),
+        ("The dogs' owner can't, it's 3.5 o'clock!", "the dogs owner ca n't it 's 3.5 o'clock"),
+        ("a black-and-white T-shirt (red)", "a black-and-white t-shirt red"),
+        ("two   dogs ... -- playing ;", "two dogs playing"),
+        ("I cannot see 1,000 men", "i can not see 1,000 men"),
+        ("", ""),
+    ],
+)
+def test_tokens_as_in_the_penn_treebank(text, tokens):
+    assert ptb_tokens(text) == tokens.split()
+
+
+def test_plain_tokens():
+    assert plain_tokens("A man's dog-like cat, 3.5!") == ["a", "man's", "dog", "like", "cat", "3", "5"]
+
+
+@pytest.mark.parametrize(
+    ("phrase", "noun"),
+    [
+        ("two dogs", "dogs"),
+        ("A man in a blue shirt", "man"),
+        ("a group of young people running", "people"),
+        ("the swimming pool", "pool"),
+        ("a tall building", "building"),
+        ("a red bathing suit", "suit"),
+        ("the black and white dog", "dog"),
+        ("a boy and a girl", "boy"),
+        ("the back of a truck", "back"),
+        ("a man's hat", "hat"),
+        ("people", "people"),
+        ("<p>", "p"),
+        ("", ""),
+    ],
+)
+def test_the_noun_of_a_phrase(phrase, noun):
+    assert head_noun(phrase) == noun
+
+
+# intervals -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_interval_holds_what_theory_says():
+    rng = np.random.default_rng(1)
+    right = rng.random(2000) < 0.3
+    score = bootstrap(right.tolist())
+    spread = 1.96 * math.sqrt(score.value * (1 - score.value) / 2000)
+    assert score.value == pytest.approx(right.mean())
+    assert score.low == pytest.approx(score.value - spread, abs=0.004)
+    assert score.high == pytest.approx(score.value + spread, abs=0.004)
+
+
+def test_questions_about_one_picture_are_one_piece_of_evidence():
+    right = [1, 1, 1, 1, 0, 0, 0, 0] * 20
+    alone, together = bootstrap(right), bootstrap(right, groups=[i // 4 for i in range(160)])
+    assert alone.value == together.value == 0.5
+    assert together.high - together.low > 1.5 * (alone.high - alone.low)
+
+
+def test_ratios_and_their_edges():
+    assert bootstrap([1, 2, 0], [2, 2, 1]).value == pytest.approx(3 / 5)
+    assert math.isnan(bootstrap([0, 0], [0, 0]).value)
+    assert math.isnan(bootstrap([]).value)
+    all_right = bootstrap([1] * 10)
+    assert (all_right.low, all_right.high) == (1, 1)
+    assert bootstrap([0, 1] * 9) == bootstrap([0, 1] * 9)
+
+
+def test_what_is_said_most_often():
+    assert most_common(["b", "a", "b"]) == "b"
