@@ -1,5 +1,6 @@
 """JSON Lines in and out: errors that name file and line, output that survives a kill and can be continued."""
 
+import contextlib
 import json
 import os
 import tempfile
@@ -41,6 +42,22 @@ def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, Row | UserError]]:
                 yield number, UserError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
                 continue
             yield number, row
+
+
+def write_rows(path: str | os.PathLike, rows: Iterable[Row]) -> None:
+    """Write a whole file at once: it is there when all of it is on disk, and an older one stays until then."""
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise UserError(f"{path}: cannot write ({error.strerror})") from None
 
 
 class Output:
