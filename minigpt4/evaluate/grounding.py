@@ -28,7 +28,7 @@ RIGHT, NAMED, LOCATED, RECALL = "phrases right", "named right", "located, if nam
 def read(path: Path, choice: Choice) -> list[Row]:
     """A row ``{"image", "phrases": [{"phrase", "boxes"}]}`` for each picture, with all that anybody said about it."""
     pictures: dict[str, list[dict]] = defaultdict(list)
-    sizes = {}
+    sizes: dict[str, tuple[int, int] | None] = {}
     for place in read_places(path, choice.split):
         pictures[place.image].append({"phrase": place.phrase, "boxes": boxes_to_row(place.boxes)})
         sizes[place.image] = place.size or sizes.get(place.image)

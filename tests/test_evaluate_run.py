@@ -1,0 +1,275 @@
+"""Benchmarks from annotations to a table: what is asked, kept, continued and scored."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from minigpt4 import cli, cli_evaluate
+from minigpt4.evaluate.benchmark import Against, new_row
+from minigpt4.evaluate.benchmarks import BENCHMARKS
+from minigpt4.prompt.tasks import split_identifier
+
+HERE, THERE = [[0.1, 0.1, 0.5, 0.5]], [[0.6, 0.6, 1.0, 1.0]]
+FIRST, SECOND = "{<10><10><50><50>}", "{<60><60><100><100>}"
+
+
+def report(name, rows, answers, **against):
+    answered = [row | {"answer": answer} for row, answer in zip(rows, answers, strict=True)]
+    lines = BENCHMARKS[name].report(answered, Against(**against)).lines
+    return {line.name + (" " + line.note if line.name in seen(lines) else ""): line.scores for line in lines}
+
+
+def seen(lines):
+    names = [line.name for line in lines]
+    return {name for name in names if names.count(name) > 1}
+
+
+def value(scores, measure):
+    return scores[measure].value
+
+
+# scoring ---------------------------------------------------------------------------------------------------------------
+
+
+def test_refer():
+    size = (1000, 1000)
+    rows = [
+        new_row("refer", "a.jpg", size, phrase="the dog", boxes=HERE, largest=HERE[0]),
+        new_row("refer", "a.jpg", size, phrase="the cat", boxes=THERE, largest=HERE[0]),
+        new_row("refer", "b.jpg", size, phrase="a man", boxes=HERE, largest=HERE[0]),
+        new_row("refer", "b.jpg", size, phrase="a boy", boxes=HERE, largest=HERE[0]),
+    ]
+    blind = [row | {"answer": ""} for row in rows]
+    answers = [FIRST, SECOND, f"it is at {FIRST}", "nowhere"]
+    found = report("refer", rows, answers, blind=blind, grid=2, prior=rows[:1])
+    assert value(found["model"], "accuracy@0.5") == 3 / 4
+    assert value(found["model"], "accuracy, +1 pixel") == 2 / 4  # an answer must begin with its box
+    assert value(found["model"], "with a box") == 3 / 4
+    assert value(found["model, blind"], "accuracy@0.5") == 0
+    assert value(found["best fixed box"], "accuracy@0.5") == 3 / 4
+    assert value(found["largest box"], "accuracy@0.5") == 3 / 4
+    assert value(found["whole picture"], "mean IoU") == pytest.approx(0.16)
+    assert value(found["best on 2 x 2 cells"], "mean IoU") == pytest.approx(0.16 / 0.25)
+
+
+def test_any_of_several_boxes_will_do_where_people_disagree():
+    rows = [new_row("refer", "a.jpg", phrase="a dog", boxes=HERE + THERE)]
+    found = report("refer", rows, [SECOND + FIRST])
+    assert value(found["model"], "accuracy@0.5") == 1
+    assert "accuracy, +1 pixel" not in found["model"]
+
+
+def test_detection():
+    rows = [
+        new_row("detection", "a.jpg", phrase="dog", boxes=HERE + THERE),
+        new_row("detection", "b.jpg", phrase="people", boxes=HERE),
+    ]
+    found = report("detection", rows, [f"<p>dog</p> {FIRST}<delim>{FIRST}", "none"])
+    assert value(found["model"], "precision@0.5") == 1 / 2  # the same box twice finds one thing
+    assert value(found["model"], "recall@0.5") == 1 / 3
+    assert value(found["model"], "F1@0.5") == pytest.approx(2 / 5)
+    assert value(found["dog: model"], "recall@0.5") == 1 / 2
+    assert value(found["people: model"], "recall@0.5") == 0
+
+
+def test_grounding():
+    phrases = [{"phrase": "a brown dog", "boxes": HERE}, {"phrase": "two cats", "boxes": THERE}]
+    rows = [new_row("grounding", "a.jpg", phrases=phrases)]
+    text = f"<p>the dog</p> {FIRST} and <p>some cats</p> {FIRST} on <p>a table</p> {FIRST}"
+    found = report("grounding", rows, [text])["model "]
+    assert value(found, "phrases right") == 1 / 3
+    assert value(found, "named right") == 2 / 3
+    assert value(found, "located, if named") == 1 / 2
+    assert value(found, "things found") == 1 / 2
+
+
+def test_grounding_as_the_published_demo_reads_it():
+    rows = [new_row("grounding", "a.jpg", phrases=[{"phrase": "a dog", "boxes": HERE}])]
+    found = report("grounding", rows, [f"<p>a man</p> <p>a dog</p> {FIRST}"])
+    assert value(found["model "], "phrases right") == 1
+    assert value(found["model as the published demo reads it"], "phrases right") == 0
+
+
+def test_identify():
+    rows = [
+        new_row("identify", "a.jpg", boxes=HERE, phrases=["a brown dog", "the dog"]),
+        new_row("identify", "a.jpg", boxes=THERE, phrases=["a small white cat"]),
+    ]
+    found = report("identify", rows, ["a wet dog", "a small white cat"])
+    assert value(found["model"], "head noun") == 1
+    assert value(found["model"], "CIDEr") > 5
+    assert value(found["always the same"], "head noun") == 1 / 2
+
+
+def test_vsr():
+    rows = [new_row("vsr", "a.jpg", statement="x", label=label) for label in (True, True, False, False)]
+    found = report("vsr", rows, [" True", "true.", "yes", "FALSE"])
+    assert value(found["model"], "accuracy") == 2 / 4
+    assert value(found["model"], "punctuation ignored") == 3 / 4
+    assert value(found["always the same"], "accuracy") == 2 / 4
+
+
+def test_vqa():
+    rows = [
+        new_row("vqa", "a.jpg", question="What is it?", answers=["dog"] * 10),
+        new_row("vqa", "a.jpg", question="What is she?", answers=["old"]),
+        new_row("vqa", "b.jpg", question="Is it?", answers=["yes"] * 2 + ["no"] * 8),
+    ]
+    found = report("vqa", rows, ["Dog", "young", "yes"])
+    assert value(found["model"], "accuracy") == pytest.approx((1 + 0 + (8 * 2 / 3 + 2 * 1 / 3) / 10) / 3)
+    assert value(found["always the same"], "accuracy") == pytest.approx(1 / 3)
+    assert value(found["by first words"], "accuracy") == pytest.approx((1 + 0 + 1) / 3)
+
+
+def test_captions():
+    rows = [
+        new_row("captions", "a.jpg", captions=["a dog runs on the green grass", "the dog runs fast"]),
+        new_row("captions", "b.jpg", captions=["two men sit on a bench", "men on a bench"]),
+    ]
+    found = report("captions", rows, ["a dog runs on the green grass", "a dog runs on the green grass"])
+    assert value(found["model"], "distinct") == 1 / 2
+    assert value(found["model"], "CIDEr") > 0
+    assert set(found) == {"model", "always the same", "a person"}
+
+
+def test_tables_and_json_say_the_same():
+    rows = [new_row("refer", "a.jpg", phrase="x", boxes=HERE) | {"answer": FIRST}]
+    result = BENCHMARKS["refer"].report(rows, Against())
+    assert "model" in result.as_text()
+    assert "100.0 (100.0 .. 100.0)" in result.as_text()
+    assert json.loads(json.dumps(result.as_dict()))["lines"][0]["accuracy@0.5"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    nothing = [new_row("grounding", "a.jpg", phrases=[{"phrase": "x", "boxes": HERE}]) | {"answer": ""}]
+    lines = BENCHMARKS["grounding"].report(nothing, Against()).as_dict()["lines"]
+    assert lines[0]["phrases right"] == {"value": None, "low": None, "high": None}
+
+
+# running ---------------------------------------------------------------------------------------------------------------
+
+
+class Knowing:
+    """A system that knows where the dog is, if it is shown a picture that is not grey, and remembers what it was asked."""
+
+    def __init__(self):
+        self.asked: list[str] = []
+        self.stop_after = None
+
+    def ask_many(self, items, batch_size, **generation):
+        answers = []
+        for (picture,), question in items:
+            if self.stop_after is not None and len(self.asked) >= self.stop_after:
+                raise KeyboardInterrupt
+            split_identifier(question)
+            self.asked.append(question)
+            answers.append(SECOND if isinstance(picture, Image.Image) else FIRST)
+        return answers
+
+
+@pytest.fixture
+def system(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for i in range(6):
+        Image.new("RGB", (20, 10), (i, 200, 30)).save(tmp_path / f"{i}.png")
+    rows = [{"image": f"{i}.png", "phrase": f"dog {i}", "boxes": HERE if i < 5 else THERE} for i in range(6)]
+    (tmp_path / "dogs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    knowing = Knowing()
+    monkeypatch.setattr(cli_evaluate, "load", lambda *_: knowing)
+    return knowing
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["minigpt4", "evaluate", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        out, err = capsys.readouterr()
+        return left.value.code or 0, out, err
+
+    return run
+
+
+def accuracy(out: str, line: int = 0) -> float:
+    return json.loads(out)["lines"][line]["accuracy@0.5"]["value"]
+
+
+def test_answers_are_kept_and_scored_again_without_the_system(run, system, tmp_path):
+    status, out, err = run("refer", "dogs.jsonl", "--blind", "--json", "--grid", 4)
+    assert status == 0
+    assert "answers are kept in refer-dogs.jsonl" in err
+    assert accuracy(out) == pytest.approx(5 / 6, abs=1e-5)
+    assert accuracy(out, 1) == pytest.approx(1 / 6, abs=1e-5)  # blind
+    assert len(system.asked) == 12
+    again = run("refer", "dogs.jsonl", "--blind", "--json", "--grid", 4)
+    assert again[1] == out
+    assert len(system.asked) == 12
+    kept = ["score", "refer-dogs.jsonl", "--blind", "refer-dogs.blind.jsonl", "--json", "--grid", 4]
+    assert json.loads(run(*kept)[1])["lines"] == json.loads(out)["lines"]
+    assert "accuracy@0.5" in run("score", "refer-dogs.jsonl")[1]
+
+
+def test_a_run_that_was_stopped_goes_on(run, system):
+    system.stop_after = 4
+    assert run("refer", "dogs.jsonl", "--batch-size", 2, "--json")[0] == 130
+    system.stop_after = None
+    status, out, _ = run("refer", "dogs.jsonl", "--batch-size", 2, "--json")
+    assert status == 0
+    assert json.loads(out)["items"] == 6
+    assert sorted(system.asked) == sorted(f"[refer] give me the location of dog {i}" for i in range(6))
+
+
+def test_a_limit_draws_the_same_questions(run, system):
+    assert json.loads(run("refer", "dogs.jsonl", "--limit", 3, "--json")[1])["items"] == 3
+    first = list(system.asked)
+    assert json.loads(run("refer", "dogs.jsonl", "--limit", 3, "--predictions", "other.jsonl", "--json")[1])["items"] == 3
+    assert system.asked[3:] == first
+    run("refer", "dogs.jsonl", "--json")  # all of them: the three are kept
+    assert len(system.asked) == 3 + 3 + 3
+
+
+def test_answers_by_somebody_else_are_not_taken(run, system):
+    run("refer", "dogs.jsonl")
+    status, _, err = run("refer", "dogs.jsonl", "--num-beams", 3)
+    assert status == 2
+    assert "holds answers by pocket@" in err
+    assert "num_beams=3" in err
+
+
+def test_a_missing_picture_is_said_and_not_scored(run, system, tmp_path):
+    (tmp_path / "5.png").unlink()
+    status, out, err = run("refer", "dogs.jsonl", "--json")
+    assert status == 1
+    assert "5.png: no such file" in err
+    assert json.loads(out)["items"] == 5
+    assert "1 of 6 questions could not be asked" in json.loads(out)["notes"][-1]
+    assert accuracy(out) == 1
+
+
+def test_detection_of_things(run, system, tmp_path):
+    row = {"image": "0.png", "boxes_xyxy_norm": {"1": HERE[0:1], "2": THERE}}
+    phrases = [{"phrase": "A wet dog", "id": "1", "types": ["animals"]}, {"phrase": "she", "id": "2", "types": ["people"]}]
+    (tmp_path / "e.jsonl").write_text(json.dumps(row | {"captions": [{"caption": "", "phrases": phrases}]}) + "\n")
+    status, out, _ = run("detection", "e.jsonl", "--things", "dog, people", "--json")
+    assert status == 0
+    assert system.asked == ["[detection] dog", "[detection] people"]
+    assert json.loads(out)["lines"][0]["recall@0.5"]["value"] == 1 / 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["refer", "gone.jsonl"], "gone.jsonl: no such file"),
+        (["refer", "dogs.jsonl", "--split", "dev"], "no rows of split 'dev'"),
+        (["refer", "dogs.jsonl", "--images", "nowhere"], "nowhere: no such folder"),
+        (["refer", "dogs.jsonl", "--prior-split", "train"], "--prior-split goes with --prior"),
+        (["detection", "dogs.jsonl", "--things", "unicorn"], "nothing to ask for"),
+        (["score", "dogs.jsonl"], "dogs.jsonl:1: is no answer to a benchmark's question"),
+        (["score", "gone.jsonl"], "gone.jsonl: No such file"),
+    ],
+)
+def test_mistakes_are_one_line_each(run, system, arguments, says):
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert says in err
+    assert err.count("\n") == 1
+    assert not system.asked
