@@ -11,8 +11,6 @@ categories as JSON Lines                                    rows with ``boxes``:
 """
 
 import json
-import re
-import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.schema import GroundedText, Phrase, parse_row
+from ..data.sources.flickr30k_entities import MARK, read_boxes, read_text
 from ..errors import UserError
 from ..jsonl import read_rows
 from ..prompt.boxes import Box
@@ -170,8 +169,6 @@ def _categories(row: dict[str, Any], where: str) -> Iterator[Place]:
 
 # Flickr30k Entities --------------------------------------------------------------------------------------------------------
 
-_MARKED = re.compile(r"\[/EN#(\d+)((?:/[^\s/\]]+)+) ([^\]]+)\]")
-
 
 def _entities_row(row: dict[str, Any], where: str) -> Iterator[Place]:
     try:
@@ -194,34 +191,12 @@ def _entities_folder(folder: Path, split: str | None) -> Iterator[Place]:
         listed = folder / f"{split}.txt"
         if not listed.is_file():
             raise UserError(f"{listed}: no such file, so the pictures of split {split!r} are not known")
-        numbers = listed.read_text().split()
+        numbers = read_text(str(listed)).split()
     for number in numbers:
-        size, boxes = _entities_boxes(annotations / f"{number}.xml")
-        try:
-            text = (sentences / f"{number}.txt").read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{sentences / number}.txt: {error.strerror}") from None
-        named = [(words, thing, tuple(kinds[1:].split("/"))) for thing, kinds, words in _MARKED.findall(text)]
+        size, boxes = read_boxes(str(annotations / f"{number}.xml"))
+        text = read_text(str(sentences / f"{number}.txt"))
+        named = [(words, thing, tuple(kinds[1:].split("/"))) for thing, kinds, words in MARK.findall(text)]
         yield from _distinct(f"{number}.jpg", size, named, boxes)
-
-
-def _entities_boxes(path: Path) -> tuple[tuple[int, int], dict[str, tuple[Box, ...]]]:
-    """Picture size and boxes by thing; the files count pixels from 1, and the last one belongs to the box."""
-    found: dict[str, list[Box]] = defaultdict(list)
-    try:
-        root = ET.parse(path).getroot()
-        width, height = int(root.findtext("size/width", "")), int(root.findtext("size/height", ""))
-        for thing in root.iter("object"):
-            if (bounds := thing.find("bndbox")) is None:
-                continue  # said to be all over the picture, or not to be seen
-            x1, y1, x2, y2 = (float(bounds.findtext(side, "")) for side in ("xmin", "ymin", "xmax", "ymax"))
-            for name in thing.findall("name"):
-                found[name.text or ""].append(Box.from_pixels(x1 - 1, y1 - 1, x2, y2, width, height))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except (ET.ParseError, ValueError) as error:
-        raise UserError(f"{path}: not an annotation of Flickr30k Entities ({error})") from None
-    return (width, height), {thing: tuple(boxes) for thing, boxes in found.items()}
 
 
 def _distinct(

@@ -24,7 +24,7 @@ from ..schema import Span, ground, phrase_turns
 from .base import Annotated, Fields, choose, instruct
 from .files import Paths
 
-_MARK = re.compile(r"\[/EN#(\d+)(/\S*) ([^\]]+)\]")
+MARK = re.compile(r"\[/EN#(\d+)(/\S*) ([^\]]+)\]")
 NOT_VISUAL = "0"
 
 
@@ -81,7 +81,7 @@ class Flickr30kEntities(Annotated):
         if split is None:
             return sorted(path.stem for path in Path(self._folder, "Sentences").glob("*.txt"))
         path = os.path.join(self._folder, f"{choose('split', split, ('train', 'val', 'test'))}.txt")
-        return _read_text(path).split()
+        return read_text(path).split()
 
     def _load(self, path: str) -> Any:
         return path
@@ -94,8 +94,8 @@ class Flickr30kEntities(Annotated):
 
     def _read(self, row: Fields) -> Iterable[tuple]:
         number = Path(row.where).stem
-        boxes = _boxes(os.path.join(self._folder, "Annotations", f"{number}.xml"))
-        lines = _read_text(row.where).splitlines()
+        _, boxes = read_boxes(os.path.join(self._folder, "Annotations", f"{number}.xml"))
+        lines = read_text(row.where).splitlines()
         captions = [_caption(line, boxes, f"{row.where}:{i}") for i, line in enumerate(lines, 1) if line.strip()]
         if not captions:
             raise UserError(f"{row.where}: no captions")
@@ -132,7 +132,7 @@ def _caption(line: str, boxes: dict[str, tuple[Box, ...]], where: str) -> Captio
     """A marked line."""
     parts: list[str] = []
     spans, length, done = [], 0, 0
-    for mark in _MARK.finditer(line):
+    for mark in MARK.finditer(line):
         parts += [line[done : mark.start()], mark[3]]
         start = length + mark.start() - done
         length = start + len(mark[3])
@@ -164,10 +164,10 @@ def _things(captions: list[Caption], alone: bool) -> Iterable[tuple[tuple[str, .
             yield usable, boxes
 
 
-def _boxes(path: str) -> dict[str, tuple[Box, ...]]:
-    """The boxes of each number in an annotation file."""
+def read_boxes(path: str) -> tuple[tuple[int, int], dict[str, tuple[Box, ...]]]:
+    """Width and height of the picture, and the boxes of each number, in an annotation file."""
     try:
-        root = ElementTree.fromstring(_read_text(path))
+        root = ElementTree.fromstring(read_text(path))
     except ElementTree.ParseError as error:
         raise UserError(f"{path}: not XML ({error})") from None
     width, height = (_number(root, f"size/{side}", path) for side in ("width", "height"))
@@ -181,17 +181,17 @@ def _boxes(path: str) -> dict[str, tuple[Box, ...]]:
         for name in thing.findall("name"):
             if name.text and whole.area:
                 found[name.text.strip()].append(whole)
-    return {number: tuple(boxes) for number, boxes in found.items() if number != NOT_VISUAL}
+    return (width, height), {number: tuple(boxes) for number, boxes in found.items() if number != NOT_VISUAL}
 
 
-def _number(element: ElementTree.Element, path: str, where: str) -> float:
+def _number(element: ElementTree.Element, path: str, where: str) -> int:
     text = element.findtext(path) or ""
     if not text.strip().lstrip("-").isdecimal():
         raise UserError(f"{where}: <{path}> must be a whole number, found {text.strip()!r}")
     return int(text)
 
 
-def _read_text(path: str) -> str:
+def read_text(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
