@@ -135,7 +135,8 @@ def chat(
     no_repeat_ngram_size: NoRepeatNgramSize = None,
     seed: Seed = None,
 ) -> None:
-    """Talk about photos in the terminal. /image FILE adds a picture, /reset forgets, /quit leaves."""
+    """Talk about photos in the terminal. /image FILE adds a picture, /draw FILE draws the last answer's boxes, /reset forgets,
+    /quit leaves."""
     from .terminal import talk
 
     generation = generation_of(locals())

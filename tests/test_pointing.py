@@ -1,5 +1,6 @@
 """The verbs that point: what the mind is asked, with which settings, and what comes of its answer."""
 
+import io
 import json
 
 import pytest
@@ -27,6 +28,9 @@ class Told(Assistant):
         for conversation in conversations:
             self.asked.append((conversation[-1]["content"].removeprefix("<Img><ImageHere></Img> "), generation))
         return [Answer(self.says)] * len(conversations)
+
+    def complete_streaming(self, conversation, image_embeds, **generation):
+        yield from self.complete([conversation], image_embeds, **generation)[0].partition(" ")
 
 
 @pytest.fixture
@@ -212,3 +216,18 @@ def test_mistakes_on_the_command_line_are_one_line_each(run, photo, arguments, s
     assert (status, out) == (2, "")
     assert says in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_conversation_draws_its_last_answer(run, photo, tmp_path, monkeypatch, as_json):
+    said = (
+        f"/draw {tmp_path}/early.png\n[detection] dogs\n/draw {tmp_path}/drawn.png\n/draw\n/reset\n/draw {tmp_path}/late.png\n"
+    )
+    monkeypatch.setattr("sys.stdin", io.StringIO(said))
+    status, out, err = run("<p>dogs</p> {<10><20><50><60>}", "chat", photo, *(["--json"] if as_json else []))
+    assert status == 0
+    assert Image.open(tmp_path / "drawn.png").size == (600, 300)
+    assert {path.name for path in tmp_path.iterdir()} == {"photo.png", "drawn.png"}
+    assert err.count("there is no answer yet to draw") == 2
+    assert err.count("name a picture file") == 1
+    assert ("phrases" in json.loads(out)) if as_json else out == "<p>dogs</p> {<10><20><50><60>}\n"
