@@ -1,0 +1,53 @@
+"""What docs/pointing.md shows is what there is."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+from PIL import Image
+from test_pointing import Told
+
+from minigpt4 import cli
+from minigpt4.evaluate.places import read_places
+
+GUIDE = (Path(__file__).parent.parent / "docs" / "pointing.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
+
+
+@pytest.mark.parametrize("line", [line for block in blocks("sh") for line in block.splitlines()])
+def test_every_command_can_be_given_like_this(line):
+    program, *arguments = shlex.split(line)
+    assert program == "minigpt4"
+    command = typer.main.get_command(cli.app)
+    context = command.make_context(program, arguments, resilient_parsing=False)
+    while hasattr(command, "commands"):
+        name, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
+        context = command.make_context(name, arguments, parent=context)
+
+
+def test_the_python_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (640, 480)).save("photo.jpg")
+    (code,) = blocks("python")
+    text = re.search(r'wrote it: "(.*)"', code)[1]
+    told = Told(text)
+    monkeypatch.setattr("minigpt4.load", lambda: told, raising=False)
+    names: dict = {}
+    exec(code, names)
+    assert Path("drawn.png").exists()
+    assert names["answer"].plain_text == re.search(r'plain_text  # "(.*)"', code)[1]
+    assert [phrase for phrase, _ in names["answer"].phrases] == ["A man", "a dog"]
+
+
+def test_the_rows_can_be_read(tmp_path):
+    answer, rows = blocks("json")
+    assert json.loads(answer)["phrases"][0]["boxes"][0]["pixels"] == [20, 20, 100, 60]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(row for row in rows.splitlines() if "phrase" in row))
+    assert [place.phrase for place in read_places(path)] == ["the dog", "A dog"]
