@@ -32,6 +32,8 @@ class Account:
     """How many numbers the filled weights are."""
     initial: dict[str, str] = field(default_factory=dict)
     """Weights that keep what they begin with, and why."""
+    notes: list[str] = field(default_factory=list)
+    """What else was understood."""
 
     def lines(self) -> list[str]:
         """The account as text: nothing of any file is left unsaid."""
@@ -44,7 +46,7 @@ class Account:
                 lines.append(f"  not weights: {', '.join(entry.beside)}")
         lines.append(f"model: {self.filled + len(self.initial)} weights, {self.filled} filled ({self.parameters:,} numbers)")
         lines += [f"  {name}: {why}" for name, why in self.initial.items()]
-        return lines
+        return lines + self.notes
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,10 @@ def import_official(
     if family.lora:
         adapters = [name for name in plan.sources if ".lora_" in name]
         config.lora = sizes.lora_config(trained, adapters)
+        plan.account.notes.append(
+            f"adapters: {len(adapters)} tensors, rank {config.lora['r']}, alpha {config.lora['alpha']}, "
+            f"on {', '.join(config.lora['target_modules'])}"
+        )
     shapes = _shapes(config)
     _balance(plan, shapes, config, trained)
 
