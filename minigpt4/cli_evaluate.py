@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_options import BatchSize, Device, DtypeOption, Json, Model, decoding, load
+from .cli_options import BatchSize, Device, DtypeOption, Json, Model, decoding, import_quickly, load
 from .errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="Measure a system on benchmarks; answers are kept, and runs can be continued.")
@@ -209,6 +209,7 @@ def score(
     json: Json = False,
 ) -> None:
     """Score answers that an earlier evaluation kept, without the system and the pictures."""
+    import_quickly()
     from .evaluate.benchmark import Against
     from .evaluate.benchmarks import BENCHMARKS
     from .evaluate.predict import aligned, answered
@@ -227,6 +228,7 @@ def score(
 
 def _evaluate(name: str, given: dict[str, Any]) -> None:
     """Read, ask what has not been answered yet, score, print."""
+    import_quickly()
     from .evaluate.benchmark import Against, Choice
     from .evaluate.benchmarks import BENCHMARKS
     from .evaluate.predict import aligned, answered, predict, signature

@@ -93,12 +93,18 @@ def open_all(photos: list[str] | list[Path]) -> None:
         open_picture(photo)
 
 
-def load(model: str, device: str | None, dtype: Dtype | None) -> Any:
-    """The system, loaded; `transformers` is told to keep its remarks to itself."""
+def import_quickly() -> None:
+    """Import what models are made of, before anything else does so slowly; `transformers` is told to keep its remarks to
+    itself."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from .startup import import_transformers_quickly
 
     import_transformers_quickly()
+
+
+def load(model: str, device: str | None, dtype: Dtype | None) -> Any:
+    """The system, loaded."""
+    import_quickly()
     from .assistant import load
 
     return load(model, device=device, dtype=dtype.value if dtype else None)

@@ -208,6 +208,14 @@ def test_answers_are_kept_and_scored_again_without_the_system(run, system, tmp_p
     assert "accuracy@0.5" in run("score", "refer-dogs.jsonl")[1]
 
 
+def test_the_blind_are_asked_each_question_once(run, system, tmp_path):
+    rows = [{"image": f"{i}.png", "captions": ["A dog."]} for i in range(6)]
+    (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = run("captions", "--references", "captions.jsonl", "--blind", "--json", "--batch-size", 2)[1]
+    assert json.loads(out)["items"] == 6
+    assert system.asked == ["[caption]"] * 7
+
+
 def test_a_run_that_was_stopped_goes_on(run, system):
     system.stop_after = 4
     assert run("refer", "dogs.jsonl", "--batch-size", 2, "--json")[0] == 130

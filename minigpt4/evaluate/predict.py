@@ -44,11 +44,25 @@ def predict(
             raise UserError(f"{file}: holds answers by {other.get('by')}, not by {by}; name another file, or remove it")
     signed = [row | {"by": by} for row in rows]
     grey = Image.new("RGB", (224, 224), GREY)
+    if blind:
+        ask_many = _once(ask_many)
     items = [
         (f"{benchmark.name}, {row['image']}", row, ([grey if blind else images / row["image"]], benchmark.question(row)))
         for row in signed
     ]
     return answer_rows(iter(items), signed, output, "answer", ask_many, batch_size)
+
+
+def _once(ask_many: Callable[[list], Sequence[str]]) -> Callable[[list], Sequence[str]]:
+    """Asks each question once: about the same picture, its answer is the same."""
+    known: dict[str, str] = {}
+
+    def ask(batch: list) -> list[str]:
+        new = {question: (pictures, question) for pictures, question in batch if question not in known}
+        known.update(zip(new, ask_many(list(new.values())) if new else (), strict=True))
+        return [known[question] for _, question in batch]
+
+    return ask
 
 
 def answered(file: Path, rows: Sequence[Row] | None = None) -> list[Row]:
