@@ -1,0 +1,172 @@
+"""What a caption claims that another one could contradict: numbers of things, colours, who, and where. Rules about English."""
+
+import re
+from dataclasses import dataclass, field
+
+
+def words(listed: str) -> frozenset[str]:
+    return frozenset(listed.split())
+
+
+NUMBERS = {word: n for n, word in enumerate(("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), 1)}
+NUMBERS |= {str(n): n for n in range(1, 11)} | {"a": 1, "an": 1, "another": 1}
+VAGUE = words("several many some few multiple various numerous")
+GROUPS = {"pair": 2, "couple": 2, "trio": 3}  # of how many; other groups are of "two or more"
+GROUPS |= dict.fromkeys(words("group crowd bunch team row line pack herd flock number lot band crew class"), 0)
+
+MALE = words("man boy guy male gentleman father dad son brother husband grandfather groom lad he his him himself")
+FEMALE = words("woman girl lady female mother mom daughter sister wife grandmother bride she her herself")
+ADULT = words("man woman guy gentleman lady father mother dad mom husband wife groom bride adult grandfather grandmother")
+CHILD = words("boy girl child kid toddler baby infant lad")
+NEUTRAL = words(
+    "person child kid toddler baby infant adult someone teenager player rider skier surfer biker skateboarder snowboarder "
+    "climber hiker runner cyclist swimmer worker friend individual"
+)
+PEOPLE = (MALE | FEMALE | ADULT | CHILD | NEUTRAL) - words("he his him himself she her herself")
+
+ANIMALS = words("dog puppy cat kitten horse pony bird cow sheep goat bear elephant giraffe zebra duck goose monkey animal")
+
+COLOURS = {word: word for word in words("red blue green yellow orange purple pink black white brown grey")}
+COLOURS |= {"gray": "grey", "tan": "brown", "beige": "brown", "golden": "brown", "gold": "brown", "violet": "purple"}
+INSIDE = words(
+    "indoors indoor inside room kitchen bedroom bathroom livingroom office gym restaurant hallway classroom couch sofa "
+    "carpet rug"
+)
+OUTSIDE = words(
+    "outdoors outdoor outside field grass grassy beach street park snow snowy mountain lake ocean river forest sky sand sandy "
+    "road sidewalk yard hill meadow woods trail sea"
+)
+
+_IRREGULAR = {"people": "person", "men": "man", "women": "woman", "children": "child", "wolves": "wolf", "geese": "goose"}
+_PLURAL_ONLY = words("glasses jeans pants shorts scissors stairs clothes")
+_NOUNS_IN_ING = words("building clothing wedding painting railing ceiling ring string wing evening morning thing")
+_STOPS = words(
+    "in on at of with by near to from into onto over under through across along around behind beside between against next "
+    "while as for and or but that which who is are was were has have be been being the his her its their this these those "
+    "there a an it they he she up down off out outside inside above below during"
+)
+_WORD = re.compile(r"[a-z0-9]+(?:['-][a-z]+)*|[,;:.]")
+
+
+@dataclass
+class Facts:
+    """What a sentence says, as far as rules can tell."""
+
+    counts: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    """Of each thing how many: exactly, or at least so many."""
+    colours: dict[str, set[str]] = field(default_factory=dict)
+    """Of each thing what colours."""
+    words: frozenset[str] = frozenset()
+    """All words, each in its singular."""
+
+    def people(self) -> tuple[int, bool]:
+        """How many people in all: exactly, or at least so many."""
+        counts = [count for noun, count in self.counts.items() if noun in PEOPLE]
+        return sum(n for n, _ in counts), all(exact for _, exact in counts)
+
+
+def facts_of(sentence: str) -> Facts:
+    """What a sentence says."""
+    tokens = _WORD.findall(sentence.lower())
+    facts = Facts(words=frozenset(map(singular, tokens)))
+    counted: set[int] = set()
+    coloured: set[int] = set()
+    for i, token in enumerate(tokens):
+        number = NUMBERS.get(token)
+        if (number is None and token not in VAGUE) or (head := head_after(tokens, i + 1, one=number == 1)) is None:
+            continue
+        for place in range(i + 1, head):
+            if tokens[place] in COLOURS:
+                coloured.add(place)
+                facts.colours.setdefault(singular(tokens[head]), set()).add(COLOURS[tokens[place]])
+        least, exact = (number, True) if number is not None else (2, False)
+        if tokens[head] in GROUPS and tokens[head + 1 : head + 2] == ["of"]:
+            least, exact = GROUPS[tokens[head]] or 2, GROUPS[tokens[head]] > 0
+            head = head_after(tokens, head + 2, one=False) or head
+        counted.add(head)
+        _add(facts, tokens[head], least, exact)
+    for i, token in enumerate(tokens):
+        if token in COLOURS and i not in coloured and (head := head_after(tokens, i + 1, one=False)) is not None:
+            # Without a number "the red car turns" looks like "red tennis shoes": both words may be what is red.
+            for place in {head, head - 1} - set(range(i + 1)):
+                facts.colours.setdefault(singular(tokens[place]), set()).add(COLOURS[token])
+        if i not in counted and singular(token) != token and token not in _PLURAL_ONLY:
+            _add(facts, token, 2, False)  # more than one; a verb in -s does no harm here, nobody counts verbs
+    return facts
+
+
+def _add(facts: Facts, noun: str, least: int, exact: bool) -> None:
+    noun = singular(noun)
+    before, was_exact = facts.counts.get(noun, (0, True))
+    facts.counts[noun] = (before + least, exact and was_exact)
+
+
+def head_after(tokens: list[str], start: int, one: bool) -> int | None:
+    """The place of the noun that the words from `start` on lead up to.
+
+    Args:
+        one: whether it is a single thing: then a word in -s is the verb.
+    """
+    head = None
+    i = start
+    while i < len(tokens) and i < start + 5:
+        token = tokens[i]
+        if (
+            token in COLOURS
+            and tokens[i + 1 : i + 2] in (["and"], [","])
+            and tokens[i + 2 : i + 3]
+            and tokens[i + 2] in COLOURS
+        ):
+            i += 2  # black and white
+            continue
+        if token in ("and", ",") and i == start and tokens[i + 1 : i + 2] and tokens[i + 1] in COLOURS:
+            i += 1
+            continue
+        if token in _STOPS or not token[:1].isalnum() or (token.endswith("ing") and token not in _NOUNS_IN_ING):
+            break
+        if one and head is not None and token.endswith("s") and not token.endswith(("ss", "us")):
+            break
+        head = i
+        if (not one and singular(token) != token) or (singular(token) in PEOPLE | ANIMALS and not _goes_on(tokens, i + 1)):
+            break  # that was the noun; what follows is its verb
+        i += 1
+    return head if head is None or tokens[head] not in COLOURS else None
+
+
+def _goes_on(tokens: list[str], i: int) -> bool:
+    """Whether a word for someone is followed by another one: ``a baby girl``."""
+    return tokens[i : i + 1] != [] and singular(tokens[i]) in PEOPLE | ANIMALS
+
+
+def singular(word: str) -> str:
+    """A noun's singular; other words mostly as they are."""
+    if word in _IRREGULAR:
+        return _IRREGULAR[word]
+    if word in _PLURAL_ONLY or len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is", "'s")):
+        return word
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    return word[:-2] if word.endswith(("ches", "shes", "sses", "xes")) else word[:-1]
+
+
+def contradict(a: Facts, b: Facts) -> str | None:
+    """What two sentences about the same picture disagree in, if they do: a word for it."""
+    for noun in a.counts.keys() & b.counts.keys():
+        if _differ(a.counts[noun], b.counts[noun]):
+            return f"number of {noun}"
+    neutral = any(noun in NEUTRAL for facts in (a, b) for noun in facts.counts)
+    if neutral and a.people()[0] and b.people()[0] and _differ(a.people(), b.people()):
+        return "number of people"
+    for noun in a.colours.keys() & b.colours.keys():
+        if not a.colours[noun] & b.colours[noun]:
+            return f"colour of {noun}"
+    for kind, one, other in (("sex", MALE, FEMALE), ("age", ADULT, CHILD), ("place", INSIDE, OUTSIDE)):
+        sides = [(bool(facts.words & one), bool(facts.words & other)) for facts in (a, b)]
+        if sides in ([(True, False), (False, True)], [(False, True), (True, False)]):
+            return kind
+    return None
+
+
+def _differ(a: tuple[int, bool], b: tuple[int, bool]) -> bool:
+    (n, exact), (m, other_exact) = a, b
+    return (n != m) if exact and other_exact else (exact and n < m) or (other_exact and m < n)
