@@ -57,6 +57,23 @@ def count_parameters(config: MiniGPT4Config) -> dict[str, int]:
     return counts
 
 
+def memory(config: MiniGPT4Config, dtype: torch.dtype, tokens: int, mind_bits: int | None = None) -> dict[str, int]:
+    """Bytes that answering takes at least: the weights, and keys and values of a conversation.
+
+    Args:
+        tokens: of the conversation, its pictures' included, and its answer.
+        mind_bits: 8 or 4 for a mind whose layers are stored in so many bits; its embeddings and head are not.
+    """
+    counts, text = count_parameters(config), config.text_config
+    rest = 2 * text.vocab_size * text.hidden_size
+    layers = counts["mind"] - rest
+    eye_side = sum(counts[part] for part in ("eye", "norm", "bridge", "projection"))
+    weights = dtype.itemsize * (eye_side + rest) + layers * (mind_bits or 8 * dtype.itemsize) // 8
+    heads = text.num_key_value_heads or text.num_attention_heads
+    cache = 2 * dtype.itemsize * text.num_hidden_layers * heads * (text.hidden_size // text.num_attention_heads) * tokens
+    return {"weights": weights, "cache": cache}
+
+
 _LLAMA = {"vocab_size": 32000, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "tie_word_embeddings": False}
 _7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
 _13B = {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40}
