@@ -130,3 +130,11 @@ def tiny_processor(config: MiniGPT4Config, template: str = "chatml") -> MiniGPT4
 @pytest.fixture(params=["concat", "qformer"])
 def model(request) -> MiniGPT4ForConditionalGeneration:
     return tiny_model(request.param)
+
+
+def tiny_folder(folder, kind: str = "concat", **changes):
+    """A whole system on disk, as `save_pretrained` leaves it."""
+    model = tiny_model(kind, **changes)
+    model.save_pretrained(folder)
+    tiny_processor(model.config).save_pretrained(folder)
+    return folder

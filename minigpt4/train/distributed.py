@@ -101,6 +101,8 @@ def shard_frozen(language_model: PreTrainedModel, trained: Iterable[nn.Parameter
     layers = next(m for m in language_model.modules() if isinstance(m, nn.ModuleList) and len(m) > 0)
     for layer in layers:
         fully_shard(layer, mesh=mesh, ignored_params={p for p in layer.parameters() if p in whole})
-    # The root gathers what is outside the layers; embeddings and head are also called by themselves, so they stay whole.
+    # The decoder gathers what is outside its layers. The embeddings are also called by themselves, so they stay whole, and
+    # so does the head: it may be the same weight.
     called = (language_model.get_input_embeddings(), language_model.get_output_embeddings())
-    fully_shard(language_model, mesh=mesh, ignored_params=whole | {p for module in called for p in module.parameters()})
+    whole |= {p for module in called for p in module.parameters()}
+    fully_shard(language_model.get_decoder(), mesh=mesh, ignored_params=whole)

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from ..errors import UserError
-from ..model.checkpoint import find_folder, load_parts, load_system, text_folder, vision_folder
+from ..model.checkpoint import TRAINED, find_folder, load_parts, load_system, text_folder, vision_folder
 from ..model.config import MiniGPT4Config
 from ..model.lora import set_lora
 from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
@@ -41,11 +41,11 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> tuple[MiniGPT
         raise UserError(f"the recipe's model cannot be built: {error}") from error
     lora = recipe.trained.lora.model_dump() if recipe.trained.lora else None
     if set_lora(model.language_model, model.config.lora, lora):
-        model.config.base_source = model.config.base_source or _absolute(recipe.model.base)
+        model.config.base_source = _absolute(recipe.model.base)  # its adapters are part of our mind now
     model.config.lora = lora
-    model.set_attn_implementation({"text_config": _attention(recipe.attention, device)})
+    model.language_model.set_attn_implementation(_attention(recipe.attention, device))
     if recipe.gradient_checkpointing:
-        model.language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.language_model.activation_checkpointing_enable({"use_reentrant": False})
     freeze(model, recipe.trained)
     return model.to(device), processor
 
@@ -96,19 +96,33 @@ def parameter_groups(model: nn.Module, weight_decay: float, projection_factor: f
 
 def _from_base(recipe: Recipe, dtype: torch.dtype) -> tuple[MiniGPT4ForConditionalGeneration, MiniGPT4Processor]:
     wanted = recipe.model
-    base = find_folder(wanted.base)
-    whole = not (base / "trained.safetensors").exists()
-    changes = dict(wanted.config)
-    if wanted.image_size is not None or changes:
-        raise UserError("image_size and config are for new systems (vision and text); a base keeps its own")
+    if wanted.image_size is not None:
+        raise UserError("image_size is for new systems (vision and text): a base's eye keeps its own")
     model, processor = load_system(wanted.base, dtype=dtype, merge=False)
-    if whole:
+    if not (find_folder(wanted.base) / TRAINED).exists():
         model.config.base_source = _absolute(wanted.base)
+    if wanted.config:
+        model = _rebuilt(model, wanted.config).to(dtype)
+        processor.num_image_tokens = model.config.num_image_tokens
     for part in wanted.fresh:
         _begin_anew(model, part)
     if wanted.template not in (None, PLAIN):
         processor.template = wanted.template
     return model, processor
+
+
+def _rebuilt(model: MiniGPT4ForConditionalGeneration, changes: dict[str, Any]) -> MiniGPT4ForConditionalGeneration:
+    """The same eye and mind with another bridge or projection between them, untrained where its shape is new."""
+    between = {"bridge", "concat_factor", "concat_order", "qformer_config", "num_query_tokens", "projection_depth"}
+    if others := set(changes) - between:
+        raise UserError(f"model.config.{min(others)} cannot be changed in a base; {', '.join(sorted(between))} can")
+    config = MiniGPT4Config(**model.config.to_dict() | changes)
+    built = MiniGPT4ForConditionalGeneration(config, model.vision_tower, model.language_model)
+    own = built.state_dict()
+    kept = {k: v for k, v in model.state_dict().items() if k in own and own[k].shape == v.shape}
+    built.load_state_dict(kept, strict=False)
+    built.generation_config = model.generation_config
+    return built
 
 
 def _begin_anew(model: MiniGPT4ForConditionalGeneration, part: str) -> None:

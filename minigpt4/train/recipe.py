@@ -1,6 +1,7 @@
 """A recipe: one YAML file a training stage, with nothing left to guess.
 
-Unknown keys are errors that name the nearest known one. The recipe in force, defaults filled in, is saved beside the
+A recipe may say ``extends: other.yaml`` (beside it) and write down only what is different. Unknown keys are errors that
+name the nearest known one. The recipe in force, defaults filled in, is saved beside the
 weights in the form that `load_recipe` reads.
 """
 
@@ -193,7 +194,14 @@ def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     Raises:
         UserError: no such file, no YAML, an unknown key, a value that cannot be.
     """
-    path = Path(path)
+    given = _read(Path(path))
+    for change in changes:
+        _apply(given, change)
+    return parse_recipe(given, str(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A recipe's mapping, laid over that of the recipe it ``extends``."""
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -202,9 +210,17 @@ def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(given, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys to values")
-    for change in changes:
-        _apply(given, change)
-    return parse_recipe(given, str(path))
+    base = given.pop("extends", None)
+    return given if base is None else _laid_over(_read(path.parent / base), given)
+
+
+def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Mappings are joined key by key; lists and values of `above` replace those of `below`."""
+    joined = dict(below)
+    for key, value in above.items():
+        under = joined.get(key)
+        joined[key] = _laid_over(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+    return joined
 
 
 def parse_recipe(given: Mapping[str, Any], where: str) -> Recipe:

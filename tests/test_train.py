@@ -1,0 +1,292 @@
+"""The loop, whole: runs, stops, continues, falls back, divides its work."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import shapes
+import torch
+import yaml
+from conftest import tiny_folder
+from safetensors.torch import load_file
+
+import minigpt4
+from minigpt4.errors import UserError
+from minigpt4.train import checkpoint as checkpoint_module
+from minigpt4.train.loop import train
+from minigpt4.train.recipe import parse_recipe
+
+LORA = {"r": 4, "alpha": 8, "dropout": 0.1, "target_modules": ["q_proj", "v_proj"]}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A tiny system and a tiny dataset, made once."""
+    folder = tmp_path_factory.mktemp("world")
+    torch.manual_seed(0)
+    tiny_folder(folder / "base")
+    shapes.write(folder / "data", 12)
+    shapes.write(folder / "data", 4, seed=1, name="valid")
+    return folder
+
+
+def recipe_of(world, output, **changes):
+    given = {
+        "model": {"base": str(world / "base"), "fresh": ["projection"]},
+        "trained": {"projection": True, "lora": LORA},
+        "data": {
+            "datasets": [{"format": "jsonl", "annotations": str(world / "data/shapes.jsonl"), "captions": "all"}],
+            "batch": 4,
+            "row_tokens": 96,
+            "cache_folder": str(world / "cache"),
+        },
+        "schedule": {"lr": 1e-2, "warmup_steps": 2},
+        "validation": {
+            "every": 5,
+            "datasets": [{"format": "jsonl", "annotations": str(world / "data/valid.jsonl")}],
+            "pictures": [str(world / "data/shapes-0.png")],
+        },
+        "steps": 10,
+        "precision": "fp32",
+        "checkpoint_every": 3,
+        "output": str(output),
+    }
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        place = given
+        for step in path:
+            place = place.setdefault(step, {})
+        place[last] = value
+    return given
+
+
+def run(given):
+    return train(parse_recipe(given, "test"))
+
+
+def metrics(output, key="loss"):
+    rows = [json.loads(line) for line in (Path(output) / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: row[key] for row in rows if key in row}
+
+
+def start(given, folder, processes=1, **environment):
+    """The command, in a process (or several) of its own."""
+    path = folder / "recipe-in.yaml"
+    path.write_text(yaml.safe_dump(given))
+    launch = [sys.executable, "-m", "minigpt4"]
+    if processes > 1:
+        launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
+        launch += ["-m", "minigpt4"]
+    return subprocess.Popen(
+        [*launch, "train", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def test_a_run_learns_and_leaves_a_system_that_loads(world, tmp_path):
+    output = run(recipe_of(world, tmp_path / "out", steps=30))
+    losses = metrics(output)
+    assert sorted(losses) == list(range(1, 31))
+    assert losses[30] < losses[1] * 0.8
+    valid = metrics(output, "valid_loss")
+    assert list(valid) == [0, 5, 10, 15, 20, 25, 30]
+    assert valid[30] < valid[0]
+    assert len(metrics(output, f"answer/{world / 'data/shapes-0.png'}")) == 7
+    assistant = minigpt4.load(output, dtype="float32")
+    answer = assistant.ask(world / "data/shapes-0.png", "colour?", max_new_tokens=5)
+    assert isinstance(answer, str)
+    assert "<svg" in (output / "report.html").read_text()
+    again = yaml.safe_load((output / "recipe.yaml").read_text())
+    assert parse_recipe(again, "saved").model_dump() == parse_recipe(recipe_of(world, output, steps=30), "x").model_dump()
+
+
+def test_next_stage_begins_with_the_last_ones_weights(world, tmp_path):
+    first = run(recipe_of(world, tmp_path / "first", steps=4))
+    given = recipe_of(world, tmp_path / "second", steps=2, model={"base": str(first)}, trained__lora=None)
+    second = run(given)
+    # The first stage's adapters are part of the mind now; the same question gets the same features up to the projection.
+    one, two = (minigpt4.load(folder, dtype="float32") for folder in (first, second))
+    a, b = (m.model.language_model.state_dict() for m in (one, two))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=1e-6, rtol=1e-6)
+    assert not torch.equal(one.model.projection.weight, two.model.projection.weight)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resumed_equals_uninterrupted(world, tmp_path, workers, monkeypatch):
+    whole = run(recipe_of(world, tmp_path / "whole", data__workers=workers))
+    given = recipe_of(world, tmp_path / "parts", data__workers=workers)
+    from minigpt4.train.loop import Trainer
+
+    plain = Trainer._step
+
+    def die(self, batches):
+        if self.step == 7:
+            raise KeyboardInterrupt  # nothing is saved: the newest checkpoint is of step 6
+        return plain(self, batches)
+
+    monkeypatch.setattr(Trainer, "_step", die)
+    with pytest.raises(KeyboardInterrupt):
+        run(given)
+    monkeypatch.setattr(Trainer, "_step", plain)
+    parts = run(given)
+    assert metrics(parts) == metrics(whole)
+    assert metrics(parts, "valid_loss") == metrics(whole, "valid_loss")
+    for name, tensor in load_file(whole / "trained.safetensors").items():
+        assert torch.equal(tensor, load_file(parts / "trained.safetensors")[name]), name
+
+
+def test_kill_at_any_moment_and_start_again(world, tmp_path):
+    given = recipe_of(world, tmp_path / "killed", steps=40, checkpoint_every=1)
+    process = start(given, tmp_path)
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob("step-*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "killed" / "trained.safetensors").exists()
+    status, said = finish(start(given, tmp_path))
+    assert status == 0, said
+    assert "continuing after step" in said
+    whole = run(recipe_of(world, tmp_path / "whole", steps=40))
+    assert metrics(tmp_path / "killed") == metrics(whole)
+
+
+def test_ctrl_c_saves_and_leaves(world, tmp_path):
+    given = recipe_of(world, tmp_path / "stopped", steps=100_000, checkpoint_every=100_000, validation__every=100_000)
+    process = start(given, tmp_path)
+    path = tmp_path / "stopped" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (path.exists() and len(path.read_text().splitlines()) > 2) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    status, said = finish(process)
+    assert status == 130, said
+    assert "the same command goes on" in said
+    (saved,) = (tmp_path / "stopped" / "checkpoints").glob("step-*")
+    assert json.loads((saved / "state.json").read_text())["step"] == max(metrics(tmp_path / "stopped"))
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_two_processes_equal_one_with_the_doubled_batch(world, tmp_path, sharding):
+    lora = LORA | {"dropout": 0.0}  # dropout is each process' own
+    one = run(recipe_of(world, tmp_path / "one", data__batch=8, trained__lora=lora))
+    given = recipe_of(world, tmp_path / "two", trained__lora=lora, sharding=sharding)
+    status, said = finish(start(given, tmp_path, processes=2))
+    assert status == 0, said
+    losses, expected = metrics(tmp_path / "two"), metrics(one)
+    assert losses == pytest.approx(expected, rel=2e-4)
+    assert metrics(tmp_path / "two", "valid_loss") == pytest.approx(metrics(one, "valid_loss"), rel=2e-4)
+    weights, truth = (load_file(tmp_path / name / "trained.safetensors") for name in ("two", "one"))
+    for name in truth:
+        torch.testing.assert_close(weights[name], truth[name], atol=2e-4, rtol=2e-3)
+
+
+def test_accumulation_equals_one_large_batch(world, tmp_path):
+    lora = LORA | {"dropout": 0.0}
+    rows = [json.loads(line) for line in (world / "data/shapes.jsonl").read_text().splitlines()]
+    plain = world / "data/plain.jsonl"  # one wording, one answer: nothing is drawn but the order
+    plain.write_text("".join(json.dumps(row) + "\n" for row in rows if row.get("question") == "where?"))
+    how = {"data__datasets": [{"format": "jsonl", "annotations": str(plain)}], "trained__lora": lora}
+    one = run(recipe_of(world, tmp_path / "one", data__batch=8, **how))
+    two = run(recipe_of(world, tmp_path / "two", data__batch=4, accumulate=2, **how))
+    assert metrics(two) == pytest.approx(metrics(one), rel=1e-4)
+
+
+def test_cached_features_equal_computed_ones(world, tmp_path):
+    cached = run(recipe_of(world, tmp_path / "cached", data__cache_features=True))
+    computed = run(recipe_of(world, tmp_path / "computed", data__cache_features=False))
+    assert metrics(cached) == pytest.approx(metrics(computed), rel=1e-5)
+
+
+def test_average_is_what_comes_out(world, tmp_path):
+    output = run(recipe_of(world, tmp_path / "out", optimizer__average=0.9, checkpoint_every=10))
+    newest = load_file(output / "checkpoints" / "step-00000010" / "trained.safetensors")
+    result = load_file(output / "trained.safetensors")
+    assert not torch.equal(newest["projection.weight"], result["projection.weight"])
+
+
+def test_damaged_checkpoints_are_passed_over(world, tmp_path, caplog):
+    given = recipe_of(world, tmp_path / "out")
+    run(given)
+    for folder, harm in (("step-00000010", "trained.safetensors"), ("step-00000009", "optimizer.safetensors")):
+        path = tmp_path / "out" / "checkpoints" / folder / harm
+        path.write_bytes(path.read_bytes()[:-100])
+    before = metrics(tmp_path / "out")
+    given["keep"] = 5
+    with caplog.at_level("WARNING", logger="minigpt4"):
+        run(given)
+    assert "step-00000010 is damaged (trained.safetensors is cut short)" in caplog.text
+    assert metrics(tmp_path / "out") == before
+
+
+def test_a_full_disk_leaves_earlier_checkpoints(world, tmp_path, monkeypatch):
+    plain = checkpoint_module.save_optimizer
+
+    def full(optimizer, names, average, path):
+        if "00000006" in str(path):
+            raise OSError(28, "No space left on device")
+        plain(optimizer, names, average, path)
+
+    monkeypatch.setattr("minigpt4.train.loop.save_optimizer", full)
+    given = recipe_of(world, tmp_path / "out")
+    with pytest.raises(UserError, match=r"step-00000006: .*No space left on device.*earlier ones are kept"):
+        run(given)
+    assert {p.name for p in (tmp_path / "out" / "checkpoints").glob("*step*")} == {"step-00000003", "step-00000005"}
+    monkeypatch.undo()
+    run(given)
+    assert metrics(tmp_path / "out") == metrics(run(recipe_of(world, tmp_path / "whole")))
+
+
+def test_keeps_the_newest_and_the_best(world, tmp_path):
+    run(recipe_of(world, tmp_path / "out", steps=30, checkpoint_every=2))
+    folder = tmp_path / "out" / "checkpoints"
+    kept = {p.name for p in folder.glob("step-*")}
+    best = (folder / "best").read_text()
+    assert {"step-00000028", "step-00000030", best} == kept
+
+
+def test_no_number_stops_with_the_batch_kept(world, tmp_path):
+    given = recipe_of(world, tmp_path / "out", schedule={"lr": 1e30})
+    with pytest.raises(UserError, match=r"the loss is (nan|inf).*bad-batch-step-\d+\.pt.*lower schedule\.lr"):
+        run(given)
+    (kept,) = (tmp_path / "out").glob("bad-batch-*.pt")
+    (batch,) = torch.load(kept)
+    assert batch["inputs"]["input_ids"].ndim == 2
+    assert any("shapes.jsonl" in name or name for name in batch["ids"])
+
+
+def test_another_recipe_does_not_continue_this_one(world, tmp_path):
+    run(recipe_of(world, tmp_path / "out"))
+    with pytest.raises(UserError, match=r"another recipe \(schedule is different\)"):
+        run(recipe_of(world, tmp_path / "out", schedule={"lr": 1e-3}))
+
+
+def test_gradient_checkpointing_changes_nothing(world, tmp_path):
+    plain = run(recipe_of(world, tmp_path / "plain", steps=3))
+    saving = run(recipe_of(world, tmp_path / "saving", steps=3, gradient_checkpointing=True))
+    assert metrics(saving) == pytest.approx(metrics(plain), rel=1e-5)
+
+
+def test_bf16_trains_too(world, tmp_path):
+    losses = metrics(run(recipe_of(world, tmp_path / "out", precision="bf16", steps=20)))
+    assert losses[20] < losses[1]
+
+
+def test_training_nothing_is_refused(world, tmp_path):
+    with pytest.raises(UserError, match="trains nothing"):
+        run(recipe_of(world, tmp_path / "out", trained={"projection": False}))
