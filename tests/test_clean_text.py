@@ -65,6 +65,7 @@ def test_the_limit_counts_words():
         ("a sign ( red ) says 50 % off", "a sign (red) says 50% off"),
         ("<p>A dog</p> {<1><2><3><4>} runs .", "<p>A dog</p> {<1><2><3><4>} runs."),
         ("a 'quoted' word", "a 'quoted' word"),
+        ('a " Stop " sign , and " Go "', 'a "Stop" sign, and "Go"'),
         ("nothing to join", "nothing to join"),
     ],
 )

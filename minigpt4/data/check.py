@@ -1,4 +1,4 @@
-"""Looking at datasets before they are trained on: what there is, what is missing, and what the mind is given to learn."""
+"""Looking at datasets before they are trained on: what there is, what is missing, and what is broken."""
 
 import hashlib
 import json
@@ -6,21 +6,20 @@ import random
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice, pairwise
 from typing import Any, Literal
 
 import numpy as np
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from ..errors import UserError
 from ..model.pictures import open_picture
-from .records import Sample
 from .source import Problem, Source, StreamSource
 from .sources import open_source
 from .sources.base import Items
@@ -29,8 +28,6 @@ from .sources.streams import TarStream
 Dataset = Source | StreamSource | tuple[str, Mapping[str, Any]]
 """A dataset, or its format and options: then it is opened here, and what is wrong with it is told instead of raised."""
 OpenPictures = int | Literal["all"]
-Tokens = Callable[[Sample], Iterable[tuple[str, bool]]]
-"""The tokens of a sample as text, each with whether it is learnt."""
 
 KEPT = 1000  # problems of one kind in one dataset that are told one by one; the others are counted
 SHOWN = 10  # of them in the table
@@ -72,9 +69,13 @@ class Report:
         rows = [asdict(one) | {"counts": dict(one.counts)} for one in self.datasets]
         return json.dumps({"ok": self.ok, "datasets": rows}, ensure_ascii=False, indent=1)
 
-    def print(self, console: Console | None = None) -> None:
-        """A table of the datasets, and under it the problems with their places."""
-        console = console or Console()
+    @property
+    def problems(self) -> list[Problem]:
+        """Those of all datasets."""
+        return [problem for one in self.datasets for problem in one.problems]
+
+    def table(self) -> Group:
+        """For `rich` to print: a table of the datasets, and under it the problems with their places."""
         kinds = sorted({kind for one in self.datasets for kind in one.counts})
         table = Table()
         for heading in ("dataset", "format"):
@@ -84,17 +85,17 @@ class Report:
         for one in self.datasets:
             numbers = (one.samples, one.pictures, one.opened, *(one.counts[kind] for kind in kinds))
             table.add_row(one.name, one.format, *(f"{number:,}" for number in numbers))
-        console.print(table)
+        lines: list[Table | Text] = [table]
         for one in self.datasets:
-            for kind in one.counts:
+            for kind, count in one.counts.items():
                 told = [problem for problem in one.problems if problem.kind == kind][:SHOWN]
-                console.print(Text(f"{one.name}: {one.counts[kind]:,} x {kind}", style="bold"))
-                for problem in told:
-                    console.print(Text(f"  {problem.message}"), soft_wrap=True)
-                if one.counts[kind] > len(told):
-                    console.print(f"  ... and {one.counts[kind] - len(told):,} more (all of the first {KEPT:,} with --json)")
+                lines.append(Text(f"{one.name}: {count:,} x {kind}", style="bold"))
+                lines += [Text(f"  {problem.message}", overflow="fold") for problem in told]
+                if count > len(told):
+                    lines.append(Text(f"  ... and {count - len(told):,} more (with --json: the first {KEPT:,})"))
         if self.ok:
-            console.print("Nothing is missing or broken.")
+            lines.append(Text("Nothing is missing or broken."))
+        return Group(*lines)
 
 
 def check(
@@ -103,7 +104,7 @@ def check(
     held_out: Sequence[Dataset] = (),
     progress: bool = False,
 ) -> Report:
-    """Count samples and pictures, and list what is missing, broken or there twice. The command ``minigpt4 data check``.
+    """Count samples and pictures, and list what is missing, broken or there twice.
 
     Args:
         datasets: what is trained on.
@@ -248,82 +249,3 @@ def _told(items: Iterable[Any], name: str, progress: bool, total: int | None = N
     if not progress:
         return items
     return track(items, description=name, total=total, transient=True, console=Console(file=sys.stderr))
-
-
-def show(
-    datasets: Sequence[Dataset],
-    count: int = 5,
-    seed: int = 0,
-    tokens: Tokens | None = None,
-    as_json: bool = False,
-    console: Console | None = None,
-) -> None:
-    """Print samples of each dataset, drawn at random. The command ``minigpt4 data show``.
-
-    Args:
-        tokens: given this, samples are shown as the mind gets them, and what is learnt stands in ``[[ ]]`` and in colour;
-            otherwise as questions and answers.
-        as_json: one line of JSON a sample instead.
-    """
-    console = console or Console()
-    for dataset in datasets:
-        source, report = _open(dataset)
-        if source is None:
-            raise UserError(report.problems[0].message)
-        for where, sample in draw(source, count, seed):
-            if as_json:
-                console.file.write(json.dumps(_as_row(source.name, where, sample, tokens), ensure_ascii=False) + "\n")
-            else:
-                _print_sample(console, source.name, where, sample, tokens)
-
-
-def draw(source: Source | StreamSource, count: int, seed: int) -> Iterator[tuple[str, Sample]]:
-    """Some samples with their places: of a stream those at the beginning of a shard drawn at random."""
-    rng = random.Random(seed)
-    if isinstance(source, StreamSource):
-        for record in islice(source.records(rng.choice(source.shards)), count):
-            yield record.where, source.sample(record, rng)
-        return
-    if not len(source):
-        raise UserError(f"{source.name}: no samples")
-    for index in rng.sample(range(len(source)), min(count, len(source))):
-        yield source.where(index), source.sample(index, rng)
-
-
-def _as_row(name: str, where: str, sample: Sample, tokens: Tokens | None) -> dict[str, Any]:
-    row = {
-        "dataset": name,
-        "where": where,
-        "id": sample.id,
-        "task": sample.task,
-        "images": list(map(_picture_name, sample.images)),
-        "turns": [{"question": turn.question, "answers": list(turn.answers)} for turn in sample.turns],
-    }
-    return row | ({"tokens": [[text, learnt] for text, learnt in tokens(sample)]} if tokens else {})
-
-
-def _print_sample(console: Console, name: str, where: str, sample: Sample, tokens: Tokens | None) -> None:
-    console.rule(Text(f"{name} · {sample.task or 'no task'}", style="bold"), align="left")
-    console.print(
-        Text(f"{where}   {', '.join(map(_picture_name, sample.images)) or 'no picture'}", style="dim"), soft_wrap=True
-    )
-    text = Text()
-    if tokens:
-        inside = False
-        for piece, learnt in tokens(sample):
-            text.append("[[" if learnt and not inside else "]]" if inside and not learnt else "", style="bold green")
-            text.append(piece, style="green" if learnt else "")
-            inside = learnt
-        text.append("]]" if inside else "", style="bold green")
-    else:
-        for turn in sample.turns:
-            text.append(f"? {turn.question}\n")
-            for answer in turn.answers:
-                text.append(f"! {answer}\n", style="green")
-        text.rstrip()
-    console.print(text, soft_wrap=True)
-
-
-def _picture_name(picture: Any) -> str:
-    size = getattr(picture, "size", None)
-    return f"{size[0]} x {size[1]} pixels, stored with the row" if isinstance(size, tuple) else str(picture)

@@ -6,6 +6,7 @@ _SPACED = re.compile(r"[.!\"()*#:;~]")
 _RUNS = re.compile(r"\s{2,}")
 _PARTED = re.compile(r" +([.,;:!?)\]}%]|n't\b|'(?:s|re|ve|ll|d|m)\b|'(?= |$))")
 _OPENED = re.compile(r"([(\[{]) +")
+_QUOTED = re.compile(r'" ([^"]+) "')
 
 
 def clean_text(text: str, max_words: int = 50) -> str:
@@ -21,4 +22,4 @@ def clean_text(text: str, max_words: int = 50) -> str:
 
 def join_tokens(text: str) -> str:
     """``a man 's dog , running .`` -> ``a man's dog, running.``: written as people do, where a tokeniser set blanks."""
-    return _OPENED.sub(r"\1", _PARTED.sub(r"\1", text)).strip()
+    return _QUOTED.sub(r'"\1"', _OPENED.sub(r"\1", _PARTED.sub(r"\1", text))).strip()

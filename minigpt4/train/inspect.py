@@ -43,13 +43,16 @@ def show_examples(recipe: Recipe, number: int) -> None:
 
 def check_data(recipe: Recipe, open_pictures: int | Literal["all"], as_json: bool) -> int:
     """Print a report on a recipe's datasets; the exit status says whether anything is wrong."""
-    datasets = [*recipe.data.datasets, *recipe.validation.datasets]
-    report = check([part.source for part in build_parts(recipe, datasets)], open_pictures)
+    trained, held_out = (
+        [(dataset.format, dataset.options) for dataset in datasets]
+        for datasets in (recipe.data.datasets, recipe.validation.datasets)
+    )
+    report = check(trained, open_pictures, held_out, progress=sys.stderr.isatty())
     if as_json:
         print(report.to_json())
     else:
         Console(file=sys.stdout).print(report.table())
-    return int(bool(report.problems))
+    return int(not report.ok)
 
 
 def _marked(processor: MiniGPT4Processor, ids: list[int], labels: list[int]) -> Text:
