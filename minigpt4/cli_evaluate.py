@@ -275,7 +275,7 @@ def _evaluate(name: str, given: dict[str, Any]) -> None:
         status = max(status, blind_status)
     if missing := len(rows) - len(done):
         notes.append(f"{missing:,} of {len(rows):,} questions could not be asked and are not scored")
-    options = {"tokens": given["tokens"].value} if "tokens" in benchmark.uses else {}
+    options = {"tokens": given["tokens"].value} if "tokens" in given else {}
     against = Against(blind=sightless, prior=prior, grid=given.get("grid"))
     _print(benchmark.report(done, against, **options), json=given["json"], notes=notes)
     print(f"answers are kept in {file}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """What every benchmark has: questions made of annotations, and a report made of answers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,6 @@ class Benchmark:
     read: Callable[[Path, Choice], list[Row]]
     question: Callable[[Row], str]
     report: Callable[[Sequence[Row], Against], Any]
-    uses: frozenset[str] = field(default=frozenset())
-    """Which of `Choice` and `Against` beside split and blind mean something here."""
 
 
 def new_row(benchmark: str, image: str, size: tuple[int, int] | None = None, **truth: Any) -> Row:

@@ -73,4 +73,4 @@ def report(rows: Sequence[Row], against: Against, tokens: str = "plain") -> Repo
     return Report(NAME, len(rows), lines, [f"tokens: {tokens}"])
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, uses=frozenset({"tokens"}))
+BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report)

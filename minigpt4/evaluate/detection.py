@@ -86,4 +86,4 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     return Report(NAME, len(rows), lines, notes)
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, uses=frozenset({"things", "prior", "grid"}))
+BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report)

@@ -91,4 +91,4 @@ def _count(said: Sequence[Phrase], truth: Sequence[tuple[str, Box]]) -> tuple[in
     return len(said), named, right, len(found), len({box for _, box in truth})
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, uses=frozenset({"prior"}))
+BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report)

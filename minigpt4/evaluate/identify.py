@@ -60,4 +60,4 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     return Report(NAME, len(rows), lines)
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, uses=frozenset({"prior"}))
+BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report)

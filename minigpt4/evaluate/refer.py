@@ -98,4 +98,4 @@ def _published(rows: Sequence[Row], images: Sequence[str]) -> dict[str, Score]:
     return {PUBLISHED: bootstrap(right, groups=images)}
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, uses=frozenset({"single_box", "prior", "grid"}))
+BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report)

@@ -87,4 +87,4 @@ def _beginning(row: Row) -> str:
     return " ".join(row["question"].lower().split()[:2])
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, uses=frozenset({"prior"}))
+BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report)
