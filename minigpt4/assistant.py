@@ -44,6 +44,8 @@ def load(
     *,
     device: str | torch.device | None = None,
     dtype: torch.dtype | str | None = None,
+    quantize: str | None = None,
+    device_map: Any = None,
     published: bool = False,
 ) -> "Assistant":
     """Load a system: the pocket model, a folder that training or `import-official` wrote, or a hub id.
@@ -51,6 +53,8 @@ def load(
     Args:
         device: ``"cuda"`` if there is one, else ``"cpu"``, when not given.
         dtype: of the weights, ``torch.bfloat16`` or ``"bfloat16"``; the best for the device when not given.
+        quantize: ``"8bit"`` or ``"4bit"``: store the mind's layers in so few bits (needs bitsandbytes).
+        device_map: ``"auto"`` spreads the system over all GPUs and the CPU's memory, as in `transformers`.
         published: answer as the published code does where it is known to differ (`model.official.published`), to compare
             with published numbers.
     """
@@ -60,7 +64,8 @@ def load(
         dtype = getattr(torch, dtype, None)
         if not isinstance(dtype, torch.dtype):
             raise UserError("dtype must be float32, bfloat16 or float16")
-    return Assistant(*load_system(source, device, dtype), published=published)
+    parts = load_system(source, device, dtype, quantize=quantize, device_map=device_map)
+    return Assistant(*parts, published=published)
 
 
 class Assistant:

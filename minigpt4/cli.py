@@ -18,6 +18,7 @@ from .cli_options import (
     MinNewTokens,
     Model,
     NoRepeatNgramSize,
+    Quantize,
     RepetitionPenalty,
     Seed,
     Temperature,
@@ -54,6 +55,7 @@ def ask(
     model: Model = "pocket",
     device: Device = None,
     dtype: DtypeOption = None,
+    quantize: Quantize = None,
     *,
     generation: dict,
 ) -> None:
@@ -67,7 +69,7 @@ def ask(
             raise UserError("--input needs --output FILE for the answers")
         from .batch import ask_file
 
-        raise typer.Exit(ask_file(load(model, device, dtype), input, output, batch_size, generation))
+        raise typer.Exit(ask_file(load(model, device, dtype, quantize), input, output, batch_size, generation))
     if output is not None:
         raise UserError("--output goes with --input FILE")
     if not arguments or len(arguments) < 2:
@@ -80,7 +82,7 @@ def ask(
     open_all(photos)
     split_identifier(question)  # an unknown one is said before the model is loaded
     ready_to_draw(draw)
-    assistant = load(model, device, dtype)
+    assistant = load(model, device, dtype, quantize)
     if json or draw or assistant.beams(assistant.question_settings(question) | generation) > 1:
         answer = assistant.ask(photos, question, **generation)
         if draw is not None:
@@ -103,6 +105,7 @@ def caption(
     model: Model = "pocket",
     device: Device = None,
     dtype: DtypeOption = None,
+    quantize: Quantize = None,
     *,
     generation: dict,
 ) -> None:
@@ -112,7 +115,7 @@ def caption(
     pictures = pictures_in(photos)
     if output is None:
         open_all(pictures[:1])
-    status = caption_files(load(model, device, dtype), pictures, output, json, batch_size, generation)
+    status = caption_files(load(model, device, dtype, quantize), pictures, output, json, batch_size, generation)
     raise typer.Exit(status)
 
 
@@ -125,6 +128,7 @@ def chat(
     model: Model = "pocket",
     device: Device = None,
     dtype: DtypeOption = None,
+    quantize: Quantize = None,
     max_new_tokens: MaxNewTokens = None,
     min_new_tokens: MinNewTokens = None,
     do_sample: DoSample = None,
@@ -141,7 +145,7 @@ def chat(
 
     generation = generation_of(locals())
     open_all(photos or [])
-    talk(load(model, device, dtype), photos or [], json, generation)
+    talk(load(model, device, dtype, quantize), photos or [], json, generation)
 
 
 def _register_train() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_options import BatchSize, Device, DtypeOption, Json, Model, decoding, import_quickly, load
+from .cli_options import BatchSize, Device, DtypeOption, Json, Model, Quantize, decoding, import_quickly, load
 from .errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="Measure a system on benchmarks; answers are kept, and runs can be continued.")
@@ -55,6 +55,7 @@ def refer(
     model: Model = "pocket",
     device: Device = None,
     dtype: DtypeOption = None,
+    quantize: Quantize = None,
     *,
     generation: dict,
 ) -> None:
@@ -82,6 +83,7 @@ def detection(
     model: Model = "pocket",
     device: Device = None,
     dtype: DtypeOption = None,
+    quantize: Quantize = None,
     *,
     generation: dict,
 ) -> None:
@@ -105,6 +107,7 @@ def grounding(
     model: Model = "pocket",
     device: Device = None,
     dtype: DtypeOption = None,
+    quantize: Quantize = None,
     *,
     generation: dict,
 ) -> None:
@@ -128,6 +131,7 @@ def identify(
     model: Model = "pocket",
     device: Device = None,
     dtype: DtypeOption = None,
+    quantize: Quantize = None,
     *,
     generation: dict,
 ) -> None:
@@ -151,6 +155,7 @@ def vqa(
     model: Model = "pocket",
     device: Device = None,
     dtype: DtypeOption = None,
+    quantize: Quantize = None,
     *,
     generation: dict,
 ) -> None:
@@ -172,6 +177,7 @@ def vsr(
     model: Model = "pocket",
     device: Device = None,
     dtype: DtypeOption = None,
+    quantize: Quantize = None,
     *,
     generation: dict,
 ) -> None:
@@ -194,6 +200,7 @@ def captions(
     model: Model = "pocket",
     device: Device = None,
     dtype: DtypeOption = None,
+    quantize: Quantize = None,
     *,
     generation: dict,
 ) -> None:
@@ -258,7 +265,7 @@ def _evaluate(name: str, given: dict[str, Any]) -> None:
 
     def ask_many(batch: list) -> Any:
         if not system:
-            system.append(load(given["model"], given["device"], given["dtype"]))
+            system.append(load(given["model"], given["device"], given["dtype"], given["quantize"]))
         return system[0].ask_many(batch, batch_size=given["batch_size"], **given["generation"])
 
     def run(file: Path, blind: bool) -> tuple[list[Any], int]:

@@ -3,6 +3,7 @@
 import inspect
 import json as jsonlib
 import os
+import sys
 from collections.abc import Callable
 from enum import StrEnum
 from functools import wraps
@@ -27,11 +28,21 @@ class Dtype(StrEnum):
         return getattr(torch, self.value)
 
 
+class Bits(StrEnum):
+    """How the language model's layers may be stored."""
+
+    eight = "8bit"
+    four = "4bit"
+
+
 # Names of decoding options are those of transformers.
 DECODING = "Decoding (named as in transformers)"
 Model = Annotated[str, typer.Option(help="The pocket model, a folder, or a hub id.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is when not given.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, mps; auto for all GPUs together; the best there is when not given.")
+]
 DtypeOption = Annotated[Dtype | None, typer.Option(help="Precision of the weights; the best for the device when not given.")]
+Quantize = Annotated[Bits | None, typer.Option(help="Store the language model in so few bits (needs bitsandbytes).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Draw = Annotated[Path | None, typer.Option(help="Write the photo with the answer's boxes drawn on it.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Pictures at a time.")]
@@ -102,12 +113,18 @@ def import_quickly() -> None:
     import_transformers_quickly()
 
 
-def load(model: str, device: str | None, dtype: Dtype | None) -> Any:
+def load(model: str, device: str | None, dtype: Dtype | None, quantize: Bits | None = None) -> Any:
     """The system, loaded."""
     import_quickly()
+    from transformers.utils import logging
+
     from .assistant import load
 
-    return load(model, device=device, dtype=dtype.value if dtype else None)
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    spread = {"device_map": "auto"} if device == "auto" else {"device": device}
+    bits = quantize.value if quantize else None
+    return load(model, dtype=dtype.value if dtype else None, quantize=bits, **spread)
 
 
 def ready_to_draw(path: Path | None) -> None:

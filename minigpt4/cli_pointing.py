@@ -6,7 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_options import Device, Draw, DtypeOption, Json, Model, as_json, box_row, decoding, found_in, load, ready_to_draw
+from .cli_options import (
+    Device,
+    Draw,
+    DtypeOption,
+    Json,
+    Model,
+    Quantize,
+    as_json,
+    box_row,
+    decoding,
+    found_in,
+    load,
+    ready_to_draw,
+)
 from .errors import UserError
 
 Photo = Annotated[Path, typer.Argument(metavar="PHOTO", show_default=False)]
@@ -22,12 +35,13 @@ def refer(
     model: Model = "pocket",
     device: Device = None,
     dtype: DtypeOption = None,
+    quantize: Quantize = None,
     *,
     generation: dict,
 ) -> None:
     """Find the one thing that a phrase means: prints left,top,right,bottom in pixels."""
     size = _ready(photo, draw, f"[refer] {phrase}")
-    answer = load(model, device, dtype).refer(photo, phrase, **generation)
+    answer = load(model, device, dtype, quantize).refer(photo, phrase, **generation)
     _show(answer, {"image": str(photo), "phrase": phrase}, size, draw, json)
 
 
@@ -40,12 +54,13 @@ def detect(
     model: Model = "pocket",
     device: Device = None,
     dtype: DtypeOption = None,
+    quantize: Quantize = None,
     *,
     generation: dict,
 ) -> None:
     """Find all things that a phrase means, or all those that a sentence names: a box a line."""
     size = _ready(photo, draw, f"[detection] {phrase}")
-    answer = load(model, device, dtype).detect(photo, phrase, **generation)
+    answer = load(model, device, dtype, quantize).detect(photo, phrase, **generation)
     _show(answer, {"image": str(photo), "phrase": phrase}, size, draw, json)
 
 
@@ -57,12 +72,13 @@ def ground(
     model: Model = "pocket",
     device: Device = None,
     dtype: DtypeOption = None,
+    quantize: Quantize = None,
     *,
     generation: dict,
 ) -> None:
     """Describe a photo, and say where each thing is that the description names."""
     size = _ready(photo, draw)
-    answer = load(model, device, dtype).ground(photo, **generation)
+    answer = load(model, device, dtype, quantize).ground(photo, **generation)
     if not json:
         print(answer.plain_text)
     _show(answer, {"image": str(photo)}, size, draw, json)
@@ -87,6 +103,7 @@ def identify(
     model: Model = "pocket",
     device: Device = None,
     dtype: DtypeOption = None,
+    quantize: Quantize = None,
     *,
     generation: dict,
 ) -> None:
@@ -97,7 +114,7 @@ def identify(
     if (box is None) == (mask is None):
         raise UserError("identify needs a box after the photo, like 20,30,180,240, or --mask FILE")
     chosen = _drawn_in(mask) if mask else Box.from_user(box or "", *size)
-    answer = load(model, device, dtype).identify(photo, chosen, **generation)
+    answer = load(model, device, dtype, quantize).identify(photo, chosen, **generation)
     if draw is not None:
         answer.draw(draw)
     row = {"image": str(photo), "width": size[0], "height": size[1], "box": box_row(chosen, size), "answer": answer}
@@ -112,12 +129,13 @@ def vqa(
     model: Model = "pocket",
     device: Device = None,
     dtype: DtypeOption = None,
+    quantize: Quantize = None,
     *,
     generation: dict,
 ) -> None:
     """Answer a question about a photo in a word or two."""
     _ready(photo, None, f"[vqa] {question}")
-    answer = load(model, device, dtype).vqa(photo, question, **generation)
+    answer = load(model, device, dtype, quantize).vqa(photo, question, **generation)
     print(as_json({"image": str(photo), "question": question, "answer": answer}) if json else answer)
 
 

@@ -29,6 +29,7 @@ from .lora import lora_form, merge_lora
 from .minigpt4 import MiniGPT4ForConditionalGeneration, vision_class
 from .official.files import weights_of_folder
 from .processor import MiniGPT4ImageProcessor, MiniGPT4Processor
+from .quantize import quantization_config
 
 TRAINED = "trained.safetensors"
 _LORA = ".lora_"
@@ -53,6 +54,8 @@ def load_system(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     merge: bool = True,
+    quantize: str | None = None,
+    device_map: Any = None,
 ) -> tuple[MiniGPT4ForConditionalGeneration, MiniGPT4Processor]:
     """A model and its processor, ready for use.
 
@@ -61,6 +64,8 @@ def load_system(
         dtype: of all weights; the best for `device` when not given.
         merge: add adapters of a trained folder to the mind's weights (no `peft` needed, nothing to compute at run time)
             instead of keeping them apart.
+        quantize: ``"8bit"`` or ``"4bit"`` to store the mind's layers so (see `quantize`); adapters then stay apart.
+        device_map: as in `transformers`: ``"auto"``, or a device for each module, instead of `device` alone.
 
     Raises:
         UserError: no such folder, or one that is not a system of this family, or whose weights do not fit.
@@ -68,10 +73,15 @@ def load_system(
     dtype = best_dtype(device) if dtype is None else dtype
     folder = find_folder(source)
     config = read_config(folder)
-    model = _load(folder, config, dtype, "merged" if merge else "apart")
+    adapters: Adapters = "merged" if merge and quantize is None else "apart"
+    placed = quantize is not None or device_map is not None
+    options: dict[str, Any] = {"device_map": device_map or {"": str(device)}} if placed else {}
+    if quantize is not None:
+        options["quantization_config"] = quantization_config(quantize, dtype)
+    model = _load(folder, config, dtype, adapters, options)
     own = (folder / "tokenizer_config.json").exists() or not (folder / TRAINED).exists()
     tokenizer_folder = folder if own else tokenizer_source(config)
-    return model.to(device).eval(), load_processor(folder, tokenizer_folder)
+    return (model if placed else model.to(device)).eval(), load_processor(folder, tokenizer_folder)
 
 
 def read_config(folder: Path) -> MiniGPT4Config:
@@ -115,28 +125,31 @@ def tokenizer_source(config: MiniGPT4Config) -> str | Path:
     return tokenizer_source(MiniGPT4Config.from_pretrained(folder)) if (folder / TRAINED).exists() else folder
 
 
-def load_parts(config: MiniGPT4Config, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedModel]:
-    """The frozen eye and mind that `config` names."""
+def load_parts(
+    config: MiniGPT4Config, dtype: torch.dtype, options: dict[str, Any] | None = None
+) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """The frozen eye and mind that `config` names; `options` are for the mind's ``from_pretrained``."""
     vision_tower = vision_class(config.vision_config).from_pretrained(
         vision_folder(config), config=config.vision_config, dtype=dtype
     )
-    language_model = AutoModelForCausalLM.from_pretrained(text_folder(config), dtype=dtype)
+    language_model = AutoModelForCausalLM.from_pretrained(text_folder(config), dtype=dtype, **options or {})
     return vision_tower, language_model
 
 
-def _load(folder: Path, config: MiniGPT4Config, dtype: torch.dtype, adapters: Adapters) -> MiniGPT4ForConditionalGeneration:
+def _load(
+    folder: Path, config: MiniGPT4Config, dtype: torch.dtype, adapters: Adapters, options: dict[str, Any]
+) -> MiniGPT4ForConditionalGeneration:
     load = _load_trained if (folder / TRAINED).exists() else _load_whole
-    return load(folder, config, dtype, adapters)
+    return load(folder, config, dtype, adapters, options)
 
 
 def _load_whole(
-    folder: Path, config: MiniGPT4Config, dtype: torch.dtype, adapters: Adapters
+    folder: Path, config: MiniGPT4Config, dtype: torch.dtype, adapters: Adapters, options: dict[str, Any]
 ) -> MiniGPT4ForConditionalGeneration:
     lora = config.lora
-    options: dict[str, Any] = {}
     if lora is not None and adapters != "apart":  # the mind is made without, from weights stored one level deeper
         config.lora = None
-        options["key_mapping"] = {r"\.base_layer\.": "."}
+        options = options | {"key_mapping": {r"\.base_layer\.": "."}}
     try:
         model, report = MiniGPT4ForConditionalGeneration.from_pretrained(
             folder, config=config, dtype=dtype, output_loading_info=True, **options
@@ -166,9 +179,10 @@ def _adapters_of_whole(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def _load_trained(
-    folder: Path, config: MiniGPT4Config, dtype: torch.dtype, adapters: Adapters
+    folder: Path, config: MiniGPT4Config, dtype: torch.dtype, adapters: Adapters, options: dict[str, Any]
 ) -> MiniGPT4ForConditionalGeneration:
-    vision_tower, language_model = _base_parts(config, dtype) if config.base_source else load_parts(config, dtype)
+    parts = _base_parts if config.base_source else load_parts
+    vision_tower, language_model = parts(config, dtype, options)
     lora = config.lora
     weights = read_trained(folder)
     if lora is not None and adapters != "apart":
@@ -176,21 +190,32 @@ def _load_trained(
         if adapters == "merged":
             merge_lora(language_model, theirs, lora)
         config.lora = None
-    model = MiniGPT4ForConditionalGeneration(config, vision_tower, language_model).to(dtype)
+    model = MiniGPT4ForConditionalGeneration(config, vision_tower, language_model)
+    if "quantization_config" not in options:
+        model.to(dtype)
+    else:  # a mind in few bits has its type; what is new beside it has not
+        for name, parameter in model.named_parameters():
+            if not name.startswith(_MIND) or _LORA in name:
+                parameter.data = parameter.data.to(dtype)
     load_trained(model, weights, folder / TRAINED)
+    if options:  # the mind is where it should be; the small parts go along
+        for part in (model.vision_tower, model.bridge, model.projection):
+            part.to(model.device)
     if (folder / "generation_config.json").exists():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return model
 
 
-def _base_parts(config: MiniGPT4Config, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedModel]:
+def _base_parts(config: MiniGPT4Config, dtype: torch.dtype, options: dict[str, Any]) -> tuple[PreTrainedModel, PreTrainedModel]:
     """Eye and mind of the system that `config` says it changes. Its adapters are part of the mind, unless those of
     `config` continue them."""
     assert config.base_source is not None
     folder = find_folder(config.base_source)
     base_config = read_config(folder)
     continued = config.lora and base_config.lora and lora_form(config.lora) == lora_form(base_config.lora)
-    base = _load(folder, base_config, dtype, "left out" if continued else "merged")
+    if "quantization_config" in options and base_config.lora and not continued:
+        raise UserError(f"{folder}: adapters of an earlier stage cannot be added to a mind in few bits; load it without")
+    base = _load(folder, base_config, dtype, "left out" if continued else "merged", options)
     return base.vision_tower, base.language_model
 
 
