@@ -2,12 +2,15 @@
 
 import pytest
 import torch
-from published import EXACT, SYSTEMS, pixels, system
+from published import EXACT, SYSTEMS, pictures, pixels, system
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from minigpt4.data.sequence import IGNORE, build_example
+from minigpt4.errors import UserError
+from minigpt4.model.checkpoint import load_system, save_trained
 from minigpt4.model.llama_tokenizer import published_pad_id
+from minigpt4.model.lora import set_lora
 from minigpt4.model.official.exporting import export_official
 from minigpt4.model.official.importing import import_official
 from minigpt4.prompt.templates import PLACEHOLDER
@@ -50,13 +53,7 @@ def test_plain_transformers_reads_the_folder(recorded_system):
     ours, our_processor = recorded_system.load(merge=False)
     assert all(torch.equal(a, ours.state_dict()[name]) for name, a in model.state_dict().items())
     text = f"<s>[INST] <Img>{PLACEHOLDER}</Img> what? [/INST]"
-    assert processor(images=pictures_of(0), text=text)["input_ids"].tolist() == [our_processor.encode(text)]
-
-
-def pictures_of(*numbers):
-    from published import pictures
-
-    return [pictures()[i] for i in numbers]
+    assert processor(images=pictures()[:1], text=text)["input_ids"].tolist() == [our_processor.encode(text)]
 
 
 @torch.no_grad()
@@ -245,8 +242,6 @@ def test_both_layouts_of_adapter_keys_are_one(tmp_path):
 
 
 def test_the_language_model_may_stay_where_it_is(recorded_system, tmp_path):
-    from minigpt4.model.checkpoint import load_system
-
     import_official(**recorded_system.parts(), output=tmp_path / "made", refer=True)
     (tmp_path / "made").rename(tmp_path / "moved")
     model, processor = load_system(tmp_path / "moved", dtype=torch.float32)
@@ -259,3 +254,35 @@ def test_the_language_model_may_stay_where_it_is(recorded_system, tmp_path):
     assert len(export_official(tmp_path / "moved", tmp_path / "out.pth")) == len(
         export_official(recorded_system.folder, tmp_path / "whole.pth")
     )
+
+
+@pytest.mark.parametrize("rank", ["the same", "another"])
+def test_training_goes_on_from_an_imported_system(recorded_system, tmp_path, rank):
+    """What is trained on top of an imported folder, and stored beside it, is what was trained: no adapter counts twice."""
+    lora = recorded_system.facts["lora"]
+    if lora is None and rank == "another":
+        return  # nothing to begin anew
+    model, processor = trainable(recorded_system)
+    model.config.base_source = str(recorded_system.folder)
+    if rank == "another":
+        wanted = model.config.lora | {"r": 2}
+        set_lora(model.language_model, model.config.lora, wanted)
+        model.config.lora = wanted
+        model.eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith("projection.") or ".lora_" in name:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    save_trained(model, processor, tmp_path / "trained")
+    ids = torch.randint(3, 500, (2, 9))
+    want = model(input_ids=ids).logits
+    for merge in (True, False):
+        again, its_processor = load_system(tmp_path / "trained", dtype=torch.float32, merge=merge)
+        torch.testing.assert_close(again(input_ids=ids).logits, want, atol=1e-4, rtol=1e-4)
+        assert torch.equal(again.projection.weight, model.projection.weight)
+        assert its_processor.encode("<s>[INST] a</s>") == processor.encode("<s>[INST] a</s>")
+    if rank == "another":
+        with pytest.raises(UserError, match="adapters of an earlier stage"):
+            export_official(tmp_path / "trained", tmp_path / "out.pth")
+    else:
+        assert export_official(tmp_path / "trained", tmp_path / "out.pth")

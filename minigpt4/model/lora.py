@@ -64,6 +64,7 @@ def merge_in_place(language_model: nn.Module) -> None:
             module.merge()
             parent, _, child = name.rpartition(".")
             setattr(language_model.get_submodule(parent), child, module.get_base_layer())
+    language_model.__dict__.pop("peft_config", None)  # else the next adapters are taken for a second set
 
 
 @torch.no_grad()
