@@ -140,10 +140,12 @@ class Assistant:
     # many questions --------------------------------------------------------------------------------------------------
 
     def caption(
-        self, pictures: Pictures, batch_size: int = 16, prompt: str = "[caption]", **generation
+        self, pictures: Pictures, batch_size: int = 16, prompt: str | None = None, **generation
     ) -> Answer | list[Answer]:
-        """A short caption for each picture; for a single picture, its caption alone."""
-        items = [(picture, prompt) for picture in as_list(pictures)]
+        """A caption for each picture; for a single picture, its caption alone. What is asked is what the system was trained
+        to be asked, when `prompt` is not given: a short one of systems that know tasks, else a description."""
+        asked = self.processor.chat.caption if prompt is None else prompt
+        items = [(picture, asked) for picture in as_list(pictures)]
         answers = self.ask_many(items, batch_size=batch_size, **(self.task_settings("caption") | generation))
         return answers[0] if isinstance(pictures, str | os.PathLike | Image.Image) else answers
 

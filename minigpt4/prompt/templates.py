@@ -42,6 +42,8 @@ class ChatTemplate:
     """How a question is written in training where that differs; ``{}`` is the question."""
     training_later: str | None = None
     """The same for a question that follows an answer."""
+    caption: str = "[caption]"
+    """What a system of this format is asked for a caption."""
 
     def render(self, messages: Sequence[Message], open_turn: bool = True, published: bool = False) -> str:
         """The conversation as one text; with `open_turn`, it ends where the assistant is to speak.
@@ -84,6 +86,7 @@ class TokenizerTemplate:
     stop: tuple[str, ...] = ()
     gap = ""
     add_bos = False  # a tokenizer's template writes its own
+    caption = "[caption]"
 
     def __init__(self, tokenizer: Any):
         if not getattr(tokenizer, "chat_template", None):
@@ -125,6 +128,7 @@ TEMPLATES = {
         add_bos=True,
         training="###Human: {} ###Assistant: ",
         training_later="Human: {} ###Assistant: ",  # the answer before it has closed with the marks
+        caption="Describe this image in detail.",
     ),
     "llama-2": ChatTemplate(
         name="llama-2",
@@ -136,6 +140,7 @@ TEMPLATES = {
         add_bos=True,
         training="[INST] {} [/INST] ",
         training_later="<s>[INST] {} [/INST] ",
+        caption="Describe this image in detail.",
     ),
     "minigpt-v2": ChatTemplate(
         name="minigpt-v2",
@@ -146,6 +151,7 @@ TEMPLATES = {
         add_bos=True,
         training="[INST] {} [/INST]",
         training_later="<s>[INST] {} [/INST]",
+        caption="[caption] Briefly describe this image.",
     ),
     "chatml": ChatTemplate(
         name="chatml",
