@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from minigpt4.data.sources import SOURCES, _options, build_source
+from minigpt4.data.sources import SOURCES, build_source, options_of
 from minigpt4.data.sources.streams import TarStream
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
@@ -60,7 +60,7 @@ def test_all_forms_and_keys_are_shown():
 def test_every_format_and_every_option_of_it_is_named():
     for format, cls in SOURCES.items():
         assert f"`{format}`" in GUIDE
-        for option in _options(cls):
+        for option in options_of(cls):
             assert re.search(rf"`{option}\b", GUIDE), f"{format}: {option}"
     named = set(re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", GUIDE.partition("## The published")[2], re.MULTILINE))
     formats = {name for cell in named for name in re.findall(r"`(\w+)`", cell)}
@@ -71,7 +71,7 @@ def test_every_format_and_every_option_of_it_is_named():
 def test_the_recipe_names_formats_and_options_that_there_are():
     (shown,) = re.findall(r"```yaml\n(.+?)```", GUIDE, re.DOTALL)
     for dataset in yaml.safe_load(shown)["data"]["datasets"]:
-        known = {*_options(SOURCES[dataset["format"]]), "format", "ratio", "batch", "mirror", "malformed"}
+        known = {*options_of(SOURCES[dataset["format"]]), "format", "ratio", "batch", "mirror", "malformed"}
         assert set(dataset) <= known
 
 
@@ -90,4 +90,4 @@ def test_what_python_is_shown_runs(tmp_path, monkeypatch):
 
 
 def test_streams_have_no_split():
-    assert not any("split" in _options(cls) for cls in SOURCES.values() if issubclass(cls, TarStream))
+    assert not any("split" in options_of(cls) for cls in SOURCES.values() if issubclass(cls, TarStream))

@@ -1,6 +1,7 @@
 """Flickr30k Entities and COCO's objects in their official layouts, in a few files written by hand."""
 
 import json
+import pickle
 import random
 
 import pytest
@@ -67,6 +68,7 @@ def test_grounding(entities):
     ]
     assert [drawn(source, i)[1] for i in range(len(source))] == [{(text,)} for text in grounded]
     assert len(drawn(source, 0)[0]) == 4
+    assert drawn(pickle.loads(pickle.dumps(source)), 0) == drawn(source, 0)
     with pytest.raises(UserError, match="no samples"):
         build_source("flickr30k_entities", **entities, task="grounding", min_phrases=4)
 

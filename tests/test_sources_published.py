@@ -149,7 +149,7 @@ def test_textcaps_caption(folder):
 
 @pytest.mark.parametrize("format", ["coco_vqa", "ok_vqa"])
 def test_coco_vqa_and_ok_vqa(folder, format, caplog):
-    answers = ["Green", "green", "green", "light green.", "Green", "green", "green", "lime", "green", "..."]
+    answers = ["Green", "green", "green", "light green.", "Green", "green", "green", "lime", "green", "...", ""]
     rows = [
         {"image": "train2014/a.jpg", "question": "What's the colour? (one)", "question_id": 1, "answer": answers},
         {"image": "train2014/missing.jpg", "question": "what is gone?", "question_id": 2, "answer": ["x"] * 10},
@@ -204,6 +204,10 @@ def test_ocrvqa(folder):
     assert len(source) == 2
     assert drawn(source) == pairs(asked("vqa", VQA, ["who wrote this?"]), ["a b cee"])
     assert drawn(source, 1) == pairs(asked("vqa", VQA, ["is this a sci-fi book?"]), ["no"])
+    data["b1"]["answers"][0] = ""
+    source = build_source("ocrvqa", **folder(data, "b1.jpg"), malformed="skip")
+    assert drawn(source) == pairs(asked("vqa", VQA, ["is this a sci-fi book?"]), ["no"])
+    assert [p.where.rpartition("json")[2] for p in source.problems()] == ["['b1'].questions[0]"]
     assert drawn(build_source("ocrvqa", **options, split="val")) == pairs(asked("vqa", VQA, ["title?"]), ["sums"])
 
 
@@ -309,6 +313,7 @@ def test_refvg(folder, tmp_path):
     assert len(source) == 1
     assert drawn(source) == pairs(asked("refer", REFER, ["the white plate"]), ["{<5><20><55><70>}"])
     assert source.pictures(0)[0].name == "7.jpg"
+    assert drawn(pickle.loads(pickle.dumps(source))) == drawn(source)  # it goes to worker processes
     everything = build_source("refvg", **options, max_area=0)
     assert len(everything) == 2
     assert {answer for _, answer in drawn(everything, 1)} == {"{<5><20><69><100>}"}

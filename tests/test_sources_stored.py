@@ -158,6 +158,7 @@ def test_a_tar_is_read_in_any_order(tmp_path):
     assert [colour(picture) for picture in source.pictures(4)] == [(0, 0, 255), (255, 0, 0)]
     assert [colour(picture) for picture in first(source).images] == [(255, 0, 0)]
     assert source.where(2) == f"{path}:0002"
+    assert first(pickle.loads(pickle.dumps(source)), 2).turns == first(source, 2).turns
     assert list(source.problems()) == []
 
 

@@ -366,15 +366,15 @@ def text_of(row: Mapping, key: str, where: str) -> str:
     return text
 
 
-def texts_of(row: Mapping, key: str, where: str) -> tuple[str, ...]:
-    """The list of texts under a key, which must be there and hold at least one."""
+def texts_of(row: Mapping, key: str, where: str, blank: bool = False) -> tuple[str, ...]:
+    """The list of texts under a key, which must be there and hold at least one; `blank` allows empty ones."""
     if key not in row:
         raise UserError(f'{where}: no "{key}"')
     texts = row[key]
     if not isinstance(texts, Sequence) or isinstance(texts, str) or not texts:
         raise UserError(f'{where}: "{key}" must be a list of texts, found {kind_of(texts)}')
     for i, text in enumerate(texts):
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(text, str) or not (text.strip() or blank):
             found = "an empty one" if isinstance(text, str) else kind_of(text)
             raise UserError(f'{where}: "{key}"[{i}] must be text, found {found}')
     return tuple(texts)

@@ -58,7 +58,7 @@ def open_source(format: str, /, **options: Any) -> Source | StreamSource:
     """The dataset with whatever is in it: malformed rows are no more than a list of problems, and it may be empty."""
     if format not in SOURCES:
         raise UserError(f"unknown dataset format {format!r}; {nearest(format, SOURCES)}")
-    known = _options(SOURCES[format])
+    known = options_of(SOURCES[format])
     for option in options:
         if option not in known:
             raise UserError(f"{format}: unknown option {option!r}; {nearest(option, [*known, 'malformed'])}")
@@ -68,7 +68,7 @@ def open_source(format: str, /, **options: Any) -> Source | StreamSource:
     return SOURCES[format](**{"name": format} | options)
 
 
-def _options(cls: type) -> dict[str, inspect.Parameter]:
+def options_of(cls: type) -> dict[str, inspect.Parameter]:
     """The arguments of a class, with those that it passes on to its parents."""
     found: dict[str, inspect.Parameter] = {}
     for one in cls.__mro__:

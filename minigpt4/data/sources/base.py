@@ -122,8 +122,8 @@ class Fields:
     def text(self, key: str) -> str:
         return text_of(self.row, key, self.where)
 
-    def texts(self, key: str) -> tuple[str, ...]:
-        return texts_of(self.row, key, self.where)
+    def texts(self, key: str, blank: bool = False) -> tuple[str, ...]:
+        return texts_of(self.row, key, self.where, blank)
 
     def code(self, key: str) -> str:
         """Something that identifies: text or a whole number."""

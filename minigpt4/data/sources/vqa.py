@@ -8,6 +8,7 @@ from ...errors import UserError
 from ...prompt.text import clean_text
 from ..records import ask
 from ..schema import kind_of
+from ..source import Problem
 from .base import Annotated, Fields, choose, coco_names, instruct
 from .captions import cleaned
 
@@ -38,7 +39,7 @@ class CocoVqa(Vqa):
 
     def _read(self, row: Fields) -> Iterable[tuple]:
         image = row.text("image")
-        yield self._item((image, os.path.basename(image)), row, row.texts("answer"), "answer")
+        yield self._item((image, os.path.basename(image)), row, row.texts("answer", blank=True), "answer")
 
 
 class AokVqa(Vqa):
@@ -51,7 +52,7 @@ class AokVqa(Vqa):
             names: tuple[str, ...] = (row.text("image"), os.path.basename(row.text("image")))
         else:
             names = coco_names(row.code("image_id"))
-        yield self._item(names, row, row.texts("direct_answers"), "direct_answers")
+        yield self._item(names, row, row.texts("direct_answers", blank=True), "direct_answers")
 
 
 class Gqa(Vqa):
@@ -89,11 +90,15 @@ class OcrVqa(Vqa):
         if row.number("split") != _SPLITS.index(self.split) + 1:
             return
         names = (row.code("id") + os.path.splitext(row.text("imageURL"))[1],)
-        questions, answers = row.texts("questions"), row.texts("answers")
+        questions, answers = row.texts("questions", blank=True), row.texts("answers", blank=True)
         if len(questions) != len(answers):
             raise UserError(f"{row.where}: {len(questions)} questions, but {len(answers)} answers")
-        for question, answer in zip(questions, answers, strict=True):
-            yield self._item(names, Fields({"question": question}, row.where), [answer], "answers")
+        for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+            one = Fields({"question": question}, f"{row.where}.questions[{i}]")
+            try:
+                yield self._item(names, one, [answer], "answers")
+            except UserError as error:  # the book's other questions are none the worse for it
+                self.malformed.append(Problem(kind="malformed row", where=one.where, message=str(error)))
 
 
 _SPLITS = ("train", "val", "test")  # numbered from 1 in the file
