@@ -28,16 +28,6 @@ from minigpt4.data.describe import describe
 
 Row = dict
 
-OPEN_QUESTIONS = (
-    "What is in this picture?",
-    "What is in this photo?",
-    "What do you see?",
-    "What is happening here?",
-    "What is going on in this picture?",
-    "Describe the picture.",
-    "Describe this image in one sentence.",
-    "Can you tell me what this is?",
-)
 TRUE_OR_FALSE = "Based on the image, is this statement true or false? "
 
 COLOURS = "red blue green yellow black white brown orange purple pink gray grey tan blond blonde".split()
@@ -100,8 +90,7 @@ def _flickr(source: Path) -> Iterator[tuple[str, Row]]:
         image, split = f"flickr8k/{row['image']}", row["split"]
         rng = random.Random(image)
         captions = [sentence(text) for text in row["captions"]]
-        yield f"captions.{split}", {"image": image, "task": "caption", "answers": captions}
-        yield f"open.{split}", {"image": image, "question": rng.choice(OPEN_QUESTIONS), "answers": captions}
+        yield f"captions.{split}", {"image": image, "answers": captions}
         if (description := describe(captions)) is not None:
             yield f"describe.{split}", {"image": image, "answer": description}
         if image.removeprefix("flickr8k/") not in entities:
@@ -218,7 +207,7 @@ def _coco(source: Path) -> Iterator[tuple[str, Row]]:
     for row in _rows(source / "coco/captions.jsonl"):
         image = f"coco/{row['image']}"
         captions = [sentence(text) for text in row["captions"]]
-        yield f"coco_captions.{_split(image)}", {"image": image, "task": "caption", "answers": captions}
+        yield f"coco_captions.{_split(image)}", {"image": image, "answers": captions}
 
 
 def _daquar(source: Path) -> Iterator[tuple[str, Row]]:

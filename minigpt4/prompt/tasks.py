@@ -68,7 +68,7 @@ TASKS = {
     for task in (
         Task(
             name="caption",
-            plain="",
+            plain="Briefly describe this image.",
             wordings=(
                 "Briefly describe this image.",
                 "Provide a concise depiction of this image.",

@@ -29,9 +29,21 @@ def wants_features(recipe: Recipe, model: MiniGPT4ForConditionalGeneration, part
         log.warning("features cannot be cached: the eye is trained, or a dataset is streamed")
     if wish is False or not frozen or streamed:
         return False
-    items = sum(len(part.source) for part in parts if not isinstance(part.source, StreamSource))
     seen = recipe.steps * recipe.accumulate * recipe.data.batch * world.size
-    return wish is True or seen > items  # a single pass sees every picture once: nothing to save
+    return wish is True or seen > _distinct(parts, seen)  # if every picture is seen once, there is nothing to save
+
+
+def _distinct(parts: Sequence[Part], enough: int) -> int:
+    """How many different pictures the datasets have, counted no further than `enough`."""
+    found: set[PictureLike] = set()
+    for part in parts:
+        if isinstance(part.source, StreamSource):
+            continue
+        for index in range(len(part.source)):
+            found.update(part.source.pictures(index))
+            if len(found) >= enough:
+                return len(found)
+    return len(found)
 
 
 def fill(
