@@ -91,7 +91,9 @@ def checkpoint_tensors(into: int = 32, out: int = 32, lora: int = 0, layers: int
 
 def write_mind(folder: Path, **changes: Any) -> Path:
     """A language model's folder with a tokenizer."""
-    LlamaForCausalLM(tiny_llama(vocab_size=VOCABULARY, **changes)).half().save_pretrained(folder)
+    LlamaForCausalLM(
+        tiny_llama(**{"vocab_size": VOCABULARY, "max_position_embeddings": 2048} | changes)
+    ).half().save_pretrained(folder)
     shutil.copyfile(ROOT / "b" / "llm" / "tokenizer.model", folder / "tokenizer.model")
     return folder
 

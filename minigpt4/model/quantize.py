@@ -24,9 +24,9 @@ def quantization_config(bits: str, dtype: torch.dtype) -> Any:
         raise UserError(f"a mind in {bits} needs the package bitsandbytes: pip install 'minigpt4[quant]'")
     from transformers import BitsAndBytesConfig
 
+    # It says at every product that it computes in float16 inside, and on a CPU that a faster kernel exists elsewhere.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if bits == "8bit":
-        # It computes in float16 inside, and would say so at every product.
-        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_AS_THEY_ARE)
     return BitsAndBytesConfig(
         load_in_4bit=True,
