@@ -59,6 +59,32 @@ def check(
     raise typer.Exit(check_data(load_recipe(recipe, set or ()), "all" if open == "all" else int(open), json))
 
 
+@data.command()
+def conversations(
+    rows: Annotated[Path, typer.Argument(metavar="ROWS.jsonl", show_default=False)],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT.jsonl", show_default=False)],
+    seed: Annotated[int, typer.Option(help="For the choice of questions and their order.")] = 0,
+    per_picture: Annotated[int, typer.Option(min=1, help="Conversations to make of each picture.")] = 1,
+) -> None:
+    """Make conversations of several tasks out of what rows of our schema say about the same picture."""
+    from .data.conversations import conversations_file
+
+    print(f"{output}: {conversations_file(rows, output, seed, per_picture):,} conversations")
+
+
+@data.command()
+def describe(
+    captions: Annotated[Path, typer.Argument(metavar="CAPTIONS.jsonl", show_default=False)],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT.jsonl", show_default=False)],
+    sentences: Annotated[int, typer.Option(min=2, help="The most sentences of a description.")] = 4,
+) -> None:
+    """Make descriptions of several sentences out of several people's captions, where these agree."""
+    from .data.describe import descriptions_file
+
+    made, pictures = descriptions_file(captions, output, sentences)
+    print(f"{output}: descriptions of {made:,} of {pictures:,} pictures")
+
+
 def _speak() -> None:
     """Let the house's own log be heard."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)

@@ -4,6 +4,7 @@ A batch is what `MiniGPT4ForConditionalGeneration.forward` takes, and nothing el
 examples (see `model.packing`); without, one each, padded on the right to the longest.
 """
 
+import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from .mirror import mirror
 from .mixture import Draw, Part
 from .records import Sample
 from .sequence import IGNORE, Example, build_example
+from .source import StreamSource
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,16 @@ class Reader(Dataset):
     def __init__(self, parts: Sequence[Part], formatter: Formatter, features: FeatureCache | None = None):
         self.parts, self.formatter, self.features = parts, formatter, features
 
-    def __getitem__(self, draw: Draw) -> Item:
-        return self.item(self.sample(draw))
+    def __getitem__(self, draw: Draw) -> Item | None:
+        """The item of a draw; None for a streamed record that cannot be read where its dataset may leave such out."""
+        try:
+            return self.item(self.sample(draw))
+        except UserError as error:
+            source = self.parts[draw.dataset].source
+            if isinstance(source, StreamSource) and getattr(source, "missing", "error") == "skip":
+                log.warning("%s: a record is left out: %s", source.name, error)
+                return None
+            raise
 
     def sample(self, draw: Draw) -> Sample:
         """The sample that a draw stands for."""
@@ -145,7 +157,11 @@ class Collator:
         self.image_token_id = processor.image_token_id
         self.pack, self.row_tokens, self.stage = pack, row_tokens, stage
 
-    def __call__(self, items: Sequence[Item]) -> Batch:
+    def __call__(self, given: Sequence[Item | None]) -> Batch:
+        """Raises UserError where not one of a batch's records could be read."""
+        items = [item for item in given if item is not None]
+        if not items:
+            raise UserError("not one record of a whole batch could be read; look at the data with `minigpt4 data check`")
         items = [one for item in items for one in ([item] if self._shares(item.example) else _apart(item))]
         rows = self._rows(items)
         laid = [[_lay(item.example, number) for number, item in enumerate(row)] for row in rows]

@@ -18,7 +18,8 @@ from .recipe import Recipe
 
 
 def show_examples(recipe: Recipe, number: int) -> None:
-    """Print the first samples of a recipe's mixture: what is learnt in green, pictures in brackets."""
+    """Print the first samples of a recipe's mixture: what is learnt in green (or between « » where there are no colours),
+    pictures in brackets."""
     parts = build_parts(recipe, recipe.data.datasets)
     processor = _processor(recipe)
     reader = Reader(parts, build_formatter(recipe, processor))
@@ -31,9 +32,10 @@ def show_examples(recipe: Recipe, number: int) -> None:
             console.print(f"\n[bold]{sample.id}[/bold]  {parts[draw.dataset].source.name}", highlight=False)
             for picture in sample.images:
                 console.print(f"  {picture}", style="dim", highlight=False)
-            text = _marked(processor, example.prefix_ids, [IGNORE] * len(example.prefix_ids))
+            plain = not console.is_terminal
+            text = _marked(processor, example.prefix_ids, [IGNORE] * len(example.prefix_ids), plain)
             for branch in example.branches:
-                console.print(text + _marked(processor, branch.ids, branch.labels))
+                console.print(text + _marked(processor, branch.ids, branch.labels, plain))
             tokens = len(example.prefix_ids) + sum(len(branch.ids) for branch in example.branches)
             console.print(f"  {tokens} tokens, {example.supervised} of them learnt", style="dim", highlight=False)
             shown += 1
@@ -55,19 +57,25 @@ def check_data(recipe: Recipe, open_pictures: int | Literal["all"], as_json: boo
     return int(not report.ok)
 
 
-def _marked(processor: MiniGPT4Processor, ids: list[int], labels: list[int]) -> Text:
-    """Tokens as text: learnt ones green and underlined, runs of image tokens as their number."""
+def _marked(processor: MiniGPT4Processor, ids: list[int], labels: list[int], plain: bool) -> Text:
+    """Tokens as text, learnt ones marked; the image tokens of a picture as their number."""
     text = Text()
-    pictures = 0
-    for place, (token, label) in enumerate(zip(ids, labels, strict=True)):
-        if token == processor.image_token_id:
-            pictures += 1
-            if place + 1 == len(ids) or ids[place + 1] != token or pictures == processor.num_image_tokens:
-                text.append(f"[{pictures} image tokens]", style="magenta")
-                pictures = 0
+    learnt = [label != IGNORE for label in labels]
+    place = 0
+    while place < len(ids):
+        end = place + 1
+        if ids[place] == processor.image_token_id:
+            end = place + processor.num_image_tokens
+            text.append(f"[{end - place} image tokens]", style="magenta")
         else:
-            piece = processor.tokenizer.decode([token])
-            text.append(piece, style="green underline" if label != IGNORE else "")
+            while end < len(ids) and learnt[end] == learnt[place] and ids[end] != processor.image_token_id:
+                end += 1
+            said = processor.tokenizer.decode(ids[place:end])
+            if learnt[place]:
+                text.append(f"«{said}»" if plain else said, style="green underline")
+            else:
+                text.append(said)
+        place = end
     return text
 
 

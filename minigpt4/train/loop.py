@@ -14,6 +14,7 @@ import torch
 
 from ..data.collate import Batch, Collator, Formatter, Reader, inputs_to
 from ..data.mixture import Mixture, Part
+from ..data.source import StreamSource
 from ..data.sources import build_source
 from ..errors import UserError
 from ..model.checkpoint import save_trained
@@ -75,6 +76,8 @@ def build_parts(recipe: Recipe, datasets: list[Dataset]) -> list[Part]:
             source = build_source(dataset.format, **dataset.options)
         except UserError as error:
             raise UserError(f"dataset {number} ({dataset.format}): {error}") from None
+        if not isinstance(source, StreamSource) and (problem := next(source.problems(), None)):
+            log.warning("%s: %s (minigpt4 data check lists all)", source.name, problem.message)
         parts.append(Part(source, dataset.ratio, recipe.data.batch_of(dataset), dataset.mirror))
     return parts
 
