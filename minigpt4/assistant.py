@@ -24,8 +24,8 @@ from PIL import Image
 from .errors import UserError
 from .model.checkpoint import load_system
 from .model.minigpt4 import MiniGPT4ForConditionalGeneration
-from .model.pictures import PictureLike, open_picture
 from .model.processor import MiniGPT4Processor
+from .pictures import PictureLike, open_picture
 from .prompt.answer import Answer
 from .prompt.boxes import Box
 from .prompt.history import without_oldest

@@ -10,7 +10,7 @@ from typing import Any
 from .assistant import Assistant
 from .errors import UserError
 from .jsonl import Output, Row, read_rows
-from .model.pictures import EXTENSIONS, open_picture
+from .pictures import EXTENSIONS, open_picture
 
 Items = Iterator[tuple[str, Row, Any]]  # where it stands, the row, and what to ask
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .model.pictures import PictureLike
+from .pictures import PictureLike
 from .prompt.answer import Answer
 from .prompt.templates import PICTURE, Message
 

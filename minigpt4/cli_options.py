@@ -98,7 +98,7 @@ def generation_of(given: dict[str, Any]) -> dict[str, Any]:
 
 def open_all(photos: list[str] | list[Path]) -> None:
     """Look at the pictures before the model is loaded, so that a wrong name is said at once."""
-    from .model.pictures import open_picture
+    from .pictures import open_picture
 
     for photo in photos:
         open_picture(photo)
@@ -142,7 +142,7 @@ def found_in(answer: Any) -> dict[str, Any]:
     row: dict[str, Any] = {"text": answer.plain_text}
     size = None
     if answer.picture is not None:
-        from .model.pictures import open_picture
+        from .pictures import open_picture
 
         size = open_picture(answer.picture).size
         row |= {"width": size[0], "height": size[1]}

@@ -141,7 +141,7 @@ def vqa(
 
 def _ready(photo: Path, draw: Path | None, question: str = "") -> tuple[int, int]:
     """The photo's size. What is wrong with the arguments is said here, before a model is loaded."""
-    from .model.pictures import open_picture
+    from .pictures import open_picture
     from .prompt.tasks import split_identifier
 
     size = open_picture(photo).size
@@ -170,7 +170,7 @@ def _drawn_in(mask: Path) -> Any:
     """The box around what is drawn in a file."""
     from PIL import Image
 
-    from .model.pictures import open_picture
+    from .pictures import open_picture
     from .prompt.boxes import Box
 
     open_picture(mask)  # for its messages: what it returns has lost a transparent ground

@@ -25,9 +25,9 @@ from PIL import ImageOps
 
 from ..errors import UserError
 from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
-from ..model.pictures import PictureLike, open_picture
 from ..model.pocket import cache_folder
 from ..model.processor import MiniGPT4ImageProcessor
+from ..pictures import PictureLike, open_picture
 
 
 class FeatureCache:

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import UserError
-from ..model.pictures import open_picture
+from ..pictures import open_picture
 from .source import Problem, Source, StreamSource
 from .sources import open_source
 from .sources.base import Items

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..model.pictures import PictureLike
+from ..pictures import PictureLike
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeGuard
 
 from ..errors import UserError
-from ..model.pictures import PictureLike
+from ..pictures import PictureLike
 from ..prompt.boxes import Box, Rounding, render_boxes, render_phrases
 from ..prompt.tasks import TASKS
 from ..prompt.templates import PLACEHOLDER

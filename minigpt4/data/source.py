@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from ..model.pictures import PictureLike
+from ..pictures import PictureLike
 from .records import Sample
 
 

@@ -9,8 +9,8 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..errors import UserError
+from ..pictures import PictureLike, open_picture
 from ..prompt.templates import PLACEHOLDER, ChatTemplate, Message, TokenizerTemplate, get_template
-from .pictures import PictureLike, open_picture
 
 # OpenAI CLIP's statistics, used by EVA-CLIP and so by all published systems of this family.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

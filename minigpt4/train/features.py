@@ -10,8 +10,8 @@ from ..data.cache import FeatureCache
 from ..data.mixture import Part
 from ..data.source import StreamSource
 from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
-from ..model.pictures import PictureLike
 from ..model.processor import MiniGPT4Processor
+from ..pictures import PictureLike
 from .distributed import World
 from .recipe import Recipe
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
-from ...model.pictures import PictureLike
+from ...pictures import PictureLike
 from ...prompt.tasks import TASKS
 from ..records import Sample, Turn
 from ..schema import is_number, kind_of, nearest, text_of, texts_of

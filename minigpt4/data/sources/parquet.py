@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...errors import UserError
-from ...model.pictures import PictureLike, decode_picture
+from ...pictures import PictureLike, decode_picture
 from ..schema import KEYS, Row, nearest
 from .files import Folders, Paths, files
 from .rows import RowItems

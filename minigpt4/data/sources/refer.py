@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
-from ...model.pictures import open_picture
+from ...pictures import open_picture
 from ...prompt.boxes import Box
 from ...prompt.text import clean_text
 from ..records import Turn

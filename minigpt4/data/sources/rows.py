@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
-from ...model.pictures import PictureLike
+from ...pictures import PictureLike
 from ...prompt.boxes import Rounding
 from ...prompt.tasks import TASKS
 from ..records import Sample, Turn, ask

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...errors import UserError
-from ...model.pictures import PictureLike, decode_picture
+from ...pictures import PictureLike, decode_picture
 from ...prompt.boxes import Rounding
 from ...prompt.tasks import TASKS
 from ...prompt.text import clean_text

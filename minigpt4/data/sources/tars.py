@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ...errors import UserError
-from ...model.pictures import EXTENSIONS, PictureLike, decode_picture
+from ...pictures import EXTENSIONS, PictureLike, decode_picture
 from ..schema import Row
 from .files import Paths, files
 from .rows import RowItems

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from ..errors import UserError
+from .errors import UserError
 
 PictureLike: TypeAlias = str | os.PathLike | Image.Image
 
