@@ -23,6 +23,7 @@ from PIL import Image
 
 from .errors import UserError
 from .model.checkpoint import load_system
+from .model.llama_tokenizer import use_published_pad
 from .model.minigpt4 import MiniGPT4ForConditionalGeneration
 from .model.processor import MiniGPT4Processor
 from .pictures import PictureLike, open_picture
@@ -77,6 +78,8 @@ class Assistant:
 
     def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor, published: bool = False):
         self.model, self.processor, self.published = model, processor, published
+        if published:
+            use_published_pad(processor.tokenizer)
 
     # one question ----------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from recorded import ROOT
 from safetensors.torch import load_file
 
 from minigpt4.model.checkpoint import load_system
-from minigpt4.model.llama_tokenizer import PAD_STRING, legacy_llama_tokenizer, published_pad_id
+from minigpt4.model.llama_tokenizer import legacy_llama_tokenizer, use_published_pad
 from minigpt4.model.official.account import Account
 from minigpt4.model.official.importing import import_official
 
@@ -46,8 +46,7 @@ class System:
     def load(self, merge: bool = True) -> tuple[Any, Any]:
         """A fresh model in float32, with its processor set to the published pad string."""
         model, processor = load_system(self.folder, dtype=torch.float32, merge=merge)
-        if published_pad_id(processor.tokenizer):
-            processor.tokenizer.pad_token = PAD_STRING
+        use_published_pad(processor.tokenizer)
         return model, processor
 
     @cache  # noqa: B019  (systems live as long as the process)

@@ -245,6 +245,30 @@ def test_a_missing_shard_and_missing_weights(files):
     refused(parts, "model-00001-of-00002.safetensors", "no such file")
 
 
+def test_a_language_model_of_the_hub(files, monkeypatch):
+    parts = files("minigpt4-llama2")
+    folder = parts["llm"]
+    asked = {}
+
+    def fetched(name, allow_patterns):
+        asked[name] = allow_patterns
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda name: ["a.safetensors", "a.bin", "config.json"])
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
+    import_official(**parts | {"llm": "owner/llama", "refer": True})
+    assert asked == {"owner/llama": ["*.json", "tokenizer.model", "*.safetensors"]}
+    assert json.loads((parts["output"] / "config.json").read_text())["text_source"] == "owner/llama"
+    shutil.rmtree(parts["output"])
+    refused(parts | {"llm": parts["llm"] / "none"}, "no such folder")
+
+    def offline(name):
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.list_repo_files", offline)
+    refused(parts | {"llm": "owner/llama"}, "owner/llama", "no network")
+
+
 def test_settings_that_do_not_go_together(files, originals):
     parts = files("minigpt4-llama2")
     refused(parts | {"extra_bos": True}, "minigptv2")

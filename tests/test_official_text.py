@@ -12,7 +12,7 @@ from recorded import ROOT, recorded
 from safetensors.torch import load_file
 
 from minigpt4.errors import UserError
-from minigpt4.model.llama_tokenizer import PAD_STRING, legacy_llama_tokenizer, published_pad_id
+from minigpt4.model.llama_tokenizer import legacy_llama_tokenizer, published_pad_id, use_published_pad
 from minigpt4.model.official.published import batch_text, chat_text, stop_sequences
 from minigpt4.model.processor import MiniGPT4ImageProcessor, MiniGPT4Processor
 from minigpt4.prompt.templates import PICTURE, TEMPLATES
@@ -56,8 +56,7 @@ def test_every_recorded_string(name):
     ]
     assert len(tokenizer) == facts["vocab_size"]
     assert published_pad_id(tokenizer) == facts["pad_token_id"]
-    if published_pad_id(tokenizer):
-        tokenizer.pad_token = PAD_STRING
+    use_published_pad(tokenizer)
     for case in facts["cases"]:
         ids = tokenizer(case["text"], add_special_tokens=False)["input_ids"]
         assert ids == case["ids"], case["text"]

@@ -290,6 +290,11 @@ def _named(source: str | None, part: str) -> str:
     return source
 
 
+def is_hub_id(source: str | os.PathLike) -> bool:
+    """Whether this can only be the name of a hub repository: ``owner/name``, and nothing here is called so."""
+    return str(source).count("/") == 1 and not str(source).startswith(("/", ".", "~")) and not Path(source).exists()
+
+
 def find_folder(source: str | os.PathLike) -> Path:
     """The folder of a system: the pocket model's, the named one, or a hub repository brought here."""
     if str(source) == "pocket":
@@ -297,7 +302,7 @@ def find_folder(source: str | os.PathLike) -> Path:
     folder = Path(source)
     if folder.is_dir():
         return folder
-    if folder.exists() or str(source).count("/") != 1 or str(source).startswith(("/", ".", "~")):
+    if not is_hub_id(source):
         raise UserError(f"{source}: no such folder (give 'pocket', a folder, or a hub id like owner/name)")
     from huggingface_hub import snapshot_download
 

@@ -127,6 +127,12 @@ def published_pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
     return tokenizer.unk_token_id if found is None else found
 
 
+def use_published_pad(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Let `PAD_STRING` be the pad token, where it is a piece: as in the published code, answers then lose it when decoded."""
+    if published_pad_id(tokenizer) != tokenizer.unk_token_id:
+        tokenizer.pad_token = PAD_STRING
+
+
 def _read_sentencepiece(file: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Vocabulary and merges, in SentencePiece's order of preference: the piece with the highest score first."""
     if file.read_bytes()[:8] == b"version ":

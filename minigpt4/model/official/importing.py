@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
 from ...errors import UserError
-from ..checkpoint import find_folder
+from ..checkpoint import is_hub_id
 from ..config import MiniGPT4Config
 from ..llama_tokenizer import legacy_llama_tokenizer
 from ..minigpt4 import MiniGPT4ForConditionalGeneration
@@ -106,8 +106,8 @@ def import_official(
         max_new_tokens=family.max_new_tokens,
         repetition_penalty=family.repetition_penalty,
         do_sample=False,
-        bos_token_id=config.text_config.bos_token_id,
-        eos_token_id=config.text_config.eos_token_id,
+        bos_token_id=processor.tokenizer.bos_token_id,  # some early conversions of LLaMA have others in their config.json
+        eos_token_id=processor.tokenizer.eos_token_id,
         pad_token_id=processor.tokenizer.pad_token_id,
     )
     writer = Writer(plan, shapes, config, dtype, progress)
@@ -161,10 +161,22 @@ def _configuration(
 
 
 def _mind_folder(llm: str | os.PathLike) -> Path:
-    """The language model's folder; a hub id is fetched, without what is not needed of it."""
-    if Path(llm).is_file():
+    """The language model's folder; of a hub repository only what is needed is fetched."""
+    folder = Path(llm)
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
         raise UserError(f"{llm}: a file; --llm wants the language model's folder, or its hub id")
-    return find_folder(llm)
+    if not is_hub_id(llm):
+        raise UserError(f"{llm}: no such folder")
+    import huggingface_hub
+
+    try:
+        there = huggingface_hub.list_repo_files(str(llm))
+        weights = "*.safetensors" if any(name.endswith(".safetensors") for name in there) else "*.bin"
+        return Path(huggingface_hub.snapshot_download(str(llm), allow_patterns=["*.json", "tokenizer.model", weights]))
+    except Exception as error:  # network, permission, no such repository: all are the user's to mend
+        raise UserError(f"{llm}: neither a folder nor a hub repository that can be fetched ({error})") from error
 
 
 def _mind_config(folder: Path) -> PreTrainedConfig:

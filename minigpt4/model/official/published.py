@@ -38,7 +38,6 @@ def generate_published(
         settings: of `transformers` generation; what is not given is the library's default, not the system's.
     """
     embeds, mask = embed_published(model, input_ids, attention_mask, image_embeds, max_length, settings["max_new_tokens"])
-    text = model.config.text_config
     if settings.get("num_beams", 1) > 1:
         rows = [_beams(model, e[m.bool()], stop_sequences, **settings) for e, m in zip(embeds, mask, strict=True)]
         ends = [row + [settings.get("pad_token_id", 0)] * (max(map(len, rows)) - len(row)) for row in rows]
@@ -48,7 +47,7 @@ def generate_published(
         settings.pop("top_k")
     if stop_sequences:
         settings["stopping_criteria"] = StoppingCriteriaList([StopTogether(stop_sequences)])
-    begin = torch.full((len(embeds), 1), text.bos_token_id, device=embeds.device)
+    begin = torch.full((len(embeds), 1), model.generation_config.bos_token_id, device=embeds.device)
     return model.generate(inputs_embeds=embeds, attention_mask=mask, input_ids=begin, **settings)
 
 
@@ -69,10 +68,10 @@ def _beams(
     beams that are cut by the limit weigh against finished ones a little differently from today."""
     if do_sample:
         raise UserError("published behaviour with both beams and sampling is not offered; use one of them")
-    mind, text = model.language_model, model.config.text_config
+    mind, special = model.language_model, model.generation_config
     penalty, stop = RepetitionPenaltyLogitsProcessor(repetition_penalty), StopTogether(stop_sequences)
     out = mind(inputs_embeds=embeds_SH[None].repeat(num_beams, 1, 1), use_cache=True)
-    ids = torch.full((num_beams, 1), text.bos_token_id, device=embeds_SH.device)
+    ids = torch.full((num_beams, 1), special.bos_token_id, device=embeds_SH.device)
     scores = torch.tensor([0.0] + [-1e9] * (num_beams - 1), device=ids.device)
     finished: list[tuple[float, list[int]]] = []
 
@@ -87,7 +86,7 @@ def _beams(
         came, word = flat // logp_KV.shape[1], flat % logp_KV.shape[1]
         going = []
         for rank in range(2 * num_beams):
-            if word[rank] != text.eos_token_id:
+            if word[rank] != special.eos_token_id:
                 going.append(rank)
             elif rank < num_beams:
                 keep(ids[came[rank]], best[rank].item())
@@ -107,7 +106,7 @@ def _beams(
         for beam, score in zip(ids, scores, strict=True):
             keep(beam, score.item())
     chosen = finished[-1][1]
-    return [*chosen, text.eos_token_id] if len(chosen) < max_new_tokens + 1 else chosen
+    return [*chosen, special.eos_token_id] if len(chosen) < max_new_tokens + 1 else chosen
 
 
 def embed_published(
