@@ -47,7 +47,7 @@ class StepFlops:
         self.attention = 12 * text.num_hidden_layers * text.hidden_size  # QK and AV, forward and backward, per pair seen
         self.projection = sum(6 * p.numel() - 2 * p.numel() for p in model.projection.parameters() if p.ndim == 2)
         self.image_tokens = model.config.num_image_tokens
-        self.vision = 0.0 if stage != "pixel_values" else _forward_flops(model)
+        self.vision = 0.0 if stage != "pixel_values" else _vision_flops(model)
 
     def __call__(self, batch: Batch) -> float:
         """FLOPs of one forward and backward pass over a batch."""
@@ -66,12 +66,16 @@ def _cost(weight: nn.Parameter | torch.Tensor) -> int:
     return (6 if weight.requires_grad else 4) * weight.numel()
 
 
-@torch.no_grad()
-def _forward_flops(model: MiniGPT4ForConditionalGeneration) -> float:
-    """FLOPs of the eye and bridge for one picture, counted while they look at a grey one."""
+def _vision_flops(model: MiniGPT4ForConditionalGeneration) -> float:
+    """FLOPs of the eye and bridge for one picture, counted while they look at a grey one; three times where they learn."""
     from torch.utils.flop_counter import FlopCounterMode
 
     size = model.config.image_size
-    with FlopCounterMode(display=False) as counter:
-        model.get_bridge_features(model.get_vision_tokens(torch.zeros(1, 3, size, size, device=model.device)))
-    return float(counter.get_total_flops())
+    total = 0.0
+    seen = torch.zeros(1, 3, size, size, device=model.device)
+    for part, look in ((model.vision_tower, model.get_vision_tokens), (model.bridge, model.get_bridge_features)):
+        with FlopCounterMode(display=False) as counter:
+            seen = look(seen).detach()
+        learns = any(p.requires_grad for p in part.parameters())
+        total += counter.get_total_flops() * (3 if learns else 1)
+    return total

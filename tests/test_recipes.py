@@ -1,0 +1,186 @@
+"""Recipes: what they say when they are wrong, and every shipped one loaded and stepped at tiny size."""
+
+import json
+import shutil
+from pathlib import Path
+
+import layouts
+import pytest
+import torch
+import yaml
+from conftest import tiny_folder, tiny_llama, tiny_tokenizer
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+import minigpt4
+from minigpt4.cli import app
+from minigpt4.errors import UserError
+from minigpt4.model.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel
+from minigpt4.train.loop import train
+from minigpt4.train.recipe import load_recipe, parse_recipe, save_recipe
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+SHIPPED = sorted(path.name for path in RECIPES.glob("*.yaml"))
+PAPERS = (
+    "minigpt4_stage1 minigpt4_stage2 minigpt4_llama2_stage1 minigpt4_llama2_stage2 minigptv2_stage1 minigptv2_stage2 "
+    "minigptv2_stage3 minigptv2_finetune ablation_no_qformer ablation_three_layers ablation_qformer_trained own_data"
+).split()
+
+SMALL = [
+    "steps=2",
+    "data.batch=2",
+    "data.workers=0",
+    "data.cache_features=false",
+    "schedule.warmup_steps=1",
+    "precision=fp32",
+    "validation.every=2",
+    "validation.samples=2",
+    "checkpoint_every=2",
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder in which every path that a recipe names is there, tiny."""
+    root = tmp_path_factory.mktemp("place")
+    torch.manual_seed(0)
+    layouts.write_all(root)
+    shutil.copytree(RECIPES, root / "recipes")
+    tiny_folder(root / "weights/minigpt4-vicuna-7b", "qformer")
+    for name in ("minigpt4-llama2-7b", "minigptv2-7b", "minigptv2-7b-untrained"):
+        tiny_folder(root / f"weights/{name}")
+    eye = EfficientNetLiteConfig(image_size=64, width_multiplier=0.2, depth_multiplier=0.4)
+    EfficientNetLiteModel(eye).save_pretrained(root / "parts/eye")
+    AutoModelForCausalLM.from_config(tiny_llama()).save_pretrained(root / "parts/mind")
+    tiny_tokenizer().save_pretrained(root / "parts/mind")
+    return root
+
+
+def stage_before(recipe: dict) -> str | None:
+    """The recipe whose output a recipe begins with."""
+    base = str(recipe.get("model", {}).get("base", ""))
+    return base.removeprefix("runs/") if base.startswith("runs/") else None
+
+
+def run(name: str, place: Path) -> Path:
+    given = load_recipe(f"recipes/{name}.yaml").model_dump(mode="json")
+    before = stage_before(given)
+    if before and not (place / f"runs/{before}/trained.safetensors").exists():
+        run(before, place)
+    changes = list(SMALL)
+    if given["model"]["vision"] == "pocket":
+        changes += ["model.vision=parts/eye", "model.text=parts/mind", "model.image_size=64"]
+    if given["model"]["base"] == "pocket" and not given["model"]["vision"]:
+        changes.append("model.base=weights/minigpt4-llama2-7b")
+    recipe = load_recipe(f"recipes/{name}.yaml", changes)
+    shutil.rmtree(recipe.output, ignore_errors=True)
+    return train(recipe)
+
+
+@pytest.mark.parametrize("name", [name.removesuffix(".yaml") for name in SHIPPED])
+def test_every_shipped_recipe_runs(name, place, monkeypatch):
+    monkeypatch.chdir(place)
+    output = run(name, place)
+    rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2]
+    assert minigpt4.load(output, dtype="float32").ask("data/x.jpg", "[vqa] what?", max_new_tokens=3) is not None
+    load_recipe(output / "recipe.yaml")  # what was saved can be read
+
+
+def test_the_papers_recipes_are_there():
+    assert {f"{name}.yaml" for name in PAPERS} <= set(SHIPPED)
+
+
+def test_published_numbers():
+    """A few of the inventory's, so that an edit by mistake is seen."""
+    first, finetune = (load_recipe(RECIPES / f"{name}.yaml") for name in ("minigpt4_stage1", "minigptv2_finetune"))
+    assert (first.steps, first.schedule.lr, first.schedule.min_lr, first.schedule.warmup_steps) == (20000, 1e-4, 8e-5, 5000)
+    assert {d.format: d.ratio for d in first.data.datasets} == {"laion": 115, "cc_sbu": 14}
+    assert len(finetune.data.datasets) == 22
+    assert sum(d.ratio for d in finetune.data.datasets) == 730
+    mean = sum(d.ratio * d.batch for d in finetune.data.datasets) / 730
+    assert mean == pytest.approx(3.90, abs=0.005)
+
+
+BASE = {"data": {"datasets": [{"format": "jsonl"}]}, "steps": 1, "output": "x"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stepz": 3}, r"unknown key stepz \(did you mean steps\?\)"),
+        ({"schedule": {"warmup_step": 3}}, r"unknown key schedule\.warmup_step \(did you mean warmup_steps\?\)"),
+        ({"trained": {"lora": {"rank": 3}}}, r"unknown key trained\.lora\.rank"),
+        ({"steps": "many"}, r"steps: .*integer.*'many'"),
+        ({"steps": 0}, "steps: .*greater than or equal to 1"),
+        ({"precision": "bf8"}, "precision: .*'bf8'"),
+        ({"schedule": {"name": "cosin"}}, r"unknown schedule 'cosin' \(did you mean cosine\?\)"),
+        ({"model": {"vision": "pocket"}}, "vision and text go together"),
+        ({"data": {"datasets": []}}, "data.datasets: .*at least 1"),
+        ({"data": {"datasets": [{"ratio": 1}]}}, r"data\.datasets\.0\.format is needed"),
+    ],
+)
+def test_wrong_recipes_are_told_apart(change, message):
+    with pytest.raises(UserError, match=message):
+        parse_recipe(BASE | change, "r.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [1", "not YAML"), ("- 1", "a mapping"), ("steps: 1", r"data is needed; r\.yaml: output is needed|needed")],
+)
+def test_files_that_are_no_recipe(text, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("r.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_recipe("r.yaml")
+    with pytest.raises(UserError, match="missing.yaml: No such file"):
+        load_recipe("missing.yaml")
+
+
+def test_changes_from_the_command_line(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(BASE))
+    recipe = load_recipe(path, ["schedule.lr=3e-4", "data.datasets.0.ratio=2", "trained.lora.r=8", "optimizer.clip_norm=null"])
+    assert recipe.schedule.lr == 3e-4
+    assert recipe.data.datasets[0].ratio == 2
+    assert recipe.trained.lora.r == 8
+    assert recipe.optimizer.clip_norm is None
+    for wrong, message in (
+        ("lr", "expected KEY=VALUE"),
+        ("data.datasets.7.ratio=1", "not one of the 1 items"),
+        ("steps.x=1", "holds a value"),
+        ("seeed=1", r"did you mean seed\?"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_recipe(path, [wrong])
+
+
+def test_a_recipe_may_extend_another(tmp_path):
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE | {"schedule": {"lr": 1, "warmup_steps": 5}}))
+    (tmp_path / "more.yaml").write_text("extends: base.yaml\nschedule: {lr: 2}\noutput: y\n")
+    recipe = load_recipe(tmp_path / "more.yaml")
+    assert (recipe.schedule.lr, recipe.schedule.warmup_steps, recipe.output, recipe.steps) == (2, 5, "y", 1)
+
+
+def test_saved_recipes_are_the_same_again(tmp_path):
+    recipe = load_recipe(RECIPES / "minigptv2_finetune.yaml")
+    save_recipe(recipe, tmp_path / "again.yaml")
+    assert load_recipe(tmp_path / "again.yaml") == recipe
+
+
+def test_data_commands(place, monkeypatch):
+    monkeypatch.chdir(place)
+    runner = CliRunner()
+    change = ["--set", "model.base=weights/minigpt4-llama2-7b"]
+    shown = runner.invoke(app, ["data", "show", "recipes/own_data.yaml", "-n", "2", *change])
+    assert shown.exit_code == 0, shown.output
+    assert "[4 image tokens]" in shown.output
+    assert "«My cat.<|im_end|>»" in shown.output
+    checked = runner.invoke(app, ["data", "check", "recipes/own_data.yaml", "--json", *change])
+    assert checked.exit_code == 0, checked.output
+    (Path("my_data") / "gone.jsonl").write_text('{"image": "gone.jpg", "answer": "x"}\n')
+    broken = [*change, "--set", "data.datasets.0.annotations=my_data/gone.jsonl"]
+    checked = runner.invoke(app, ["data", "check", "recipes/own_data.yaml", *broken])
+    assert checked.exit_code == 1
+    assert "gone.jpg" in checked.output.replace("\n", "")
