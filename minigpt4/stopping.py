@@ -27,18 +27,6 @@ class StopAtText(StoppingCriteria):
         return torch.tensor(done, device=input_ids.device)
 
 
-class StopTogether(StoppingCriteria):
-    """The published rule: ends a batch when all its rows end with the same one of some sequences of ids at once."""
-
-    def __init__(self, sequences: Sequence[Sequence[int]]):
-        self.sequences = [torch.tensor(sequence) for sequence in sequences]
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
-        tails = [(input_ids[:, -len(s) :], s.to(input_ids.device)) for s in self.sequences]
-        done = any(tail.shape[1] == len(s) and bool((tail == s).all()) for tail, s in tails)
-        return torch.full((len(input_ids),), done, device=input_ids.device)
-
-
 class TextStream(TextIteratorStreamer):
     """Pieces of text as they are generated; ends at a stop text, and shows no part of one."""
 

@@ -9,14 +9,25 @@ sampling looks at the 50 likeliest tokens unless told otherwise.
 from collections.abc import Sequence
 
 import torch
-from transformers import PreTrainedTokenizerBase, RepetitionPenaltyLogitsProcessor, StoppingCriteriaList
+from transformers import PreTrainedTokenizerBase, RepetitionPenaltyLogitsProcessor, StoppingCriteria, StoppingCriteriaList
 
 from ...errors import UserError
-from ...stopping import StopTogether
 from ..minigpt4 import MiniGPT4ForConditionalGeneration
 
 TOP_K = 50  # the library's default of that time
 MAX_LENGTH = 2000  # of the published chat, prompt and answer together
+
+
+class StopTogether(StoppingCriteria):
+    """Ends a batch when all its rows end with the same one of some sequences of ids at once."""
+
+    def __init__(self, sequences: Sequence[Sequence[int]]):
+        self.sequences = [torch.tensor(sequence) for sequence in sequences]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
+        tails = [(input_ids[:, -len(s) :], s.to(input_ids.device)) for s in self.sequences]
+        done = any(tail.shape[1] == len(s) and bool((tail == s).all()) for tail, s in tails)
+        return torch.full((len(input_ids),), done, device=input_ids.device)
 
 
 def generate_published(
