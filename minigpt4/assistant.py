@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,13 +31,14 @@ from .prompt.answer import Answer
 from .prompt.boxes import Box
 from .prompt.history import without_oldest
 from .prompt.tasks import TASKS, split_identifier
-from .prompt.templates import PICTURE, Message
-from .stopping import StopAtText, TextStream, cut_at
+from .prompt.templates import PICTURE, PLACEHOLDER, Message
+from .stopping import StopAtText, StopWhenTold, TextStream, cut_at
 
 if TYPE_CHECKING:
     from .chat import Chat
 
 Pictures = PictureLike | Sequence[PictureLike]
+MAX_NEW_TOKENS = 300  # of systems that do not say
 
 
 def load(
@@ -59,14 +60,27 @@ def load(
         published: answer as the published code does where it is known to differ (`model.official.published`), to compare
             with published numbers.
     """
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device(device)
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype, None)
         if not isinstance(dtype, torch.dtype):
             raise UserError("dtype must be float32, bfloat16 or float16")
     parts = load_system(source, device, dtype, quantize=quantize, device_map=device_map)
     return Assistant(*parts, published=published)
+
+
+def _device(wanted: str | torch.device | None) -> torch.device:
+    """The device of that name, or the best there is."""
+    if wanted is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise UserError(f"{wanted}: no such device; say cpu, cuda, cuda:1 or mps") from None
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type)
+    if here is False or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise UserError(f"{wanted}: this machine has no such device, or this torch was built without it; try cpu")
+    return device
 
 
 class Assistant:
@@ -154,6 +168,8 @@ class Assistant:
 
     def ask_many(self, items: Iterable[tuple[Pictures, str]], batch_size: int = 16, **generation) -> list[Answer]:
         """Answer many questions, each about its own picture or pictures, in order."""
+        if batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, not {batch_size}")
         answers: list[Answer] = []
         remaining = iter(items)
         while batch := list(islice(remaining, batch_size)):
@@ -223,7 +239,7 @@ class Assistant:
         self, conversation: Sequence[Message], image_embeds: torch.Tensor | None, **generation
     ) -> Iterator[str]:
         """One conversation's next message, piece by piece."""
-        if generation.get("num_beams", 1) != 1:
+        if (generation.get("num_beams") or 1) != 1:
             raise UserError("beam search cannot be streamed: leave out num_beams, or ask without streaming")
         generation["num_beams"] = 1
         if self.published:  # answers alike, but not piece by piece
@@ -232,6 +248,8 @@ class Assistant:
         inputs = self.inputs([conversation], generation)
         stream = TextStream(self.processor.tokenizer, self.processor.chat.stop)
         settings = self._settings(generation)
+        left = Event()
+        settings["stopping_criteria"] = [*settings.get("stopping_criteria", ()), StopWhenTold(left)]
 
         def work() -> None:
             try:
@@ -242,8 +260,11 @@ class Assistant:
 
         worker = Thread(target=work, daemon=True)
         worker.start()
-        yield from stream
-        worker.join()
+        try:
+            yield from stream
+        finally:  # a reader who leaves early waits for the token that is being made, no longer
+            left.set()
+            worker.join()
 
     def inputs(self, conversations: Sequence[Sequence[Message]], generation: dict[str, Any]) -> dict[str, Any]:
         """Ids and mask of the prompts, padded on the left.
@@ -251,13 +272,22 @@ class Assistant:
         Raises:
             UserError: a prompt that leaves no room for an answer in the mind's context.
         """
-        room = getattr(self.model.config.text_config, "max_position_embeddings", None)
-        new = generation.get("max_new_tokens") or self.model.generation_config.max_new_tokens or 0
+        new = self._new_tokens(generation)
         if self.published:  # cuts the left end of what is too long, in `generate_published`
             rows = [self.processor.prompt_ids(conversation, published=True) for conversation in conversations]
         else:
-            rows = [self._fitting(conversation, new, room or sys.maxsize) for conversation in conversations]
+            rows = [self._fitting(conversation, new, self._context) for conversation in conversations]
         return {k: v.to(self.model.device) for k, v in self.processor.pad(rows).items()}
+
+    @property
+    def _context(self) -> int:
+        """How many tokens the mind can look back on."""
+        return getattr(self.model.config.text_config, "max_position_embeddings", None) or sys.maxsize
+
+    def _new_tokens(self, generation: dict[str, Any]) -> int:
+        """How long an answer may get: as asked, as the system says, or as in the published chats, less in a small context."""
+        own = self.model.generation_config.max_new_tokens
+        return generation.get("max_new_tokens") or own or min(MAX_NEW_TOKENS, self._context // 4)
 
     def _fitting(self, conversation: Sequence[Message], new: int, room: int) -> list[int]:
         """A prompt's ids; of a conversation that has grown too long, the oldest questions and answers are left out."""
@@ -278,7 +308,6 @@ class Assistant:
 
         settings = self._settings(generation)
         settings.pop("stopping_criteria", None)
-        settings.setdefault("max_new_tokens", self.model.generation_config.max_new_tokens)
         settings.setdefault("max_length", published.MAX_LENGTH)
         tokenizer = self.processor.tokenizer
         stop = published.stop_sequences(tokenizer, self.processor.chat.stop)
@@ -288,12 +317,16 @@ class Assistant:
     def _settings(self, generation: dict[str, Any]) -> dict[str, Any]:
         """Arguments for `generate`: given ones, and what makes an answer stop."""
         settings = {k: v for k, v in generation.items() if v is not None}
-        if seed := settings.pop("seed", None):
+        settings.setdefault("max_new_tokens", self._new_tokens(settings))
+        if (seed := settings.pop("seed", None)) is not None:
             torch.manual_seed(seed)
         if {"temperature", "top_p", "top_k"} & set(settings):
             settings.setdefault("do_sample", True)
         if stop := self.processor.chat.stop:
-            settings["stopping_criteria"] = [StopAtText(self.processor.tokenizer, stop)]
+            settings["stopping_criteria"] = [
+                *settings.get("stopping_criteria", ()),
+                StopAtText(self.processor.tokenizer, stop),
+            ]
         return settings
 
 
@@ -308,5 +341,12 @@ def about(text: str, pictures: Sequence[PictureLike], question: str) -> Answer:
 
 
 def with_pictures(question: str, pictures: int) -> str:
-    """A question with its pictures before it, as the systems were trained."""
-    return " ".join([PICTURE] * pictures + [question])
+    """A question with its pictures before it, as the systems were trained, or where it says itself that they are.
+
+    Raises:
+        UserError: it says so of more or fewer pictures than there are.
+    """
+    places = question.count(PLACEHOLDER)
+    if places and places != pictures:
+        raise UserError(f"the question has {places} place(s) for pictures ({PLACEHOLDER}), but {pictures} were given with it")
+    return question if places else " ".join([PICTURE] * pictures + [question])

@@ -7,7 +7,7 @@ import torch
 
 from .pictures import PictureLike
 from .prompt.answer import Answer
-from .prompt.templates import PICTURE, Message
+from .prompt.templates import Message
 
 if TYPE_CHECKING:
     from .assistant import Assistant
@@ -61,8 +61,10 @@ class Chat:
         self.messages, self.pictures, self._embeds, self._asked = [], [], [], 0
 
     def _with(self, question: str) -> list[Message]:
+        from .assistant import with_pictures
+
         new = len(self._embeds) - self._asked
-        return [*self.messages, {"role": "user", "content": " ".join([PICTURE] * new + [question])}]
+        return [*self.messages, {"role": "user", "content": with_pictures(question, new)}]
 
     def _pictures(self) -> torch.Tensor | None:
         return torch.cat(self._embeds) if self._embeds else None

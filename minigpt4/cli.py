@@ -1,9 +1,11 @@
 """The command line: each command is a typed function that calls one function of the house."""
 
+import io
 import os
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -24,15 +26,16 @@ from .cli_options import (
     Temperature,
     TopK,
     TopP,
-    as_json,
     decoding,
     found_in,
     generation_of,
+    is_picture_file,
     load,
     open_all,
     ready_to_draw,
 )
 from .errors import UserError
+from .jsonl import to_json
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -69,28 +72,29 @@ def ask(
             raise UserError("--input needs --output FILE for the answers")
         from .batch import ask_file
 
-        raise typer.Exit(ask_file(load(model, device, dtype, quantize), input, output, batch_size, generation))
+        system = partial(load, model, device, dtype, quantize)
+        raise typer.Exit(ask_file(system, input, output, batch_size, generation))
     if output is not None:
         raise UserError("--output goes with --input FILE")
-    if not arguments or len(arguments) < 2:
-        raise UserError('ask needs a photo and a question: minigpt4 ask photo.jpg "What is in this picture?"')
+    if not arguments or len(arguments) < 2 or not arguments[-1].strip() or is_picture_file(arguments[-1]):
+        raise UserError('ask needs a photo and then a question: minigpt4 ask photo.jpg "What is in this picture?"')
     from .prompt.tasks import split_identifier
 
     *photos, question = arguments
     if draw is not None and len(photos) > 1:
         raise UserError("--draw needs a question about one photo")
-    open_all(photos)
+    pictures = open_all(photos)
     split_identifier(question)  # an unknown one is said before the model is loaded
     ready_to_draw(draw)
     assistant = load(model, device, dtype, quantize)
     if json or draw or assistant.beams(assistant.question_settings(question) | generation) > 1:
-        answer = assistant.ask(photos, question, **generation)
+        answer = assistant.ask(pictures, question, **generation)
         if draw is not None:
             answer.draw(draw)
         row = {"image": photos if len(photos) > 1 else photos[0], "question": question, "answer": answer}
-        print(as_json(row | found_in(answer)) if json else answer)
+        print(to_json(row | found_in(answer)) if json else answer)
         return
-    for piece in assistant.stream(photos, question, **generation):
+    for piece in assistant.stream(pictures, question, **generation):
         print(piece, end="", flush=True)
     print()
 
@@ -112,11 +116,8 @@ def caption(
     """Caption photos, or every photo in a folder."""
     from .batch import caption_files, pictures_in
 
-    pictures = pictures_in(photos)
-    if output is None:
-        open_all(pictures[:1])
-    status = caption_files(load(model, device, dtype, quantize), pictures, output, json, batch_size, generation)
-    raise typer.Exit(status)
+    system = partial(load, model, device, dtype, quantize)
+    raise typer.Exit(caption_files(system, pictures_in(photos), output, json, batch_size, generation))
 
 
 @app.command()
@@ -139,13 +140,15 @@ def chat(
     no_repeat_ngram_size: NoRepeatNgramSize = None,
     seed: Seed = None,
 ) -> None:
-    """Talk about photos in the terminal. /image FILE adds a picture, /draw FILE draws the last answer's boxes, /reset forgets,
-    /quit leaves."""
+    """Talk about photos in the terminal.
+
+    /image FILE adds a picture, /draw FILE draws the last answer's boxes, /reset forgets, /quit leaves.
+    """
     from .terminal import talk
 
     generation = generation_of(locals())
-    open_all(photos or [])
-    talk(load(model, device, dtype, quantize), photos or [], json, generation)
+    pictures = open_all(photos or [])
+    raise typer.Exit(talk(load(model, device, dtype, quantize), pictures, json, generation))
 
 
 def _register_train() -> None:
@@ -179,15 +182,50 @@ def _register_official() -> None:
 _register_official()
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from . import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Ask about pictures, and align eyes with minds."""
+
+
 def main() -> None:
     """Entry point: mistakes of the user are one line on standard error and status 2."""
+    for stream in (sys.stdout, sys.stdin):  # names of files need not be text, nor what is typed
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
     try:
-        app()
+        status = app(prog_name="minigpt4", standalone_mode=False)
+        sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _leave(str(error))
     except BrokenPipeError:  # the reader of our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not have been imported
+            _leave("not enough memory on the device; try a smaller --batch-size, --quantize 4bit, or --device cpu")
+        if not hasattr(error, "format_message"):  # typer's way to say that a command line makes no sense
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help has been printed
+            sys.exit(2)
+        where = getattr(getattr(error, "ctx", None), "command_path", "minigpt4")
+        _leave(f"{error.format_message().rstrip('.')} (see: {where} --help)")
+    sys.exit(status)
+
+
+def _leave(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

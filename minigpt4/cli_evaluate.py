@@ -4,6 +4,7 @@ import json as jsonlib
 import random
 import sys
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -261,16 +262,16 @@ def _evaluate(name: str, given: dict[str, Any]) -> None:
     if not images.is_dir():
         raise UserError(f"{images}: no such folder")
 
-    system: list[Any] = []  # loaded when the first question needs it
+    @cache
+    def system() -> Any:
+        return load(given["model"], given["device"], given["dtype"], given["quantize"])
 
     def ask_many(batch: list) -> Any:
-        if not system:
-            system.append(load(given["model"], given["device"], given["dtype"], given["quantize"]))
-        return system[0].ask_many(batch, batch_size=given["batch_size"], **given["generation"])
+        return system().ask_many(batch, batch_size=given["batch_size"], **given["generation"])
 
     def run(file: Path, blind: bool) -> tuple[list[Any], int]:
         by = signature(given["model"], given["generation"], _folder(given["model"]), blind)
-        status = predict(benchmark, rows, images, file, by, ask_many, given["batch_size"], blind)
+        status = predict(benchmark, rows, images, file, by, ask_many, given["batch_size"], blind, system)
         return answered(file, rows), status
 
     file = given["predictions"] or Path(f"{name}-{annotations.stem}{'-' + choice.split if choice.split else ''}.jsonl")

@@ -1,10 +1,10 @@
 """What several commands share: their options, and what they do before and after they ask."""
 
 import inspect
-import json as jsonlib
 import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
@@ -96,18 +96,25 @@ def generation_of(given: dict[str, Any]) -> dict[str, Any]:
     return {name: given[name] for name in DECODING_OPTIONS if given.get(name) is not None}
 
 
-def open_all(photos: list[str] | list[Path]) -> None:
-    """Look at the pictures before the model is loaded, so that a wrong name is said at once."""
+def open_all(photos: Iterable[str | Path]) -> list[Any]:
+    """The pictures, opened before the model is loaded, so that what is wrong with one is said at once."""
     from .pictures import open_picture
 
-    for photo in photos:
-        open_picture(photo)
+    return [open_picture(photo) for photo in photos]
+
+
+def is_picture_file(name: str) -> bool:
+    """Whether there is a picture of this name, to see that the question has been forgotten."""
+    from .pictures import EXTENSIONS
+
+    return Path(name).suffix.lower() in EXTENSIONS and os.path.isfile(name)
 
 
 def import_quickly() -> None:
     """Import what models are made of, before anything else does so slowly; `transformers` is told to keep its remarks to
     itself."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", module=r"transformers\.")
     from .startup import import_transformers_quickly
 
     import_transformers_quickly()
@@ -153,7 +160,3 @@ def box_row(box: Any, size: tuple[int, int] | None) -> dict[str, list[float]]:
     """A box for JSON: relative coordinates, and pixels where the picture's size is known."""
     row = {"relative": [round(v, 4) for v in box]}
     return row if size is None else {"pixels": [round(v, 1) for v in box.pixels(*size)]} | row
-
-
-def as_json(row: dict[str, Any]) -> str:
-    return jsonlib.dumps(row, ensure_ascii=False)

@@ -13,7 +13,6 @@ from .cli_options import (
     Json,
     Model,
     Quantize,
-    as_json,
     box_row,
     decoding,
     found_in,
@@ -21,6 +20,7 @@ from .cli_options import (
     ready_to_draw,
 )
 from .errors import UserError
+from .jsonl import to_json
 
 Photo = Annotated[Path, typer.Argument(metavar="PHOTO", show_default=False)]
 Phrase = Annotated[str, typer.Argument(metavar="PHRASE", show_default=False)]
@@ -118,7 +118,7 @@ def identify(
     if draw is not None:
         answer.draw(draw)
     row = {"image": str(photo), "width": size[0], "height": size[1], "box": box_row(chosen, size), "answer": answer}
-    print(as_json(row) if json else answer)
+    print(to_json(row) if json else answer)
 
 
 @decoding
@@ -136,7 +136,7 @@ def vqa(
     """Answer a question about a photo in a word or two."""
     _ready(photo, None, f"[vqa] {question}")
     answer = load(model, device, dtype, quantize).vqa(photo, question, **generation)
-    print(as_json({"image": str(photo), "question": question, "answer": answer}) if json else answer)
+    print(to_json({"image": str(photo), "question": question, "answer": answer}) if json else answer)
 
 
 def _ready(photo: Path, draw: Path | None, question: str = "") -> tuple[int, int]:
@@ -155,7 +155,7 @@ def _show(answer: Any, asked: dict[str, Any], size: tuple[int, int], draw: Path 
         answer.draw(draw)
     if json:
         empty = {"text": answer.plain_text, "width": size[0], "height": size[1], "phrases": []}
-        print(as_json(asked | {"answer": answer} | empty | found_in(answer)))
+        print(to_json(asked | {"answer": answer} | empty | found_in(answer)))
         return
     if not answer.phrases:
         print(f"no box in the answer: {answer}", file=sys.stderr)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,34 +13,39 @@ from .errors import UserError
 Row = dict[str, Any]
 
 
+def to_json(row: Row) -> str:
+    """A row as a line (without its end). File names that are no text are written with escapes, and read back the same."""
+    text = json.dumps(row, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(row)
+    return text
+
+
 def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, Row | UserError]]:
     """Numbered rows of a file; a line that is no JSON object comes as the error that says so. Empty lines are passed over."""
     try:
-        file = open(path, encoding="utf-8")
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, _row(line, f"{path}:{number}")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    with file:
-        number = 0
-        while True:
-            number += 1
-            try:
-                line = file.readline()
-            except UnicodeDecodeError as error:
-                yield number, UserError(f"{path}:{number}: not UTF-8 text ({error.reason})")
-                return
-            if not line:
-                return
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                yield number, UserError(f"{path}:{number}: not JSON ({error})")
-                continue
-            if not isinstance(row, dict):
-                yield number, UserError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
-                continue
-            yield number, row
+
+
+def _row(line: bytes, where: str) -> Row | UserError:
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        return UserError(f"{where}: not UTF-8 text ({error.reason})")
+    except ValueError as error:
+        return UserError(f"{where}: not JSON ({error})")
+    except RecursionError:
+        return UserError(f"{where}: not JSON that can be read (nested too deeply)")
+    if not isinstance(row, dict):
+        return UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    return row
 
 
 def write_rows(path: str | os.PathLike, rows: Iterable[Row]) -> None:
@@ -50,7 +54,7 @@ def write_rows(path: str | os.PathLike, rows: Iterable[Row]) -> None:
     partial = path.with_name(f"{path.name}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            file.writelines(to_json(row) + "\n" for row in rows)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -64,20 +68,24 @@ class Output:
     """A JSON Lines file that grows row by row in the order of its input, and can be continued.
 
     Args:
-        path: the file; a last line that a kill has cut short is taken off.
+        path: the file. A last line that a kill has cut short is taken off.
         added: the key that a result adds to its input row, by which done rows are recognised.
+
+    Raises:
+        UserError: a file that cannot be read or written, or that is something else; it is then left as it is.
     """
 
     def __init__(self, path: str | os.PathLike, added: str):
         self.path, self.added = Path(path), added
         self.rows: list[Row] = []
-        if self.path.exists():
-            self._recover()
-        else:
-            try:
+        try:
+            if self.path.exists():
+                self._recover()
+            else:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"{self.path.parent}: {error.strerror}") from None
+            self.path.open("ab").close()
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot write ({error.strerror})") from None
         self._done = Counter(self._key(row) for row in self.rows)
 
     def take(self, row: Row) -> bool:
@@ -89,16 +97,21 @@ class Output:
         return False
 
     def write(self, rows: Iterable[Row]) -> None:
-        """Append finished rows; they are on disk when this returns."""
+        """Append finished rows; they are on disk when this returns, all of them or none."""
+        rows = list(rows)
+        before = None
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                for row in rows:
-                    self.rows.append(row)
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            with self.path.open("ab") as file:
+                before = file.tell()
+                file.write(b"".join(to_json(row).encode() + b"\n" for row in rows))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
+            if before is not None:
+                with contextlib.suppress(OSError):
+                    os.truncate(self.path, before)
             raise UserError(f"{self.path}: cannot write ({error.strerror}); what was written before is kept") from None
+        self.rows += rows
 
     def sort(self, inputs: Iterable[Row]) -> None:
         """Put the rows in the order of their inputs, where a continued run has filled a gap."""
@@ -109,20 +122,31 @@ class Output:
         if rank == sorted(rank):
             return
         ordered = [row for _, row in sorted(zip(rank, self.rows, strict=True), key=lambda pair: pair[0])]
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=self.path.parent, delete=False) as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in ordered)
-        os.replace(file.name, self.path)
+        write_rows(self.path, ordered)
+        self.rows = ordered
 
     def _key(self, row: Row) -> str:
         return json.dumps({k: v for k, v in row.items() if k != self.added}, sort_keys=True)
 
     def _recover(self) -> None:
+        """Read what an earlier run has written. Nothing is changed before all of it has proved to be such a run's."""
+        refusal = f"{self.path}: is no output of an earlier run; name another file or remove it"
+        if not self.path.is_file():
+            raise UserError(refusal)
+        numbered = list(read_rows(self.path))
         data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):
-            with self.path.open("rb+") as file:
-                file.truncate(len(whole))
-        for number, row in read_rows(self.path):
+        keep = data.rfind(b"\n") + 1
+        rest = data[keep:].strip()
+        if rest and isinstance(numbered[-1][1], UserError) and rest.startswith(b"{"):
+            numbered.pop()  # cut short
+        else:
+            keep = len(data)
+        for _, row in numbered:
             if isinstance(row, UserError) or self.added not in row:
-                raise UserError(f"{self.path}:{number}: is no output of an earlier run; name another file or remove it")
+                raise UserError(refusal)
             self.rows.append(row)
+        with self.path.open("rb+") as file:
+            file.truncate(keep)
+            if rest and keep == len(data):  # its end alone is missing
+                file.seek(keep)
+                file.write(b"\n")

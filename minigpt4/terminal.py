@@ -1,19 +1,32 @@
 """A conversation in the terminal."""
 
-import json
+import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .assistant import Assistant, about
 from .cli_options import found_in
 from .errors import UserError
+from .jsonl import to_json
+from .pictures import PictureLike
 from .prompt.answer import Answer
 
+if TYPE_CHECKING:
+    from .assistant import Assistant
 
-def talk(assistant: Assistant, photos: Sequence[Path], as_json: bool, generation: dict) -> None:
-    """Read questions until the end of input; stream answers, or print one JSON line each with `as_json`."""
-    chat = assistant.chat(list(photos))
+COMMANDS = "/image FILE, /draw FILE, /reset and /quit"
+
+
+def talk(assistant: "Assistant", pictures: Sequence[PictureLike], as_json: bool, generation: dict) -> int:
+    """Read questions until the end of input; stream answers, or print one JSON line each with `as_json`.
+
+    Returns:
+        The exit status: 1 if a line of a file or a pipe was in error, 0 otherwise and always where a person is asking.
+    """
+    from .assistant import about
+
     asking = sys.stdin.isatty() and not as_json
     if asking:
         import readline  # noqa: F401  (line editing and history for input())
@@ -21,11 +34,18 @@ def talk(assistant: Assistant, photos: Sequence[Path], as_json: bool, generation
         print(
             "Ask about the photo. /image FILE adds one, /draw FILE draws the last answer's boxes, /reset forgets, /quit leaves."
         )
+    chat = assistant.chat(pictures)
     last: Answer | None = None
+    failed = False
     while True:
         try:
             line = input("> " if asking else "").strip()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
+            if asking:
+                print()
+            break
+        except KeyboardInterrupt:
+            print()
             break
         command, _, rest = line.partition(" ")
         try:
@@ -35,18 +55,18 @@ def talk(assistant: Assistant, photos: Sequence[Path], as_json: bool, generation
                 chat.forget()
                 last = None
             elif command == "/image":
-                chat.show(rest.strip())
+                chat.show(_file(rest, command))
             elif command == "/draw":
                 if last is None:
                     raise UserError("there is no answer yet to draw")
-                last.draw(rest.strip())
+                last.draw(_file(rest, command))
             elif command.startswith("/"):
-                raise UserError(f"unknown command {command}; there are /image FILE, /draw FILE, /reset and /quit")
+                raise UserError(f"unknown command {command}; there are {COMMANDS}")
             elif not line:
                 continue
             elif as_json:
                 last = chat.ask(line, **generation)
-                print(json.dumps({"question": line, "answer": last} | found_in(last), ensure_ascii=False), flush=True)
+                print(to_json({"question": line, "answer": last} | found_in(last)), flush=True)
             else:
                 pieces = []
                 for piece in chat.stream(line, **generation):
@@ -55,6 +75,23 @@ def talk(assistant: Assistant, photos: Sequence[Path], as_json: bool, generation
                 print()
                 last = about("".join(pieces), chat.pictures[-1:], line)
         except UserError as error:
+            failed = True
             print(f"error: {error}", file=sys.stderr)
         except KeyboardInterrupt:  # stops the answer, not the conversation
+            if not asking:
+                raise
             print()
+    return int(failed and not asking)
+
+
+def _file(typed: str, command: str) -> Path:
+    """A file's name as typed, as dragged into a terminal (quoted, or with blanks escaped), or from the home folder."""
+    typed = typed.strip()
+    if not typed:
+        raise UserError(f"{command} needs a file: {command} FILE")
+    path = Path(typed).expanduser()
+    try:
+        words = shlex.split(typed)
+    except ValueError:  # a quotation mark that is part of the name
+        return path
+    return Path(words[0]).expanduser() if len(words) == 1 and not os.path.exists(path) else path

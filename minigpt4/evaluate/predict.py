@@ -25,6 +25,7 @@ def predict(
     ask_many: Callable[[list], Sequence[str]],
     batch_size: int = 16,
     blind: bool = False,
+    prepare: Callable[[], object] | None = None,
 ) -> int:
     """Answer what `file` does not answer yet; the exit status says whether every question was answered.
 
@@ -34,6 +35,7 @@ def predict(
         by: who answers; a file by another is refused.
         ask_many: [([picture], question), ...] -> answers. It is not called if nothing is left to answer.
         blind: show a grey picture in place of each.
+        prepare: called before the first question, if any is left.
 
     Raises:
         UserError: `file` holds answers by somebody else.
@@ -50,7 +52,7 @@ def predict(
         (f"{benchmark.name}, {row['image']}", row, ([grey if blind else images / row["image"]], benchmark.question(row)))
         for row in signed
     ]
-    return answer_rows(iter(items), signed, output, "answer", ask_many, batch_size)
+    return answer_rows(iter(items), signed, output, "answer", ask_many, batch_size, prepare)
 
 
 def _once(ask_many: Callable[[list], Sequence[str]]) -> Callable[[list], Sequence[str]]:

@@ -78,33 +78,70 @@ def load_system(
     options: dict[str, Any] = {"device_map": device_map or {"": str(device)}} if placed else {}
     if quantize is not None:
         options["quantization_config"] = quantization_config(quantize, dtype)
-    model = _load(folder, config, dtype, adapters, options)
     own = (folder / "tokenizer_config.json").exists() or not (folder / TRAINED).exists()
-    tokenizer_folder = folder if own else tokenizer_source(config)
-    return (model if placed else model.to(device)).eval(), load_processor(folder, tokenizer_folder)
+    processor = load_processor(folder, folder if own else tokenizer_source(config))
+    model = _load(folder, config, dtype, adapters, options)
+    return (model if placed else model.to(device)).eval(), processor
 
 
 def read_config(folder: Path) -> MiniGPT4Config:
-    """The configuration of a system's folder; an eye that lies in it is found there even if the folder was moved."""
+    """The configuration of a system's folder; an eye that lies in it is found there even if the folder was moved.
+
+    Raises:
+        UserError: none there, a damaged one, or one of another kind of system.
+    """
+    written = _read_json(folder / "config.json", "not a MiniGPT-4 system")
+    if (kind := written.get("model_type")) != MiniGPT4Config.model_type:
+        raise UserError(f"{folder}: not a MiniGPT-4 system (its config.json says model_type {kind!r}, not 'minigpt4')")
+    for part in ("vision_config", "text_config"):
+        if not isinstance(written.get(part), dict):  # the library would put something large of its own there
+            raise UserError(f"{folder}: not a whole system (its config.json lacks {part})")
     try:
         config = MiniGPT4Config.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: not a MiniGPT-4 system ({error})") from error
+    except Exception as error:  # the library's checks raise errors of many kinds
+        raise UserError(f"{folder}: its config.json cannot be used ({_line(error)})") from error
     if config.vision_source not in (None, "pocket") and (folder / "eye").is_dir() and not Path(config.vision_source).exists():
         config.vision_source = str(folder / "eye")
     return config
 
 
 def load_processor(folder: Path, tokenizer_folder: str | os.PathLike) -> MiniGPT4Processor:
-    """The processor of a system whose tokenizer may lie elsewhere."""
+    """The processor of a system whose tokenizer may lie elsewhere.
+
+    Raises:
+        UserError: its settings or the tokenizer are missing or damaged.
+    """
     file = folder / "processor_config.json"
+    settings = _read_json(file, "cannot be read")
     try:
-        settings = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read ({error})") from error
-    image = {k: v for k, v in settings["image_processor"].items() if k in ("size", "image_mean", "image_std")}
-    ours = {k: settings[k] for k in ("template", "num_image_tokens", "image_token_id", "extra_bos") if k in settings}
-    return MiniGPT4Processor(MiniGPT4ImageProcessor(**image), AutoTokenizer.from_pretrained(tokenizer_folder), **ours)
+        image = {k: v for k, v in settings["image_processor"].items() if k in ("size", "image_mean", "image_std")}
+        ours = {k: settings[k] for k in ("template", "num_image_tokens", "image_token_id", "extra_bos") if k in settings}
+        image_processor = MiniGPT4ImageProcessor(**image)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file}: has no settings for pictures ({_line(error)})") from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    except Exception as error:  # the library's errors have no common base
+        raise UserError(f"{tokenizer_folder}: its tokenizer cannot be loaded ({_line(error)})") from error
+    return MiniGPT4Processor(image_processor, tokenizer, **ours)
+
+
+def _read_json(file: Path, otherwise: str) -> dict[str, Any]:
+    try:
+        written = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: {otherwise} ({error.strerror})") from None
+    except ValueError as error:
+        raise UserError(f"{file}: {otherwise} (not JSON: {error})") from None
+    if not isinstance(written, dict):
+        raise UserError(f"{file}: {otherwise} (not a JSON object)")
+    return written
+
+
+def _line(error: Exception) -> str:
+    """An error of a library in one line of bearable length."""
+    text = " ".join(str(error).split())
+    return (text if len(text) <= 300 else text[:300] + " ...") or type(error).__name__
 
 
 def vision_folder(config: MiniGPT4Config) -> str:
@@ -122,7 +159,7 @@ def tokenizer_source(config: MiniGPT4Config) -> str | Path:
     if config.base_source is None:
         return text_folder(config)
     folder = find_folder(config.base_source)
-    return tokenizer_source(MiniGPT4Config.from_pretrained(folder)) if (folder / TRAINED).exists() else folder
+    return tokenizer_source(read_config(folder)) if (folder / TRAINED).exists() else folder
 
 
 def load_parts(
@@ -139,8 +176,12 @@ def load_parts(
 def _load(
     folder: Path, config: MiniGPT4Config, dtype: torch.dtype, adapters: Adapters, options: dict[str, Any]
 ) -> MiniGPT4ForConditionalGeneration:
+    generation = _generation_config(folder)
     load = _load_trained if (folder / TRAINED).exists() else _load_whole
-    return load(folder, config, dtype, adapters, options)
+    model = load(folder, config, dtype, adapters, options)
+    if generation is not None:
+        model.generation_config = generation
+    return model
 
 
 def _load_whole(
@@ -155,7 +196,7 @@ def _load_whole(
             folder, config=config, dtype=dtype, output_loading_info=True, **options
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{folder}: cannot be loaded ({_line(error)})") from error
     wrong = {
         "lacks": report["missing_keys"],
         "has unknown": report["unexpected_keys"],
@@ -201,9 +242,17 @@ def _load_trained(
     if options:  # the mind is where it should be; the small parts go along
         for part in (model.vision_tower, model.bridge, model.projection):
             part.to(model.device)
-    if (folder / "generation_config.json").exists():
-        model.generation_config = GenerationConfig.from_pretrained(folder)
     return model
+
+
+def _generation_config(folder: Path) -> GenerationConfig | None:
+    """A folder's decoding settings, if it has any. The library passes over some that are damaged."""
+    if not (folder / "generation_config.json").exists():
+        return None
+    try:
+        return GenerationConfig.from_pretrained(folder)
+    except Exception as error:
+        raise UserError(f"{folder / 'generation_config.json'}: cannot be used ({_line(error)})") from error
 
 
 def _base_parts(config: MiniGPT4Config, dtype: torch.dtype, options: dict[str, Any]) -> tuple[PreTrainedModel, PreTrainedModel]:
@@ -225,7 +274,7 @@ def read_trained(folder: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(file)
     except Exception as error:  # safetensors raises its own kinds, without a common base
-        raise UserError(f"{file}: damaged or cut short ({error})") from error
+        raise UserError(f"{file}: damaged or cut short ({_line(error)})") from error
 
 
 def load_trained(model: MiniGPT4ForConditionalGeneration, weights: Mapping[str, torch.Tensor], file: Path) -> None:
@@ -309,4 +358,4 @@ def find_folder(source: str | os.PathLike) -> Path:
     try:
         return Path(snapshot_download(str(source)))
     except Exception as error:  # network, permission, no such repository: all are the user's to mend
-        raise UserError(f"{source}: neither a folder nor a hub repository that can be fetched ({error})") from error
+        raise UserError(f"{source}: neither a folder nor a hub repository that can be fetched ({_line(error)})") from error

@@ -90,6 +90,7 @@ class MiniGPT4Processor(ProcessorMixin):
         The text between pictures is tokenised piece by piece, as in training, and no special tokens are added. Special
         tokens written out in the text (``<s>``, ``<|im_start|>``) count as such.
         """
+        text = text.encode(errors="replace").decode()  # halves of characters, as in names that are no text, are no text
         ids: list[int] = []
         for i, piece in enumerate(text.split(PLACEHOLDER)):
             if i:

@@ -10,8 +10,7 @@ from ..data.check import check
 from ..data.collate import Reader
 from ..data.mixture import Mixture
 from ..data.sequence import IGNORE
-from ..model.checkpoint import find_folder, load_processor, tokenizer_source
-from ..model.config import MiniGPT4Config
+from ..model.checkpoint import find_folder, load_processor, read_config, tokenizer_source
 from ..model.processor import MiniGPT4Processor
 from .loop import build_formatter, build_parts
 from .recipe import Recipe
@@ -86,6 +85,6 @@ def _processor(recipe: Recipe) -> MiniGPT4Processor:
 
         return new_processor(recipe.model)
     folder = find_folder(recipe.model.base)
-    config = MiniGPT4Config.from_pretrained(folder)
+    config = read_config(folder)
     trained = (folder / "trained.safetensors").exists()
     return load_processor(folder, tokenizer_source(config) if trained else folder)

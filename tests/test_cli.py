@@ -1,0 +1,518 @@
+"""The commands as a user types them: what they print, what they refuse, what they leave behind."""
+
+import errno
+import io
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import shapes
+import torch
+from conftest import tiny_folder
+from PIL import Image
+
+import minigpt4
+from minigpt4 import cli
+from minigpt4.jsonl import Output, read_rows
+
+PLAIN = ("--model", "base", "--dtype", "float32")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A tiny system and six pictures, made once."""
+    folder = tmp_path_factory.mktemp("world")
+    torch.manual_seed(0)
+    tiny_folder(folder / "base")
+    (folder / "photos" / "more").mkdir(parents=True)
+    for i, (colour, shape, place) in enumerate(shapes.things(6)):
+        shapes.draw(colour, shape, place, random.Random(i)).save(folder / f"{i}.png")
+    for i, name in enumerate(("c.png", "a.JPG", "b.webp", "more/d.gif")):
+        Image.open(folder / f"{i}.png").save(folder / "photos" / name)
+    (folder / "photos" / "notes.txt").write_text("not a picture")
+    return folder
+
+
+@pytest.fixture
+def here(world, tmp_path, monkeypatch):
+    """A folder of its own with the same files, to be in."""
+    for path in world.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(here, monkeypatch, capsys):
+    """``run(*arguments)`` -> exit status, standard output, standard error."""
+
+    def run(*arguments, stdin=""):
+        monkeypatch.setattr(sys, "argv", ["minigpt4", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return left.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def system(world):
+    """The same system, asked in Python."""
+    return minigpt4.load(world / "base", dtype="float32")
+
+
+def start(*arguments, **options):
+    """The command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "minigpt4", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **options,
+    )
+
+
+def finish(process, timeout=120):
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
+
+
+def refused(result):
+    """What a refused command says: one line, nothing else, status 2."""
+    status, out, err = result
+    assert (status, out) == (2, ""), err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1, err
+    return err.removeprefix("error: ").rstrip("\n")
+
+
+def written(path):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def write_lines(path, *rows):
+    Path(path).write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+
+
+# ask --------------------------------------------------------------------------------------------------------------------
+
+
+def test_ask_prints_the_answer_as_it_is_in_python(run, here, system):
+    expected = system.ask("0.png", "hm?")
+    assert len(expected) > 20
+    assert run("ask", "0.png", "hm?", *PLAIN) == (0, expected + "\n", "")
+    status, out, _ = run("ask", "0.png", "hm?", "--json", *PLAIN)
+    assert status == 0
+    assert json.loads(out) == {"image": "0.png", "question": "hm?", "answer": expected}
+
+
+def test_several_photos_go_before_one_question(run, here, system):
+    expected = system.ask(["0.png", "1.png"], "hm?")
+    assert expected != system.ask(["1.png", "0.png"], "hm?")
+    assert run("ask", "0.png", "1.png", "hm?", *PLAIN)[1] == expected + "\n"
+    row = json.loads(run("ask", "0.png", "1.png", "hm?", "--json", *PLAIN)[1])
+    assert row == {"image": ["0.png", "1.png"], "question": "hm?", "answer": expected}
+
+
+def test_decoding_options_do_what_they_do_in_transformers(run, here, system):
+    def ask(*options):
+        status, out, err = run("ask", "0.png", "hm?", *PLAIN, *options)
+        assert (status, err) == (0, ""), err
+        return out.rstrip("\n")
+
+    greedy = ask()
+    short = ask("--max-new-tokens", 7)
+    assert greedy.startswith(short)
+    assert 0 < len(short) <= 7
+    assert ask("--num-beams", 3, "--max-new-tokens", 20) == system.ask("0.png", "hm?", num_beams=3, max_new_tokens=20)
+    assert ask("--num-beams", 3, "--length-penalty", -5) == system.ask("0.png", "hm?", num_beams=3, length_penalty=-5.0)
+    sampled = [ask("--do-sample", "--seed", seed, "--max-new-tokens", 30) for seed in (0, 0, 1, 1)]
+    assert sampled[0] == sampled[1] != sampled[2] == sampled[3]
+    assert ask("--temperature", "0.01", "--max-new-tokens", 7) == short  # implies sampling, almost greedy
+    assert ask("--temperature", "50", "--seed", 3, "--max-new-tokens", 7) != short
+    assert ask("--top-k", 1, "--max-new-tokens", 7) == short
+    assert ask("--top-p", 0.0, "--max-new-tokens", 7) == short
+    distinct = ask("--no-repeat-ngram-size", 1, "--max-new-tokens", 30)
+    assert len(set(distinct)) == len(distinct)
+    assert not greedy.startswith(ask("--repetition-penalty", 1000.0))
+    longest = system.ask("0.png", "hm?", min_new_tokens=250, max_new_tokens=250)
+    assert ask("--min-new-tokens", 250, "--max-new-tokens", 250) == longest
+    assert len(longest) > len(greedy)
+
+
+def test_what_ask_refuses(run, here):
+    hint = 'ask needs a photo and then a question: minigpt4 ask photo.jpg "What is in this picture?"'
+    assert refused(run("ask")) == hint
+    assert refused(run("ask", "0.png")) == hint
+    assert refused(run("ask", "0.png", "1.png")) == hint
+    assert refused(run("ask", "0.png", " ")) == hint
+    assert refused(run("ask", "nowhere.png", "hm?")) == "nowhere.png: no such file"
+    assert refused(run("ask", "0.png", "photos", "hm?")) == "photos: is a folder, not a picture"
+    assert refused(run("ask", "photos/notes.txt", "hm?")) == "photos/notes.txt: not a picture in a format that can be read"
+    assert refused(run("ask", "What is in this picture? " * 100, "0.png", "hm?")).endswith("File name too long)")
+    assert "unknown task identifier [nope]" in refused(run("ask", "0.png", "[nope] x"))
+    assert "1 place(s)" not in refused(run("ask", "0.png", "<ImageHere> and <ImageHere>", *PLAIN))
+    assert "2 place(s) for pictures (<ImageHere>), but 1 were" in refused(run("ask", "0.png", "<ImageHere><ImageHere>", *PLAIN))
+    assert refused(run("ask", "--output", "x.jsonl", "0.png", "hm?")) == "--output goes with --input FILE"
+    assert refused(run("ask", "--input", "x.jsonl")) == "--input needs --output FILE for the answers"
+    assert "not both" in refused(run("ask", "--input", "x.jsonl", "0.png", "hm?"))
+    assert "--draw goes with one photo" in refused(run("ask", "--input", "x.jsonl", "--output", "y", "--draw", "z.png"))
+    assert "no such folder" in refused(run("ask", "0.png", "hm?", "--model", "nowhere"))
+    assert refused(run("ask", "0.png", "hm?", "--device", "toaster")).startswith("toaster: no such device")
+    if not torch.cuda.is_available():
+        assert refused(run("ask", "0.png", "hm?", *PLAIN, "--device", "cuda")).startswith(
+            "cuda: this machine has no such device"
+        )
+
+
+def test_command_lines_that_make_no_sense_are_one_line_too(run):
+    cases = {
+        ("ask", "--max-tokens", "3"): "No such option: --max-tokens",
+        ("nope",): "No such command 'nope'",
+        ("--nope",): "No such option: --nope",
+        ("caption",): "Missing argument",
+        ("ask", "--top-p", "2", "0.png", "hm?"): "Invalid value for '--top-p'",
+        ("ask", "--max-new-tokens", "many", "0.png", "hm?"): "Invalid value for '--max-new-tokens'",
+        ("ask", "--dtype", "int3", "0.png", "hm?"): "Invalid value for '--dtype'",
+        ("caption", "--batch-size", "0", "0.png"): "Invalid value for '--batch-size'",
+    }
+    for arguments, said in cases.items():
+        message = refused(run(*arguments))
+        assert message.startswith(said)
+        assert message.endswith("--help)")
+
+
+def test_help_and_version(run):
+    assert run("--version") == (0, minigpt4.__version__ + "\n", "")
+    for arguments in (("--help",), ("ask", "-h"), ("chat", "--help")):
+        status, out, err = run(*arguments)
+        assert (status, err) == (0, "")
+        assert "Usage: minigpt4" in out
+    status, out, _ = run()
+    assert status == 2
+    assert "caption" in out
+
+
+def test_a_question_that_is_too_long_says_how_much_too_long(run, here):
+    message = refused(run("ask", "0.png", "why? " * 20_000, *PLAIN))
+    assert "100,0" in message  # tokens of this system are characters
+    assert message.endswith("context of 512")
+    assert len(message) < 300
+
+
+def test_names_that_are_no_text(here, run):
+    """File names of other times and places: bytes that are not UTF-8."""
+    name = os.fsdecode(b"caf\xe9.png")
+    (here / name).write_bytes((here / "0.png").read_bytes())
+    status, out, err = finish(start("caption", name, "0.png", "--max-new-tokens", "5", *PLAIN, cwd=here))
+    assert (status, err) == (0, "")
+    assert out.count("\n") == 2
+    status, out, _ = run("caption", name, "--json", "--max-new-tokens", 5, *PLAIN)
+    assert json.loads(out)["image"] == name
+    write_lines("in.jsonl", {"image": name, "question": "hm\ud800?"})
+    assert run("ask", "--input", "in.jsonl", "--output", "out.jsonl", *PLAIN)[0] == 0
+    assert written("out.jsonl")[0]["image"] == name
+
+
+def test_a_system_that_is_broken_is_refused_in_a_line(run, here, world):
+    names = sorted(path.name for path in (world / "base").iterdir())
+    assert len(names) >= 5
+    for name in names:
+        for spoil in (None, b"", b"{", b"[]", b'{"a": 1}', b"\x80\xff" * 50):
+            broken = here / "broken"
+            broken.mkdir(exist_ok=True)
+            for path in (world / "base").iterdir():
+                (broken / path.name).write_bytes(path.read_bytes())
+            if spoil is None:
+                (broken / name).unlink()
+            else:
+                (broken / name).write_bytes(spoil)
+            if name in ("generation_config.json", "tokenizer_config.json") and spoil in (None, b'{"a": 1}'):
+                continue  # may be missing, and may say what this version does not know
+            result = run("ask", "0.png", "hm?", "--model", "broken", "--dtype", "float32")
+            assert result[0] == 2, (name, spoil, result)
+            message = refused(result)
+            assert message.startswith("broken"), (name, spoil, message)
+
+
+# caption ----------------------------------------------------------------------------------------------------------------
+
+
+def test_caption_one_several_and_a_folder(run, here, system):
+    one = system.caption("0.png")
+    assert run("caption", "0.png", *PLAIN) == (0, one + "\n", "")
+    names = ["photos/a.JPG", "photos/b.webp", "photos/c.png", "photos/more/d.gif"]
+    expected = list(zip(names, system.caption(names), strict=True))
+    assert len({text for _, text in expected}) > 1
+    assert run("caption", "photos", *PLAIN) == (
+        0,
+        "".join(f"{name}: {' '.join(text.split())}\n" for name, text in expected),
+        "",
+    )
+    status, out, _ = run("caption", "photos", "--json", "--batch-size", 3, *PLAIN)
+    assert status == 0
+    assert [json.loads(line) for line in out.splitlines()] == [{"image": n, "caption": t} for n, t in expected]
+    assert run("caption", "photos", "--output", "new/captions.jsonl", *PLAIN) == (0, "", "")
+    assert written("new/captions.jsonl") == [{"image": n, "caption": t} for n, t in expected]
+
+
+def test_a_bad_photo_does_not_keep_others_from_their_captions(run, here):
+    Path("cut.jpg").write_bytes(b"")
+    Image.new("RGB", (64, 64), "red").save("whole.jpg")
+    Path("cut.jpg").write_bytes(Path("whole.jpg").read_bytes()[:-100])
+    status, out, err = run("caption", "cut.jpg", "0.png", "nowhere.png", "1.png", *PLAIN)
+    assert status == 1
+    assert [line.split(":")[0] for line in out.splitlines()] == ["0.png", "1.png"]
+    assert [line.split(":")[1].strip() for line in err.splitlines()] == ["cut.jpg", "nowhere.png"]
+    assert "damaged or cut short" in err
+    status, out, err = run("caption", "cut.jpg", "0.png", "--output", "out.jsonl", *PLAIN)
+    assert (status, [row["image"] for row in written("out.jsonl")]) == (1, ["0.png"])
+    assert refused(run("caption", "nowhere.png", *PLAIN)) == "nowhere.png: no such file"
+    assert run("caption", "nowhere.png", "photos/notes.txt", *PLAIN)[0] == 2
+    (here / "empty").mkdir()
+    assert refused(run("caption", "empty", *PLAIN)) == "empty: no pictures in this folder"
+    assert refused(run("caption", "photos", "--model", "nowhere")).startswith("nowhere: no such folder")
+
+
+def test_captions_of_a_folder_go_on_where_they_stopped(run, here, system, monkeypatch):
+    assert run("caption", "photos", "--output", "out.jsonl", *PLAIN)[0] == 0
+    whole = Path("out.jsonl").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    Path("out.jsonl").write_bytes(lines[1] + lines[3] + lines[0][:20])  # two done, a third cut short
+    asked = []
+    plain = minigpt4.Assistant.caption
+    monkeypatch.setattr(minigpt4.Assistant, "caption", lambda self, p, **k: asked.extend(p) or plain(self, p, **k))
+    assert run("caption", "photos", "--output", "out.jsonl", *PLAIN)[0] == 0
+    assert Path("out.jsonl").read_bytes() == whole
+    assert [str(p) for p in asked] == ["photos/a.JPG", "photos/c.png"]
+    monkeypatch.setattr(cli, "load", lambda *_: pytest.fail("everything is done: nothing should be loaded"))
+    assert run("caption", "photos", "--output", "out.jsonl", *PLAIN) == (0, "", "")
+
+
+# files of questions -----------------------------------------------------------------------------------------------------
+
+QUESTIONS = [
+    {"image": "0.png", "question": "what?", "id": 7},
+    {"image": ["1.png", "2.png"], "question": "which?", "extra": {"nested": [1, None, "é"]}},
+    {"image": "3.png", "question": "where?"},
+    {"image": "0.png", "question": "what?", "id": 7},
+    {"image": "4.png", "question": "why?"},
+]
+
+
+def test_answers_are_the_rows_with_answers_in_order(run, here, system):
+    write_lines("in.jsonl", *QUESTIONS)
+    assert run("ask", "--input", "in.jsonl", "--output", "out.jsonl", "--batch-size", 2, *PLAIN) == (0, "", "")
+    rows = written("out.jsonl")
+    assert [{k: v for k, v in row.items() if k != "answer"} for row in rows] == QUESTIONS
+    for row in rows:
+        assert row["answer"] == system.ask(row["image"], row["question"])
+    assert "é" in Path("out.jsonl").read_text()
+
+
+def test_bad_lines_are_named_and_the_others_are_answered(run, here):
+    write_lines(
+        "in.jsonl",
+        QUESTIONS[0],
+        "{'single': 'quotes'}",
+        "",
+        "[1, 2]",
+        {"image": "0.png"},
+        {"image": 7, "question": "?"},
+        {"image": [], "question": "?"},
+        {"image": "0.png", "question": 7},
+        {"image": "nowhere.png", "question": "?"},
+        {"image": "photos/notes.txt", "question": "?"},
+        {"image": "0.png", "question": "why? " * 20_000},
+        {"image": "0.png", "question": "[nope] where?"},
+        "[" * 100_000,
+        QUESTIONS[2],
+    )
+    with open("in.jsonl", "ab") as file:
+        file.write(b'{"image": "0.png", "question": "caf\xe9"}\n')
+        file.write(json.dumps(QUESTIONS[4]).encode())  # the last line need not end
+    status, out, err = run("ask", "--input", "in.jsonl", "--output", "out.jsonl", *PLAIN)
+    assert (status, out) == (1, "")
+    assert [row["question"] for row in written("out.jsonl")] == ["what?", "where?", "why?"]
+    said = {int(line.split(":")[2]): line.split(":", 3)[3].strip() for line in err.splitlines()}
+    assert all(line.startswith("error: in.jsonl:") for line in err.splitlines())
+    assert sorted(said) == [2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15]
+    expected = {
+        2: "not JSON (",
+        4: "expected a JSON object, found list",
+        5: 'no "question" (a line is {"image": FILE, "question": TEXT})',
+        6: '"image" must be a file name, or a list of them',
+        7: '"image" must be a file name, or a list of them',
+        8: '"question" must be text',
+        9: "nowhere.png: no such file",
+        10: "photos/notes.txt: not a picture",
+        11: "the question is too long",
+        12: "unknown task identifier [nope]",
+        13: "not JSON that can be read (nested too deeply)",
+        15: "not UTF-8 text",
+    }
+    for line, beginning in expected.items():
+        assert said[line].startswith(beginning), said[line]
+
+
+def test_a_line_mended_later_takes_its_place(run, here):
+    write_lines("in.jsonl", QUESTIONS[0], {"image": "5.png", "question": 5}, QUESTIONS[2])
+    assert run("ask", "--input", "in.jsonl", "--output", "out.jsonl", *PLAIN)[0] == 1
+    Path("out.jsonl").chmod(0o640)
+    mended = {"image": "5.png", "question": "five?"}
+    write_lines("in.jsonl", QUESTIONS[0], mended, QUESTIONS[2])
+    assert run("ask", "--input", "in.jsonl", "--output", "out.jsonl", *PLAIN) == (0, "", "")
+    assert [row["question"] for row in written("out.jsonl")] == ["what?", "five?", "where?"]
+    assert {p.name for p in here.iterdir() if p.is_file()} >= {"in.jsonl", "out.jsonl"}
+    assert not [p for p in here.iterdir() if "partial" in p.name or p.name.startswith("tmp")]
+
+
+def test_windows_files_and_pictures_beside_the_file(run, here, tmp_path):
+    (here / "elsewhere").mkdir()
+    Image.new("RGB", (8, 8), "red").save("elsewhere/there.png")
+    row = json.dumps({"image": "there.png", "question": "hm?"})
+    Path("elsewhere/in.jsonl").write_bytes(b"\xef\xbb\xbf" + row.encode() + b"\r\n" + row.encode() + b"\r\n")
+    assert run("ask", "--input", "elsewhere/in.jsonl", "--output", "out.jsonl", *PLAIN) == (0, "", "")
+    assert [row["image"] for row in written("out.jsonl")] == ["there.png"] * 2
+
+
+def test_outputs_that_are_something_else_are_left_alone(run, here):
+    write_lines("in.jsonl", *QUESTIONS)
+    others = {
+        "letter.txt": b"Dear Sir,\nthe last line has no end",
+        "one-line": b"no end",
+        "pretty.json": b'{\n "a": 1\n}',
+        "questions.jsonl": json.dumps(QUESTIONS[0]).encode(),
+        "picture.png": Path("0.png").read_bytes(),
+    }
+    for name, content in others.items():
+        Path(name).write_bytes(content)
+        message = refused(run("ask", "--input", "in.jsonl", "--output", name, *PLAIN))
+        assert message == f"{name}: is no output of an earlier run; name another file or remove it"
+        assert Path(name).read_bytes() == content
+    assert refused(run("ask", "--input", "in.jsonl", "--output", "in.jsonl", *PLAIN)).startswith(
+        "in.jsonl: is the input as well"
+    )
+    assert refused(run("ask", "--input", "in.jsonl", "--output", "photos", *PLAIN)).startswith("photos: is no output")
+    assert refused(run("ask", "--input", "in.jsonl", "--output", "letter.txt/x.jsonl", *PLAIN)).startswith(
+        "letter.txt/x.jsonl: "
+    )
+    assert refused(run("ask", "--input", "in.jsonl", "--output", os.devnull, *PLAIN)).startswith(os.devnull)
+    assert refused(run("ask", "--input", "nowhere.jsonl", "--output", "o.jsonl")) == "nowhere.jsonl: No such file or directory"
+    assert refused(run("ask", "--input", "photos", "--output", "o.jsonl")) == "photos: Is a directory"
+    assert len(written("in.jsonl")) == len(QUESTIONS)
+
+
+def test_a_whole_last_line_without_its_end_is_kept(run, here):
+    write_lines("in.jsonl", *QUESTIONS[:2])
+    done = json.dumps(QUESTIONS[0] | {"answer": "done by an earlier run"})
+    Path("out.jsonl").write_text(done)
+    assert run("ask", "--input", "in.jsonl", "--output", "out.jsonl", *PLAIN)[0] == 0
+    assert written("out.jsonl")[0]["answer"] == "done by an earlier run"
+    assert len(written("out.jsonl")) == 2
+
+
+def test_a_full_disk_keeps_what_was_written_and_nothing_half(run, here):
+    write_lines("in.jsonl", *QUESTIONS)
+    assert run("ask", "--input", "in.jsonl", "--output", "whole.jsonl", *PLAIN)[0] == 0
+    lines = Path("whole.jsonl").read_bytes().splitlines(keepends=True)
+    room = len(b"".join(lines[:3])) + 10
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        result = run("ask", "--input", "in.jsonl", "--output", "out.jsonl", "--batch-size", 1, *PLAIN)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert refused(result) == "out.jsonl: cannot write (File too large); what was written before is kept"
+    assert Path("out.jsonl").read_bytes() == b"".join(lines[:3])
+    assert run("ask", "--input", "in.jsonl", "--output", "out.jsonl", *PLAIN)[0] == 0
+    assert Path("out.jsonl").read_bytes() == b"".join(lines)
+
+
+def test_sorting_on_a_full_disk_loses_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "out.jsonl"
+    write_lines(path, {"q": 2, "answer": "b"}, {"q": 1, "answer": "a"})
+    before = path.read_bytes()
+    output = Output(path, "answer")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(minigpt4.UserError, match="No space left"):
+        output.sort([{"q": 1}, {"q": 2}])
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]
+    monkeypatch.undo()
+    output.sort([{"q": 1}, {"q": 2}])
+    assert [row["q"] for _, row in read_rows(path)] == [1, 2]
+
+
+def test_killed_in_the_middle_and_started_again(run, here):
+    rows = [{"image": f"{i % 6}.png", "question": f"number {i // 2}?"} for i in range(200)]
+    write_lines("in.jsonl", *rows)
+    command = ("ask", "--input", "in.jsonl", "--output", "out.jsonl", "--batch-size", 1, "--max-new-tokens", 20, *PLAIN)
+    process = start(*command, cwd=here)
+    out, deadline = here / "out.jsonl", time.monotonic() + 60
+    while not (out.exists() and out.read_bytes().count(b"\n") >= 5) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.kill()
+    finish(process)
+    before = out.read_bytes()
+    done = before.count(b"\n")
+    assert 5 <= done < 200
+    assert run(*command) == (0, "", "")
+    assert out.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
+    assert [{k: v for k, v in row.items() if k != "answer"} for row in written(out)] == rows
+
+
+# leaving early ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_leaves_is_no_accident(here):
+    process = start("caption", *["photos"] * 50, "--batch-size", 1, "--max-new-tokens", 30, *PLAIN, cwd=here)
+    assert process.stdout.readline().startswith(b"photos/a.JPG: ")
+    process.stdout.close()
+    assert process.wait(timeout=120) == 1
+    assert process.stderr.read() == b""
+
+
+def test_ctrl_c_leaves_quietly(here):
+    process = start("ask", "0.png", "hm?", "--min-new-tokens", 400, "--max-new-tokens", 400, *PLAIN, cwd=here)
+    assert process.stdout.read(1)  # the answer arrives as it is made
+    process.send_signal(signal.SIGINT)
+    status, _, err = finish(process)
+    assert (status, err) == (130, "")
+
+
+def test_all_of_it_in_a_process_of_its_own(here, system):
+    """What the quick start-up and the real standard output make of it."""
+    expected = system.ask("0.png", "hm?")
+    assert finish(start("ask", "0.png", "hm?", *PLAIN, cwd=here)) == (0, expected + "\n", "")
+    assert refused(finish(start("ask", "nowhere.png", "hm?", cwd=here))) == "nowhere.png: no such file"
+
+
+def test_a_defect_shows_its_traceback(run, here, monkeypatch):
+    """What is not the user's mistake is not dressed up as one."""
+
+    def defect(*_, **__):
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(minigpt4.Assistant, "stream", defect)
+    monkeypatch.setattr(sys, "argv", ["minigpt4", "ask", "0.png", "hm?", *PLAIN])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMany lines.")
+
+    monkeypatch.setattr(minigpt4.Assistant, "stream", full)
+    assert "not enough memory on the device" in refused(run("ask", "0.png", "hm?", *PLAIN))
