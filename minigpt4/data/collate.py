@@ -198,24 +198,35 @@ class Collator:
         return self.pack and example.prefix_ids[-1] != self.image_token_id
 
     def _rows(self, items: Sequence[Item]) -> list[list[Item]]:
-        """Which items share a row: first-fit over falling lengths, which leaves little padding."""
+        """Which items share a row: first-fit over falling lengths, for the row length that leaves the least padding."""
         if not self.pack:
             return [[item] for item in items]
-        rows: list[list[Item]] = []
-        room: list[int] = []
-        lengths = {id(item): len(_lay(item.example, 0).ids) for item in items}
-        # A row is as long as the longest sample even where that is less than row_tokens: shorter rows would only pad.
-        capacity = max([self.row_tokens, *lengths.values()])
-        for item in sorted(items, key=lambda item: -lengths[id(item)]):
-            need = lengths[id(item)]
-            place = next((i for i, free in enumerate(room) if free >= need), None)
-            if place is None:
-                rows.append([item])
-                room.append(capacity - need)
-            else:
-                rows[place].append(item)
-                room[place] -= need
-        return rows
+        lengths = [len(_lay(item.example, 0).ids) for item in items]
+        order = sorted(range(len(items)), key=lambda i: -lengths[i])
+        longest = lengths[order[0]]
+        capacities = {*range(longest, self.row_tokens, 8), max(longest, self.row_tokens)}
+        rows = min((_first_fit(order, lengths, c) for c in sorted(capacities)), key=lambda rows: _area(rows, lengths))
+        return [[items[i] for i in row] for row in rows]
+
+
+def _first_fit(order: Sequence[int], lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Items, in the given order, each put into the first row that has room for it."""
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for i in order:
+        place = next((r for r, free in enumerate(room) if free >= lengths[i]), None)
+        if place is None:
+            rows.append([i])
+            room.append(capacity - lengths[i])
+        else:
+            rows[place].append(i)
+            room[place] -= lengths[i]
+    return rows
+
+
+def _area(rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
+    """Positions of a batch of these rows, padding included."""
+    return len(rows) * max(sum(lengths[i] for i in row) for row in rows)
 
 
 @dataclass(frozen=True)
