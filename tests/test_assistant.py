@@ -1,0 +1,318 @@
+"""A loaded system that answers: alone or in batches, at once or in pieces, and no further than it should."""
+
+import random
+
+import pytest
+import shapes
+import torch
+from conftest import tiny_llama, tiny_model, tiny_processor, tiny_tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GenerationConfig, PreTrainedTokenizerFast
+
+from minigpt4 import UserError
+from minigpt4.assistant import MAX_NEW_TOKENS, Assistant, load
+from minigpt4.prompt.templates import TEMPLATES, ChatTemplate
+from minigpt4.stopping import StopAtText, TextStream, cut_at
+
+
+def assistant(kind="concat", template="chatml", **changes):
+    torch.manual_seed(0)  # the same weights whenever it is called
+    model = tiny_model(kind, **changes)
+    return Assistant(model, tiny_processor(model.config, template))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    paths = []
+    for i, thing in enumerate(shapes.things(9)):
+        paths.append(folder / f"{i}.png")
+        shapes.draw(*thing, random.Random(i)).save(paths[-1])
+    return paths
+
+
+# many questions ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["concat", "qformer"])
+@pytest.mark.parametrize(
+    "generation",
+    [{}, {"num_beams": 3}, {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2}],
+    ids=["greedy", "beams", "penalty"],
+)
+def test_answers_do_not_depend_on_the_batch(kind, generation, pictures):
+    system = assistant(kind)
+    rng = random.Random(0)
+    items = []
+    for i in range(17):  # unequal lengths, no picture, one, several, the same twice, files and opened ones
+        shown = [rng.choice(pictures) for _ in range(rng.choice((0, 1, 1, 1, 2, 3)))]
+        items.append((shown, "why? " * rng.randint(1, 8) + str(i)))
+    items.append((pictures[0], "one that is not in a list"))
+    items.append((shapes.draw("red", "disc", "top left", rng), "one that is in no file"))
+    alone = [system.ask(shown, question, max_new_tokens=12, **generation) for shown, question in items]
+    assert len(set(alone)) > 10
+    for batch_size in (1, 2, 16):
+        assert system.ask_many(iter(items), batch_size=batch_size, max_new_tokens=12, **generation) == alone
+    captions = [system.caption(p, max_new_tokens=12, **generation) for p in pictures]
+    assert len(set(captions)) > 1
+    for batch_size in (1, 4, 16):
+        assert system.caption(pictures, batch_size=batch_size, max_new_tokens=12, **generation) == captions
+
+
+def test_a_batch_looks_at_each_picture_once(pictures, monkeypatch):
+    system, looked = assistant(), []
+    plain = system.processor.image_processor.resize
+    monkeypatch.setattr(system.processor.image_processor, "resize", lambda p: looked.append(str(p)) or plain(p))
+    one, two = pictures[:2]
+    system.ask_many([(one, "a"), ([two, one], "b"), (str(one), "c")], max_new_tokens=2)
+    assert looked == [str(one), str(two)]
+
+
+def test_nothing_to_ask_and_sizes_that_cannot_be(pictures):
+    system = assistant()
+    assert system.ask_many([]) == []
+    assert system.caption([]) == []
+    with pytest.raises(UserError, match="batch_size must be at least 1, not 0"):
+        system.ask_many([(pictures[0], "?")], batch_size=0)
+
+
+def test_the_order_of_pictures_and_their_places_matter(pictures):
+    system = assistant()
+    a, b = pictures[:2]
+    before = system.ask([a, b], "x y", max_new_tokens=20)
+    assert before != system.ask([b, a], "x y", max_new_tokens=20)
+    wrapped = "<Img><ImageHere></Img> <Img><ImageHere></Img> x y"
+    assert system.ask([a, b], wrapped, max_new_tokens=20) == before
+    assert system.ask([a, b], "x <Img><ImageHere></Img> y <Img><ImageHere></Img>", max_new_tokens=20) != before
+    for given_pictures, numbers in (
+        ([a], "2 place(s) for pictures (<ImageHere>), but 1"),
+        ([], "2 .*but 0"),
+        ([a, b, a], "2 .*but 3"),
+    ):
+        with pytest.raises(UserError, match=numbers.replace("(", r"\(").replace(")", r"\)")):
+            system.ask(given_pictures, "<ImageHere> <ImageHere>")
+
+
+# settings ---------------------------------------------------------------------------------------------------------------
+
+
+def lengths(monkeypatch, system):
+    """What `generate` is told, call by call."""
+    told = []
+    plain = system.model.generate
+    monkeypatch.setattr(system.model, "generate", lambda **k: told.append(k) or plain(**k))
+    return told
+
+
+def test_settings_come_from_the_system_unless_given(pictures, monkeypatch):
+    system = assistant(task_generation={"caption": {"max_new_tokens": 5, "num_beams": 2}, "vqa": {"max_new_tokens": 3}})
+    system.model.generation_config = GenerationConfig(max_new_tokens=9, eos_token_id=2, pad_token_id=0)
+    told = lengths(monkeypatch, system)
+
+    def settings():
+        return told[-1].get("max_new_tokens"), told[-1].get("num_beams")
+
+    picture = pictures[0]
+    system.ask(picture, "hm?")
+    assert settings() == (9, None)
+    system.caption(picture)
+    assert settings() == (5, 2)
+    system.ask(picture, "[caption] hm?")
+    assert settings() == (5, 2)
+    system.caption(picture, max_new_tokens=7, num_beams=None)
+    assert settings() == (7, None)
+    system.vqa(picture, "what?")
+    assert settings() == (3, None)
+    "".join(system.stream(picture, "[caption] hm?"))
+    assert settings() == (5, 1)  # beams cannot be streamed
+    batch = [(picture, q) for q in ("hm?", "[caption] a", "[vqa] b", "ho?", "[caption] c")]
+    mixed = system.ask_many(batch)
+    assert [(k["max_new_tokens"], len(k["input_ids"])) for k in told[-3:]] == [(9, 2), (5, 2), (3, 1)]
+    assert mixed == [system.ask(*item) for item in batch]
+
+
+def test_systems_that_do_not_say_how_long_get_room_for_an_answer(pictures, monkeypatch):
+    short, long = assistant(), assistant(text_config=tiny_llama(max_position_embeddings=4096))
+    for system, room in ((short, 512 // 4), (long, MAX_NEW_TOKENS)):
+        told = lengths(monkeypatch, system)
+        system.ask(pictures[0], "hm?")
+        assert told[-1]["max_new_tokens"] == room
+
+
+def test_seeds(pictures):
+    system = assistant()
+
+    def ask(**given):
+        return system.ask(pictures[0], "hm?", do_sample=True, temperature=3.0, max_new_tokens=20, **given)
+
+    for seed in (0, 1):
+        assert ask(seed=seed) == ask(seed=seed)
+    assert ask(seed=0) != ask(seed=1)
+    assert ask() != ask()
+    torch.manual_seed(5)
+    first = ask()
+    torch.manual_seed(5)
+    assert ask() == first  # without a seed of its own it uses the process'
+    streamed = "".join(system.stream(pictures[0], "hm?", do_sample=True, temperature=3.0, max_new_tokens=20, seed=0))
+    assert streamed == ask(seed=0)
+
+
+def test_temperature_means_sampling(pictures):
+    system = assistant()
+    hot = {system.ask(pictures[0], "hm?", temperature=5.0, max_new_tokens=10, seed=i) for i in range(4)}
+    assert len(hot) > 1
+    assert len({system.ask(pictures[0], "hm?", temperature=5.0, do_sample=False, max_new_tokens=10) for _ in range(3)}) == 1
+
+
+def test_what_does_not_fit_says_both_numbers(pictures):
+    system = assistant()
+    room = 512 - system.processor.num_image_tokens
+    template = len(system.processor.prompt_ids([{"role": "user", "content": "<Img><ImageHere></Img> "}]))
+    template -= system.processor.num_image_tokens
+    fits = "x" * (room - template - 10)
+    assert system.ask(pictures[0], fits, max_new_tokens=10) is not None
+    with pytest.raises(UserError, match=r"it takes 503 tokens, and 10 new ones do not fit .* context of 512"):
+        system.ask(pictures[0], fits + "x", max_new_tokens=10)
+    with pytest.raises(UserError, match=r"100,0\d\d tokens"):
+        list(system.stream(pictures[0], "why? " * 20_000))
+    with pytest.raises(UserError, match="600 new ones"):
+        system.ask(pictures[0], "?", max_new_tokens=600)
+
+
+def test_devices_and_types_that_do_not_exist():
+    for wanted in ("toaster", "cuda:99", "cuda:x"):
+        with pytest.raises(UserError, match=f"{wanted}: "):
+            load("nowhere", device=wanted)
+    for wanted in ("float7", "load", "Tensor"):
+        with pytest.raises(UserError, match="dtype must be"):
+            load("nowhere", dtype=wanted)
+
+
+# in pieces --------------------------------------------------------------------------------------------------------------
+
+
+def stopping_template(stop):
+    return ChatTemplate(name="stopping", user="Q:", assistant="A:", sep="\n", end=stop[0], stop=stop)
+
+
+@pytest.mark.parametrize("kind", ["concat", "qformer"])
+def test_stream_joined_is_the_answer(kind, pictures):
+    system = assistant(kind)
+    for i in range(6):
+        question = f"number {i}?"
+        whole = system.ask(pictures[i], question, max_new_tokens=60)
+        pieces = list(system.stream(pictures[i], question, max_new_tokens=60))
+        assert "".join(pieces) == whole
+        assert len(pieces) > len(whole) / 2
+    with pytest.raises(UserError, match="cannot be streamed"):
+        next(system.stream(pictures[0], "hm?", num_beams=3))
+
+
+def test_answers_end_at_stop_texts(pictures, monkeypatch):
+    free = assistant()
+    answers = [free.ask(p, "hm?", max_new_tokens=60) for p in pictures]
+    marks = (answers[0][20:23], answers[3][10:12])
+    monkeypatch.setitem(TEMPLATES, "chatml", stopping_template(marks))
+    system = assistant()
+    told = lengths(monkeypatch, system)
+    whole = system.ask_many([(p, "hm?") for p in pictures], max_new_tokens=60)
+    monkeypatch.setitem(TEMPLATES, "chatml", ChatTemplate(name="plain", user="Q:", assistant="A:", sep="\n", end="x"))
+    plain = assistant()
+    uncut = plain.ask_many([(p, "hm?") for p in pictures], max_new_tokens=60)
+    monkeypatch.setitem(TEMPLATES, "chatml", stopping_template(marks))
+    assert whole == [cut_at(text, marks).strip() for text in uncut]
+    for picture, text in zip(pictures, whole, strict=True):
+        assert "".join(system.stream(picture, "hm?", max_new_tokens=60)) == text
+        assert system.ask(picture, "hm?", max_new_tokens=60) == text
+    assert told
+
+
+def test_a_caller_may_bring_criteria_along(pictures):
+    system, seen = assistant(), []
+
+    def soon(ids, scores, **_):
+        seen.append(ids.shape[1])
+        return torch.full((len(ids),), ids.shape[1] >= 4)
+
+    system.ask(pictures[0], "hm?", max_new_tokens=50, stopping_criteria=[soon])
+    assert seen == [1, 2, 3, 4]
+    "".join(system.stream(pictures[0], "hm?", max_new_tokens=50, stopping_criteria=[soon]))
+    assert seen == [1, 2, 3, 4] * 2
+
+
+def byte_level():
+    """Pieces of several characters, and characters of several pieces."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    corpus = ["## ### a ###Human: what is it ###\n the cat ", "it is a cat ### and ## a dog #"] * 20
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, show_progress=False))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def sentence_pieces():
+    """As Llama's: a blank is the beginning of a piece, and the first one of a text is dropped."""
+    pieces = ["<unk>", "▁", "▁a", "▁#", "#", "##", "###", "\n", "▁Human", ":", "cat", "a", "<0xE2>", "<0x82>", "<0xAC>", "é"]
+    tokenizer = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, unk_token="<unk>"))
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.decoder = decoders.Sequence(parts)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+TOKENIZERS = {"characters": tiny_tokenizer(), "bytes": byte_level(), "sentence pieces": sentence_pieces()}
+EURO = [12, 13, 14]  # in bytes, among sentence pieces
+
+
+@st.composite
+def generated(draw, name):
+    """What a mind might say: ids, mostly those that stop texts are made of."""
+    tokenizer = TOKENIZERS[name]
+    if name == "sentence pieces":
+        parts = st.sampled_from([[i] for i in range(len(tokenizer)) if i not in EURO] + [EURO])
+        return [i for part in draw(st.lists(parts, max_size=25)) for i in part]
+    likely = tokenizer("###Human: \n", add_special_tokens=False)["input_ids"] + tokenizer("#")["input_ids"]
+    return draw(st.lists(st.one_of(st.sampled_from(likely), st.integers(0, len(tokenizer) - 1)), max_size=25))
+
+
+STOPS = st.sampled_from([(), ("###",), ("###", "Human:"), ("\n",), ("a", "##")])
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@given(data=st.data(), stop=STOPS)
+def test_any_pieces_joined_are_the_text_up_to_a_stop(name, data, stop):
+    tokenizer, ids = TOKENIZERS[name], data.draw(generated(name))
+    stream = TextStream(tokenizer, stop)
+    stream.put(torch.empty(1, 0, dtype=torch.long))  # what `generate` gives for a prompt of embeddings
+    for i in ids:
+        stream.put(torch.tensor([i]))
+    stream.end()
+    pieces = list(stream)
+    assert "".join(pieces) == cut_at(tokenizer.decode(ids, skip_special_tokens=True), stop).strip()
+    assert all(pieces)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@given(data=st.data(), stop=STOPS.filter(bool))
+def test_a_stop_text_is_seen_as_soon_as_it_is_whole_in_each_row_by_itself(name, data, stop):
+    tokenizer = TOKENIZERS[name]
+    rows = [data.draw(generated(name)) for _ in range(2)]
+    length = min(map(len, rows))
+    criterion = StopAtText(tokenizer, stop)
+    ended = [False, False]
+    for n in range(1, length + 1):
+        now = criterion(torch.tensor([row[:n] for row in rows]), None).tolist()
+        for i, row in enumerate(rows):
+            if not ended[i]:
+                assert now[i] == any(mark in tokenizer.decode(row[:n], skip_special_tokens=True) for mark in stop)
+            ended[i] |= now[i]
+
+
+def test_a_configuration_is_not_changed_by_asking(pictures):
+    system = assistant()
+    before = system.model.generation_config.to_dict()
+    system.ask(pictures[0], "hm?", num_beams=2, max_new_tokens=4, repetition_penalty=2.0)
+    "".join(system.stream(pictures[0], "hm?", max_new_tokens=4, temperature=2.0, seed=1))
+    assert system.model.generation_config.to_dict() == before
