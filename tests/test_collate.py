@@ -1,5 +1,7 @@
 """Packing, shared prefixes, pictures: a packed batch teaches exactly what its samples teach one by one."""
 
+from dataclasses import replace
+
 import pytest
 import shapes
 import torch
@@ -120,3 +122,28 @@ def test_frozen_head_loss_equals_plain_loss(model, pictures):
     assert out.logits is None
     torch.testing.assert_close(out.loss.item(), plain[0], atol=1e-3, rtol=1e-5)
     torch.testing.assert_close(model.projection.weight.grad, plain[1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("frozen_head", [True, False])
+def test_factors_weigh_answers(pictures, frozen_head):
+    model = tiny_model()
+    model.get_output_embeddings().requires_grad_(not frozen_head)
+    (captions,) = samples(pictures)[:1]
+    reader = Reader([], Formatter(tiny_processor(model.config)))
+    item = reader.item(captions)
+    weights = (2.0, -1.0, 0.5)
+    branches = tuple(
+        replace(branch, factors=(w,) * len(branch.ids)) for branch, w in zip(item.example.branches, weights, strict=True)
+    )
+    collate = Collator(reader.formatter.processor, pack=True, row_tokens=400)
+    batch = collate([replace(item, example=replace(item.example, branches=branches))])
+    losses = []
+    for branch in item.example.branches:
+        one = collate([replace(item, example=replace(item.example, branches=(branch,)))])
+        losses.append(model(**one.inputs, num_items_in_batch=1).loss)
+    expected = sum(w * loss for w, loss in zip(weights, losses, strict=True))
+    got = model(**batch.inputs, num_items_in_batch=1, loss_only=True).loss
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+    (one_way,) = torch.autograd.grad(got, model.projection.weight)
+    (other_way,) = torch.autograd.grad(expected, model.projection.weight)
+    torch.testing.assert_close(one_way, other_way, atol=1e-3, rtol=1e-3)

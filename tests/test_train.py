@@ -290,3 +290,17 @@ def test_bf16_trains_too(world, tmp_path):
 def test_training_nothing_is_refused(world, tmp_path):
     with pytest.raises(UserError, match="trains nothing"):
         run(recipe_of(world, tmp_path / "out", trained={"projection": False}))
+
+
+def test_a_reward_is_a_step_of_its_own_kind(world, tmp_path):
+    data = {"format": "jsonl", "annotations": str(world / "data/shapes.jsonl"), "captions": "all", "task": "caption"}
+    mixed = [data | {"reward": "cider"}, data]
+    output = run(recipe_of(world, tmp_path / "out", steps=8, data__datasets=mixed, data__mixing="step"))
+    assert 0 < len(metrics(output, "reward")) < 8
+    again = run(recipe_of(world, tmp_path / "again", steps=8, data__datasets=mixed, data__mixing="step"))
+    assert metrics(again) == metrics(output)  # what is sampled depends on the seed alone
+
+
+def test_a_reward_needs_steps_of_one_dataset(world, tmp_path):
+    with pytest.raises(UserError, match="needs mixing: step"):
+        run(recipe_of(world, tmp_path / "x", data__datasets=[{"format": "jsonl", "reward": "cider"}]))

@@ -7,7 +7,7 @@ examples (see `model.packing`); without, one each, padded on the right to the lo
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from .cache import FeatureCache, pixels_of
 from .mirror import mirror
 from .mixture import Draw, Part
 from .records import Sample
-from .sequence import IGNORE, Example, build_example
+from .sequence import IGNORE, Branch, Example, build_example
 from .source import StreamSource
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ class Item:
     pictures: torch.Tensor | None
     """(P, ...): pixels, or features of the cache's stage."""
     sample: Sample
+    rewarded: bool = False
+    """Whether what is learnt is the model's own answers, by how they score (`train.self_critical`)."""
 
 
 class Formatter:
@@ -95,7 +97,8 @@ class Reader(Dataset):
     def __getitem__(self, draw: Draw) -> Item | None:
         """The item of a draw; None for a streamed record that cannot be read where its dataset may leave such out."""
         try:
-            return self.item(self.sample(draw))
+            item = self.item(self.sample(draw))
+            return replace(item, rewarded=True) if self.parts[draw.dataset].reward else item
         except UserError as error:
             source = self.parts[draw.dataset].source
             if isinstance(source, StreamSource) and getattr(source, "missing", "error") == "skip":
@@ -137,6 +140,8 @@ class Batch:
     pictures: int
     ids: list[str]
     """Where the samples come from, for messages."""
+    rewarded: list[Item] = field(default_factory=list)
+    """The items, where the model's own answers to them are to be scored."""
 
     def pin_memory(self) -> "Batch":
         """Called by the loader; makes copies to a GPU asynchronous."""
@@ -166,13 +171,14 @@ class Collator:
         rows = self._rows(items)
         laid = [[_lay(item.example, number) for number, item in enumerate(row)] for row in rows]
         longest = max(sum(len(one.ids) for one in row) for row in laid)
-        names = ("ids", "labels", "positions", "examples", "branches")
         fill = {"ids": self.pad, "labels": IGNORE, "positions": 0, "examples": -1, "branches": 0}
-        grid = {name: torch.full((len(laid), longest), fill[name]) for name in names}
+        if any(branch.factors for item in items for branch in item.example.branches):
+            fill["factors"] = 1.0
+        grid = {name: torch.full((len(laid), longest), value) for name, value in fill.items()}
         for r, row in enumerate(laid):
             start = 0
             for one in row:
-                for name in names:
+                for name in fill:
                     grid[name][r, start : start + len(one.ids)] = torch.tensor(getattr(one, name))
                 start += len(one.ids)
         inputs = {"input_ids": grid["ids"], "labels": grid["labels"]}
@@ -180,6 +186,8 @@ class Collator:
             inputs |= {"position_ids": grid["positions"], "example_ids": grid["examples"], "branch_ids": grid["branches"]}
         else:
             inputs["attention_mask"] = (grid["examples"] >= 0).long()
+        if "factors" in grid:
+            inputs["label_factors"] = grid["factors"]
         pictures = [item.pictures for row in rows for item in row if item.pictures is not None]
         if pictures:
             inputs[self.stage] = torch.cat(pictures)
@@ -190,6 +198,7 @@ class Collator:
             tokens=int((grid["examples"] >= 0).sum()),
             pictures=sum(map(len, pictures)),
             ids=[item.sample.id for item in items],
+            rewarded=[item for item in given if item is not None] if items[0].rewarded else [],
         )
 
     def _shares(self, example: Example) -> bool:
@@ -238,6 +247,7 @@ class _Laid:
     positions: list[int]
     examples: list[int]
     branches: list[int]
+    factors: list[float]
 
 
 def _lay(example: Example, number: int) -> _Laid:
@@ -246,21 +256,27 @@ def _lay(example: Example, number: int) -> _Laid:
     if len(example.branches) == 1:
         (only,) = example.branches
         ids, labels = prefix + only.ids, [IGNORE] * len(prefix) + only.labels
-        return _Laid(ids, labels, list(range(len(ids))), [number] * len(ids), [0] * len(ids))
+        factors = [1.0] * len(prefix) + _factors(only)
+        return _Laid(ids, labels, list(range(len(ids))), [number] * len(ids), [0] * len(ids), factors)
     ids, labels = list(prefix[:-1]), [IGNORE] * (len(prefix) - 1)
-    positions, branches = list(range(len(ids))), [0] * len(ids)
+    positions, branches, factors = list(range(len(ids))), [0] * len(ids), [1.0] * len(ids)
     for b, branch in enumerate(example.branches, 1):
         ids += [prefix[-1], *branch.ids]
         labels += [IGNORE, *branch.labels]
         positions += range(len(prefix) - 1, len(prefix) + len(branch.ids))
         branches += [b] * (len(branch.ids) + 1)
-    return _Laid(ids, labels, positions, [number] * len(ids), branches)
+        factors += [1.0, *_factors(branch)]
+    return _Laid(ids, labels, positions, [number] * len(ids), branches, factors)
+
+
+def _factors(branch: Branch) -> list[float]:
+    return list(branch.factors) or [1.0] * len(branch.ids)
 
 
 def _apart(item: Item) -> list[Item]:
     """An item with several answers as items of one answer each."""
     examples = [Example(item.example.prefix_ids, (branch,)) for branch in item.example.branches]
-    return [Item(example, item.pictures, item.sample) for example in examples]
+    return [replace(item, example=example) for example in examples]
 
 
 def inputs_to(inputs: dict[str, torch.Tensor], device: torch.device | str) -> dict[str, Any]:

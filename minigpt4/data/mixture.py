@@ -37,6 +37,7 @@ class Part:
     ratio: float
     batch: int
     mirror: bool = False
+    reward: str | None = None
 
 
 class Mixture:

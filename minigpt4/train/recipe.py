@@ -76,6 +76,9 @@ class Dataset(_Section):
     """Share of the steps (or examples) that this dataset gets, relative to the others."""
     batch: int | None = Field(None, ge=1)
     """Samples a step of this dataset takes on each process; the recipe's `batch` when not given."""
+    reward: Literal["cider"] | None = None
+    """Learn from the model's own answers by how they score against the sample's (`train.self_critical`), instead of the
+    sample's answers themselves; for captions, with `mixing: step`."""
     mirror: bool = False
     """Show half of the pictures mirrored, with left and right exchanged in the text."""
 
@@ -110,6 +113,12 @@ class Data(_Section):
 
     def batch_of(self, dataset: Dataset) -> int:
         return dataset.batch or self.batch
+
+    @model_validator(mode="after")
+    def _reward_by_step(self) -> "Data":
+        if any(dataset.reward for dataset in self.datasets) and self.mixing != "step":
+            raise ValueError("a dataset with a reward needs mixing: step")
+        return self
 
 
 class Schedule(_Section):

@@ -45,39 +45,46 @@ _LONGEST = 4
 _SIGMA = 6.0
 
 
-def cider(references: Sequence[Sequence[str]], candidates: Sequence[str], tokens: Tokenizer = plain_tokens) -> list[float]:
-    """CIDEr-D (Vedantam et al. 2015, as the COCO tools compute it) of each candidate; their mean is the usual score, 0..10.
+class Cider:
+    """CIDEr-D (Vedantam et al. 2015, as the COCO tools compute it): how much a caption says what people say of the picture,
+    rare words and phrases counting more.
 
-    How rare an n-gram is, is counted over `references`, so a score belongs to the whole set. What the tools call the
-    length of a sentence is the number of its pairs of words; so it is here.
+    What the tools call the length of a sentence is the number of its pairs of words; so it is here.
 
     Args:
-        references: for each item, what people wrote.
-        candidates: for each item, what is scored.
+        corpus: for each item of a set, what people wrote; how rare an n-gram is, is counted over it.
     """
-    refs = [[_grams(tokens(text)) for text in texts] for texts in references]
-    frequency: Grams = Counter(gram for grams in refs for gram in set().union(*grams))
-    log_items = math.log(max(len(refs), 2))
 
-    def vector(grams: Grams) -> tuple[list[dict[tuple[str, ...], float]], list[float], int]:
-        weights: list[dict[tuple[str, ...], float]] = [{} for _ in range(_LONGEST)]
-        for gram, count in grams.items():
-            weights[len(gram) - 1][gram] = count * (log_items - math.log(max(1.0, frequency[gram])))
-        norms = [math.sqrt(sum(w * w for w in by_length.values())) for by_length in weights]
-        return weights, norms, sum(count for gram, count in grams.items() if len(gram) == 2)
+    def __init__(self, corpus: Sequence[Sequence[str]], tokens: Tokenizer = plain_tokens):
+        self.tokens = tokens
+        self._frequency: Grams = Counter(g for texts in corpus for g in set().union(*(_grams(tokens(t)) for t in texts)))
+        self._log_items = math.log(max(len(corpus), 2))
 
-    scores = []
-    for texts, candidate in zip(refs, candidates, strict=True):
-        own, own_norms, own_length = vector(_grams(tokens(candidate)))
+    def __call__(self, references: Sequence[str], candidate: str) -> float:
+        """The score, 0..10, of one candidate against its references."""
+        own, own_norms, own_length = self._vector(candidate)
         total = 0.0
-        for ref, ref_norms, ref_length in map(vector, texts):
+        for ref, ref_norms, ref_length in map(self._vector, references):
             penalty = math.exp(-((own_length - ref_length) ** 2) / (2 * _SIGMA**2))
             for n in range(_LONGEST):
                 shared = sum(min(w, ref[n][g]) * ref[n][g] for g, w in own[n].items() if g in ref[n])
                 norm = own_norms[n] * ref_norms[n]
                 total += penalty * (shared / norm if norm else shared)
-        scores.append(10 * total / _LONGEST / len(texts))
-    return scores
+        return 10 * total / _LONGEST / len(references)
+
+    def _vector(self, text: str) -> tuple[list[dict[tuple[str, ...], float]], list[float], int]:
+        grams = _grams(self.tokens(text))
+        weights: list[dict[tuple[str, ...], float]] = [{} for _ in range(_LONGEST)]
+        for gram, count in grams.items():
+            weights[len(gram) - 1][gram] = count * (self._log_items - math.log(max(1.0, self._frequency[gram])))
+        norms = [math.sqrt(sum(w * w for w in by_length.values())) for by_length in weights]
+        return weights, norms, sum(count for gram, count in grams.items() if len(gram) == 2)
+
+
+def cider(references: Sequence[Sequence[str]], candidates: Sequence[str], tokens: Tokenizer = plain_tokens) -> list[float]:
+    """CIDEr-D of each candidate against its references, which are also the corpus; their mean is the usual score."""
+    score = Cider(references, tokens)
+    return [score(texts, candidate) for texts, candidate in zip(references, candidates, strict=True)]
 
 
 def _grams(tokens: Sequence[str]) -> Grams:

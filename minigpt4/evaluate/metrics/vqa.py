@@ -27,7 +27,7 @@ _CONTRACTIONS = """
     they're they've 'twas wasn't we've weren't what'll what're what's what've when's where'd where's where've who'd who'd've
     who'll who's who've why'll why're why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've
     you'll you're you've
-""".split()  # noqa: SIM905
+""".split()
 _ONLY_IN_PART = {
     "she'd've": ("shed've", "she'dve"),
     "we'd've": ("wed've", "we'dve"),

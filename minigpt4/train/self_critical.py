@@ -1,0 +1,102 @@
+"""Learning from a score: the model's own captions, the better ones made likelier and the worse ones less so.
+
+Source: Rennie et al. 2017, self-critical sequence training (arXiv 1612.00563), with the mean of the other samples of the
+same picture as the baseline (Luo 2020, arXiv 2003.09971). The score is CIDEr against the sample's own answers, with word
+frequencies counted over all answers of the dataset.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from transformers import DynamicCache
+
+from ..data.collate import Batch, Collator, Item, inputs_to
+from ..data.sequence import Branch, Example
+from ..evaluate.metrics.caption import Cider
+from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
+from ..model.processor import MiniGPT4Processor
+
+
+class SelfCritic:
+    """Replaces the answers of samples by the model's own, weighed by how much better than its others they score.
+
+    Args:
+        samples: captions drawn of each picture.
+        longest: most tokens of a caption.
+    """
+
+    def __init__(
+        self,
+        model: MiniGPT4ForConditionalGeneration,
+        processor: MiniGPT4Processor,
+        collator: Collator,
+        references: Sequence[Sequence[str]],
+        samples: int = 5,
+        longest: int = 32,
+    ):
+        self.model, self.processor, self.collator = model, processor, collator
+        self.score = Cider(references)
+        self.samples, self.longest = samples, longest
+        self.end = processor.tokenizer(processor.chat.end, add_special_tokens=False)["input_ids"]
+
+    def __call__(self, items: Sequence[Item], device: torch.device) -> tuple[Batch, dict[str, float]]:
+        """A batch of sampled captions with a factor for each label, and what to log of it."""
+        drawn = self._sample(items, device)
+        factors: list[Item] = []
+        total, best = 0.0, 0.0
+        for item, captions in zip(items, drawn, strict=True):
+            texts = [self.processor.tokenizer.decode(ids, skip_special_tokens=True) for ids in captions]
+            (turn,) = item.sample.turns
+            scores = torch.tensor([self.score(turn.answers, text) for text in texts])
+            others = (scores.sum() - scores) / max(len(scores) - 1, 1)
+            total, best = total + scores.mean().item(), best + scores.max().item()
+            branches = tuple(
+                Branch(ids, ids, factors=(advantage,) * len(ids))
+                for ids, advantage in zip(captions, (scores - others).tolist(), strict=True)
+            )
+            factors.append(replace(item, example=Example(item.example.prefix_ids, branches)))
+        return self.collator(factors), {"reward": total / len(items), "reward_best": best / len(items)}
+
+    @torch.no_grad()
+    def _sample(self, items: Sequence[Item], device: torch.device) -> list[list[list[int]]]:
+        """`samples` captions of each item as ids, their end included. The prompt is read once an item, not once a caption."""
+        was_training = self.model.training
+        self.model.eval()
+        rows = self.processor.pad([item.example.prefix_ids for item in items])
+        pictures = torch.cat([item.pictures for item in items if item.pictures is not None])
+        embeds = self.model.get_image_features(**inputs_to({self.collator.stage: pictures}, device))
+        cache = DynamicCache()
+        mask = rows["attention_mask"].to(device)
+        mind = self.model.language_model
+        out = mind(
+            inputs_embeds=self.model.embed(rows["input_ids"].to(device), embeds),
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            past_key_values=cache,
+            logits_to_keep=1,
+        )
+        cache.batch_repeat_interleave(self.samples)
+        mask = mask.repeat_interleave(self.samples, 0)
+        logits = out.logits[:, -1].repeat_interleave(self.samples, 0)
+        said: list[list[int]] = [[] for _ in range(len(logits))]
+        going = torch.ones(len(logits), dtype=torch.bool, device=device)
+        stop = torch.tensor(self.end[:1], device=device)
+        for _ in range(self.longest):
+            token = torch.multinomial(logits.float().softmax(-1), 1)
+            for row, (on, value) in enumerate(zip(going.tolist(), token[:, 0].tolist(), strict=True)):
+                if on:
+                    said[row].append(value)
+            going &= ~torch.isin(token[:, 0], stop)
+            if not going.any():
+                break
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
+            out = mind(
+                input_ids=token,
+                attention_mask=mask,
+                position_ids=mask.sum(-1, keepdim=True) - 1,
+                past_key_values=cache,
+            )
+            logits = out.logits[:, -1]
+        self.model.train(was_training)
+        return [said[i : i + self.samples] for i in range(0, len(said), self.samples)]

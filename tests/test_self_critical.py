@@ -1,0 +1,76 @@
+"""Learning from a score: what scores better becomes likelier."""
+
+import pytest
+import shapes
+import torch
+from conftest import tiny_model, tiny_processor
+
+from minigpt4.data.collate import Collator, Formatter, Reader
+from minigpt4.data.records import Sample, ask
+from minigpt4.train.self_critical import SelfCritic
+
+
+@pytest.fixture
+def learner(tmp_path):
+    """A tiny model, everything of it trained, and samples with one picture each."""
+    shapes.write(tmp_path, 4)
+    model = tiny_model()
+    processor = tiny_processor(model.config)
+    reader = Reader([], Formatter(processor))
+    items = [
+        reader.item(Sample(images=(p,), turns=ask("say a" * (i + 1), "a a", "a b"), id=p.name))
+        for i, p in enumerate(sorted(tmp_path.glob("*.png")))
+    ]
+    collator = Collator(processor, pack=True, row_tokens=256)
+    return model, items, SelfCritic(model, processor, collator, [["a a", "a b"]], samples=6, longest=8)
+
+
+def test_what_scores_better_becomes_likelier(learner):
+    model, items, critic = learner
+    critic.score = lambda references, text: float(text.count("a"))
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    rewards = []
+    for _ in range(40):
+        batch, told = critic(items, torch.device("cpu"))
+        rewards.append(told["reward"])
+        model(**batch.inputs, loss_only=True).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert sum(rewards[:5]) / 5 < 0.5
+    assert sum(rewards[-5:]) / 5 > 3
+
+
+def test_advantages_of_a_picture_sum_to_nothing(learner):
+    _, items, critic = learner
+    critic.score = lambda references, text: float(len(text))
+    batch, _ = critic(items, torch.device("cpu"))
+    inputs = batch.inputs
+    where = list(zip(inputs["example_ids"], inputs["branch_ids"], inputs["label_factors"], strict=True))
+    for example in range(len(items)):
+        first_of_each = [
+            factors[(examples == example) & (branches == branch)][1].item()  # the token before repeats the prompt's last
+            for examples, branches, factors in where
+            for branch in range(1, 7)
+            if ((examples == example) & (branches == branch)).any()
+        ]
+        assert len(first_of_each) == 6
+        assert sum(first_of_each) == pytest.approx(0, abs=1e-4)
+        assert max(first_of_each) > 0
+
+
+def test_sampled_captions_are_the_models_own(learner):
+    """Their likelihood under the ordinary forward pass is that under which they were drawn: greedy drawing gives greedy
+    answers, for prompts of unequal length."""
+    model, items, critic = learner
+    plain = torch.multinomial
+    torch.multinomial = lambda probabilities, n: probabilities.argmax(-1, keepdim=True)
+    try:
+        drawn = critic._sample(items, torch.device("cpu"))
+    finally:
+        torch.multinomial = plain
+    for item, captions in zip(items, drawn, strict=True):
+        ids = torch.tensor([item.example.prefix_ids])
+        greedy = model.generate(
+            ids, item.pictures, max_new_tokens=8, do_sample=False, eos_token_id=critic.end[0], pad_token_id=0
+        )
+        assert all(caption == greedy[0].tolist()[: len(caption)] for caption in captions)
