@@ -31,7 +31,7 @@ def import_transformers_quickly() -> None:
             from transformers.models.llama import modeling_llama  # noqa: F401
 
             from . import model  # noqa: F401
-    except (ImportError, AttributeError, TypeError):
+    except Exception:  # a version of these libraries that does more with them while it is imported
         for name in list(sys.modules):  # begun in the quick way: import it afresh
             if name.partition(".")[0] == "transformers" or name.startswith(f"{__package__}.model"):
                 del sys.modules[name]

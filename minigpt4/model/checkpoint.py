@@ -19,7 +19,15 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+)
+from transformers.initialization import no_init_weights
 
 from ..errors import UserError
 from . import pocket
@@ -169,8 +177,41 @@ def load_parts(
     vision_tower = vision_class(config.vision_config).from_pretrained(
         vision_folder(config), config=config.vision_config, dtype=dtype
     )
-    language_model = AutoModelForCausalLM.from_pretrained(text_folder(config), dtype=dtype, **options or {})
+    folder = text_folder(config)
+    language_model = None if options else _mind_in_one_file(Path(folder), dtype)
+    if language_model is None:
+        language_model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options or {})
     return vision_tower, language_model
+
+
+def _mind_in_one_file(folder: Path, dtype: torch.dtype) -> PreTrainedModel | None:
+    """A mind whose weights lie in one file under the names they have in the model; nothing for any other.
+
+    It is what ``from_pretrained`` gives, a second sooner: made on the meta device there, its first operations would import
+    torch's compiler.
+    """
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        return None
+    config = AutoConfig.from_pretrained(folder)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "quantization_config", None) is not None:
+        return None
+    with no_init_weights():
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in _read_tensors(file).items()}
+    own = model.state_dict()
+    tied = model.all_tied_weights_keys  # name -> the name of the weight that it is
+    if set(weights) != set(own) - {k for k in tied if k not in weights} or any(
+        own[k].shape != v.shape for k, v in weights.items()
+    ):
+        return None
+    model.load_state_dict(weights, strict=False, assign=True)
+    model.tie_weights()
+    for module in model.modules():
+        module._is_hf_initialized = True  # so that what it becomes part of does not initialise it
+    if generation := _generation_config(folder):
+        model.generation_config = generation
+    return model.eval()
 
 
 def _load(
@@ -270,7 +311,10 @@ def _base_parts(config: MiniGPT4Config, dtype: torch.dtype, options: dict[str, A
 
 def read_trained(folder: Path) -> dict[str, torch.Tensor]:
     """The tensors of a trained folder, by name."""
-    file = folder / TRAINED
+    return _read_tensors(folder / TRAINED)
+
+
+def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(file)
     except Exception as error:  # safetensors raises its own kinds, without a common base
