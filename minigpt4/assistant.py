@@ -16,11 +16,12 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
 
+from .chat import Chat, about
 from .errors import UserError
 from .model.checkpoint import load_system
 from .model.llama_tokenizer import use_published_pad
@@ -31,11 +32,8 @@ from .prompt.answer import Answer
 from .prompt.boxes import Box
 from .prompt.history import without_oldest
 from .prompt.tasks import TASKS, split_identifier
-from .prompt.templates import PICTURE, PLACEHOLDER, Message
+from .prompt.templates import Message, with_pictures
 from .stopping import StopAtText, StopWhenTold, TextStream, cut_at
-
-if TYPE_CHECKING:
-    from .chat import Chat
 
 Pictures = PictureLike | Sequence[PictureLike]
 MAX_NEW_TOKENS = 300  # of systems that do not say
@@ -109,10 +107,8 @@ class Assistant:
         """The same, piece by piece as it is written (greedy or sampled; beams cannot be streamed)."""
         return self.chat(pictures).stream(question, **generation)
 
-    def chat(self, pictures: Pictures = ()) -> "Chat":
+    def chat(self, pictures: Pictures = ()) -> Chat:
         """A conversation; each picture is encoded once."""
-        from .chat import Chat
-
         chat = Chat(self)
         for picture in as_list(pictures):
             chat.show(picture)
@@ -333,20 +329,3 @@ class Assistant:
 def as_list(pictures: Pictures) -> list[PictureLike]:
     """One picture or several, as a list."""
     return [pictures] if isinstance(pictures, str | os.PathLike | Image.Image) else list(pictures)
-
-
-def about(text: str, pictures: Sequence[PictureLike], question: str) -> Answer:
-    """The answer to a question about pictures; it can draw itself if there is one picture."""
-    return Answer(text, picture=pictures[0] if len(pictures) == 1 else None, question=question, opener=open_picture)
-
-
-def with_pictures(question: str, pictures: int) -> str:
-    """A question with its pictures before it, as the systems were trained, or where it says itself that they are.
-
-    Raises:
-        UserError: it says so of more or fewer pictures than there are.
-    """
-    places = question.count(PLACEHOLDER)
-    if places and places != pictures:
-        raise UserError(f"the question has {places} place(s) for pictures ({PLACEHOLDER}), but {pictures} were given with it")
-    return question if places else " ".join([PICTURE] * pictures + [question])

@@ -1,13 +1,13 @@
 """A conversation about pictures: its history, its encoded pictures, and answers that are streamed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
-from .pictures import PictureLike
+from .pictures import PictureLike, open_picture
 from .prompt.answer import Answer
-from .prompt.templates import Message
+from .prompt.templates import Message, with_pictures
 
 if TYPE_CHECKING:
     from .assistant import Assistant
@@ -35,8 +35,6 @@ class Chat:
 
     def ask(self, question: str, **generation) -> Answer:
         """Say something and get the answer, which draws on the picture shown last; both become part of the history."""
-        from .assistant import about
-
         settings = self.assistant.question_settings(question) | generation
         conversation = self._with(question)
         answer = self.assistant.complete([conversation], self._pictures(), **settings)[0]
@@ -61,8 +59,6 @@ class Chat:
         self.messages, self.pictures, self._embeds, self._asked = [], [], [], 0
 
     def _with(self, question: str) -> list[Message]:
-        from .assistant import with_pictures
-
         new = len(self._embeds) - self._asked
         return [*self.messages, {"role": "user", "content": with_pictures(question, new)}]
 
@@ -72,3 +68,8 @@ class Chat:
     def _remember(self, conversation: list[Message], answer: str) -> None:
         self.messages = [*conversation, {"role": "assistant", "content": str(answer)}]
         self._asked = len(self._embeds)
+
+
+def about(text: str, pictures: Sequence[PictureLike], question: str) -> Answer:
+    """The answer to a question about pictures; it can draw itself if there is one picture."""
+    return Answer(text, picture=pictures[0] if len(pictures) == 1 else None, question=question, opener=open_picture)

@@ -25,7 +25,7 @@ def talk(assistant: "Assistant", pictures: Sequence[PictureLike], as_json: bool,
     Returns:
         The exit status: 1 if a line of a file or a pipe was in error, 0 otherwise and always where a person is asking.
     """
-    from .assistant import about
+    from .chat import about
 
     asking = sys.stdin.isatty() and not as_json
     if asking:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recorded import recorded
 
-from minigpt4.evaluate.metrics.vqa import (
+from minigpt4.metrics.vqa import (
     exact,
     normalise,
     percent,

@@ -20,7 +20,7 @@ from .cache import FeatureCache, pixels_of
 from .mirror import mirror
 from .mixture import Draw, Part
 from .records import Sample
-from .sequence import IGNORE, Branch, Example, build_example
+from .sequence import IGNORE, Branch, Example, build_example, side_by_side
 from .source import StreamSource
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,9 @@ class Formatter:
 
     def __call__(self, sample: Sample) -> Example:
         """Raises UserError, naming the sample, where its text and pictures do not fit together."""
+        if sample.apart:
+            alone = [replace(sample, turns=(turn,), apart=False) for turn in sample.turns]
+            return side_by_side([self(one) for one in alone])
         chat = self.processor.chat
         first, *later = sample.turns
         question = first.question

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..pictures import PictureLike
+from ..prompt.templates import PLACEHOLDER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +39,18 @@ class Sample:
     """Where the sample comes from: a dataset's name and the item's number or key in it."""
     mirrored: bool = False
     """The pictures are to be mirrored left to right (the text already is)."""
+    apart: bool = False
+    """The turns are no conversation: questions about the same pictures, learnt side by side without seeing each other."""
     extra: dict[str, Any] = field(default_factory=dict, compare=False)
     """What evaluation may want to know beside (picture size, ground truth boxes)."""
 
     def __post_init__(self) -> None:
         if not self.turns:
             raise ValueError(f"sample {self.id}: no turns")
-        if len(self.turns) > 1 and any(len(turn.answers) > 1 for turn in self.turns):
+        if len(self.turns) > 1 and not self.apart and any(len(turn.answers) > 1 for turn in self.turns):
             raise ValueError(f"sample {self.id}: several answers to one question are for samples of a single turn")
+        if self.apart and any(PLACEHOLDER in turn.question for turn in self.turns):
+            raise ValueError(f"sample {self.id}: where questions share their pictures, these stand before the questions")
 
 
 def ask(question: str, *answers: str) -> tuple[Turn, ...]:

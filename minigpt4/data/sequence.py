@@ -117,6 +117,23 @@ def build_example(
     return Example(prefix, (Branch(ids, labels, hidden),))
 
 
+def side_by_side(examples: Sequence[Example]) -> Example:
+    """Questions about the same pictures as one example: what all prompts begin with is the prefix, and what else each of
+    them says is read, but not learnt, at the beginning of its branches."""
+    prefix = examples[0].prefix_ids
+    shared = min(_common(prefix, other.prefix_ids) for other in examples)
+    branches = []
+    for example in examples:
+        own = example.prefix_ids[shared:]
+        branches += [Branch(own + b.ids, [IGNORE] * len(own) + b.labels) for b in example.branches]
+    return Example(prefix[:shared], tuple(branches))
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    """How many ids two lists begin with in common."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
 def _learnt(processor: MiniGPT4Processor, text: str) -> Branch:
     ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
     return Branch(ids, list(ids))

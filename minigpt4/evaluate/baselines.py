@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from ..metrics.boxes import iou
 from ..prompt.boxes import Box
-from .metrics.boxes import iou
 from .places import Place
 
 WHOLE = Box(0.0, 0.0, 1.0, 1.0)

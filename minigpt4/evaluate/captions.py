@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ..data.schema import Description, parse_row
 from ..errors import UserError
+from ..metrics.caption import TOKENIZERS, bleu, cider, rouge_l
+from ..metrics.interval import Score, bootstrap
 from .baselines import most_common
 from .benchmark import Against, Benchmark, Choice, Row, new_row
-from .metrics.caption import TOKENIZERS, bleu, cider, rouge_l
-from .metrics.interval import Score, bootstrap
 from .places import load_json, rows_of
 from .report import Line, Report
 

@@ -8,13 +8,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ..metrics.boxes import matches
+from ..metrics.interval import bootstrap
+from ..metrics.phrase import head_noun
 from ..prompt.boxes import Box, parse_boxes
 from ..prompt.tasks import TASKS
 from .baselines import WHOLE, best_box, centre_box, on_grid
 from .benchmark import Against, Benchmark, Choice, Row, boxes_of, boxes_to_row, new_row
-from .metrics.boxes import matches
-from .metrics.interval import bootstrap
-from .metrics.phrase import head_noun
 from .places import Place, read_places
 from .report import Line, Report
 

@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import UserError
+from ..metrics.boxes import iou, union_box
+from ..metrics.interval import bootstrap
+from ..metrics.phrase import head_noun
 from ..prompt.boxes import Box, Phrase, parse_phrases
 from ..prompt.published import published_phrases
 from ..prompt.tasks import TASKS
 from .baselines import best_box, centre_box
 from .benchmark import Against, Benchmark, Choice, Row, boxes_to_row, new_row
-from .metrics.boxes import iou, union_box
-from .metrics.interval import bootstrap
-from .metrics.phrase import head_noun
 from .places import read_places
 from .report import Line, Report
 

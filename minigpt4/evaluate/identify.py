@@ -8,13 +8,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..metrics.caption import cider
+from ..metrics.interval import bootstrap
+from ..metrics.phrase import head_noun
 from ..prompt.boxes import Box
 from ..prompt.tasks import TASKS
 from .baselines import most_common
 from .benchmark import Against, Benchmark, Choice, Row, boxes_of, boxes_to_row, new_row
-from .metrics.caption import cider
-from .metrics.interval import bootstrap
-from .metrics.phrase import head_noun
 from .places import read_places
 from .report import Line, Report
 

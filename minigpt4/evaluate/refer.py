@@ -6,12 +6,12 @@ Source: MiniGPT-v2 paper, section 4 (RefCOCO, RefCOCO+, RefCOCOg); a thing is fo
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..metrics.boxes import iou, published_correct
+from ..metrics.interval import Score, bootstrap
 from ..prompt.boxes import Box, parse_boxes
 from ..prompt.tasks import TASKS
 from .baselines import WHOLE, best_box, centre_box, largest_boxes, mean_box, on_grid
 from .benchmark import Against, Benchmark, Choice, Row, boxes_of, boxes_to_row, new_row
-from .metrics.boxes import iou, published_correct
-from .metrics.interval import Score, bootstrap
 from .places import read_places
 from .report import Line, Report
 

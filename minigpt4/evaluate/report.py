@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .metrics.interval import Score
+from ..metrics.interval import Score
 
 
 @dataclass(frozen=True)

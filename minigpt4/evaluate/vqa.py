@@ -10,11 +10,11 @@ from typing import Any
 
 from ..data.schema import Question, parse_row
 from ..errors import UserError
+from ..metrics.interval import bootstrap
+from ..metrics.vqa import exact, vqa_accuracy
 from ..prompt.tasks import TASKS
 from .baselines import most_common
 from .benchmark import Against, Benchmark, Choice, Row, new_row
-from .metrics.interval import bootstrap
-from .metrics.vqa import exact, vqa_accuracy
 from .places import load_json, rows_of
 from .report import Line, Report
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..metrics.interval import bootstrap
+from ..metrics.vqa import exact
 from .baselines import most_common
 from .benchmark import Against, Benchmark, Choice, Row, new_row
-from .metrics.interval import bootstrap
-from .metrics.vqa import exact
 from .places import rows_of
 from .report import Line, Report
 

@@ -91,7 +91,7 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if language_model is None:
             language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.language_model = language_model
-        if config.lora is not None:
+        if config.lora is not None and not hasattr(language_model, "peft_config"):  # a mind may come with its adapters
             from .lora import add_lora
 
             add_lora(self.language_model, config.lora)

@@ -171,3 +171,15 @@ def get_template(name: str, tokenizer: Any = None) -> ChatTemplate | TokenizerTe
     if name not in TEMPLATES:
         raise UserError(f"unknown chat template {name!r}; known: {', '.join(TEMPLATES)}, tokenizer")
     return TEMPLATES[name]
+
+
+def with_pictures(question: str, pictures: int) -> str:
+    """A question with its pictures before it, as the systems were trained, or where it says itself that they are.
+
+    Raises:
+        UserError: it says so of more or fewer pictures than there are.
+    """
+    places = question.count(PLACEHOLDER)
+    if places and places != pictures:
+        raise UserError(f"the question has {places} place(s) for pictures ({PLACEHOLDER}), but {pictures} were given with it")
+    return question if places else " ".join([PICTURE] * pictures + [question])

@@ -17,6 +17,7 @@ from ..data.collate import Batch, Collator, Formatter, Reader, inputs_to
 from ..data.mixture import Mixture, Part
 from ..data.source import StreamSource
 from ..data.sources import build_source
+from ..data.together import Together
 from ..errors import UserError
 from ..model.checkpoint import save_trained
 from .checkpoint import (
@@ -32,12 +33,12 @@ from .distributed import World, join_world, leave_world, shard_frozen
 from .features import fill, wants_features
 from .flops import StepFlops, matmul_peak
 from .loader import Loader
-from .metrics import JsonLines, Tracker, open_tracker
 from .prepare import DTYPES, PLAIN, parameter_groups, prepare
 from .progress import Progress
 from .recipe import Dataset, Recipe, load_recipe, save_recipe
 from .schedule import SCHEDULES
 from .self_critical import SelfCritic
+from .tracking import JsonLines, Tracker, open_tracker
 from .validate import Validator
 from .watch import Watch
 
@@ -78,6 +79,10 @@ def build_parts(recipe: Recipe, datasets: list[Dataset]) -> list[Part]:
             source = build_source(dataset.format, **dataset.options)
         except UserError as error:
             raise UserError(f"dataset {number} ({dataset.format}): {error}") from None
+        if dataset.together > 1:
+            if isinstance(source, StreamSource):
+                raise UserError(f"dataset {number} ({dataset.format}): together is not for streamed datasets")
+            source = Together(source, dataset.together)
         if not isinstance(source, StreamSource) and (problem := next(source.problems(), None)):
             log.warning("%s: %s (minigpt4 data check lists all)", source.name, problem.message)
         parts.append(Part(source, dataset.ratio, recipe.data.batch_of(dataset), dataset.mirror, dataset.reward))

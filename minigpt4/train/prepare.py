@@ -47,7 +47,7 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> tuple[MiniGPT
     if recipe.gradient_checkpointing:
         model.language_model.activation_checkpointing_enable({"use_reentrant": False})
     freeze(model, recipe.trained)
-    return model.to(device), processor
+    return model.to(device).eval(), processor  # until training begins: features may be made before
 
 
 def freeze(model: MiniGPT4ForConditionalGeneration, trained: Trained) -> None:
@@ -112,17 +112,45 @@ def _from_base(recipe: Recipe, dtype: torch.dtype) -> tuple[MiniGPT4ForCondition
 
 
 def _rebuilt(model: MiniGPT4ForConditionalGeneration, changes: dict[str, Any]) -> MiniGPT4ForConditionalGeneration:
-    """The same eye and mind with another bridge or projection between them, untrained where its shape is new."""
+    """The same eye and mind with another bridge or projection between them, untrained where its shape is new.
+
+    The eye may be set to give more of what it sees (``vision_config``), as long as that takes no other weights: the
+    projection then keeps what it knows, and begins with zeros for what is new.
+    """
     between = {"bridge", "concat_factor", "concat_order", "qformer_config", "num_query_tokens", "projection_depth"}
+    between |= {"vision_config"}
     if others := set(changes) - between:
         raise UserError(f"model.config.{min(others)} cannot be changed in a base; {', '.join(sorted(between))} can")
-    config = MiniGPT4Config(**model.config.to_dict() | changes)
-    built = MiniGPT4ForConditionalGeneration(config, model.vision_tower, model.language_model)
-    own = built.state_dict()
-    kept = {k: v for k, v in model.state_dict().items() if k in own and own[k].shape == v.shape}
+    vision = model.config.vision_config.to_dict() | changes.get("vision_config", {})
+    config = MiniGPT4Config(**model.config.to_dict() | changes | {"vision_config": vision})
+    tower = model.vision_tower
+    if "vision_config" in changes:
+        tower = type(tower)(config.vision_config).to(next(tower.parameters()).dtype)
+        try:
+            tower.load_state_dict(model.vision_tower.state_dict())
+        except RuntimeError:
+            raise UserError(
+                f"model.config.vision_config: {changes['vision_config']} would take other weights of the eye"
+            ) from None
+    built = MiniGPT4ForConditionalGeneration(config, tower, model.language_model)
+    own, given = built.state_dict(), model.state_dict()
+    kept = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    for name, weight in given.items():
+        if name.startswith("projection.") and name in own and name not in kept and not set(changes) - {"vision_config"}:
+            kept[name] = _widened(weight, own[name].shape, config.concat_factor if config.bridge == "concat" else 1)
     built.load_state_dict(kept, strict=False)
     built.generation_config = model.generation_config
     return built
+
+
+def _widened(weight: torch.Tensor, shape: torch.Size, tokens: int) -> torch.Tensor:
+    """The first matrix of a projection, (out, tokens * channels), with zeros for further channels of each token."""
+    wide = weight.new_zeros(shape[0], tokens, shape[1] // tokens)
+    narrow = weight.view(weight.shape[0], tokens, -1)
+    if narrow.shape[2] > wide.shape[2] or narrow.shape[0] != wide.shape[0]:
+        raise UserError("model.config.vision_config: the eye may give more channels than in the base, not fewer")
+    wide[:, :, : narrow.shape[2]] = narrow
+    return wide.view(shape)
 
 
 def _begin_anew(model: MiniGPT4ForConditionalGeneration, part: str) -> None:

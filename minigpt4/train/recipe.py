@@ -82,6 +82,9 @@ class Dataset(_Section):
     mirror: bool = False
     """Show half of the pictures mirrored, with left and right exchanged in the text."""
 
+    together: int = Field(1, ge=1)
+    """Up to so many samples about the same picture are read side by side: the picture is read once for all of them."""
+
     @property
     def options(self) -> dict[str, Any]:
         """What is passed to the reader."""
@@ -118,6 +121,8 @@ class Data(_Section):
     def _reward_by_step(self) -> "Data":
         if any(dataset.reward for dataset in self.datasets) and self.mixing != "step":
             raise ValueError("a dataset with a reward needs mixing: step")
+        if any(dataset.reward and dataset.together > 1 for dataset in self.datasets):
+            raise ValueError("a dataset with a reward learns one question at a time: together cannot be more than 1")
         return self
 
 

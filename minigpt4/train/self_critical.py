@@ -13,7 +13,7 @@ from transformers import DynamicCache
 
 from ..data.collate import Batch, Collator, Item, inputs_to
 from ..data.sequence import Branch, Example
-from ..evaluate.metrics.caption import Cider
+from ..metrics.caption import Cider
 from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
 from ..model.processor import MiniGPT4Processor
 

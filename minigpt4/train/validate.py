@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 
-from ..assistant import with_pictures
 from ..data.collate import Collator, Reader, inputs_to
 from ..data.mixture import Part
 from ..data.source import StreamSource
 from ..errors import UserError
 from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
 from ..model.processor import MiniGPT4Processor
+from ..prompt.templates import with_pictures
 from ..stopping import cut_at
 from .distributed import World
 from .recipe import Recipe

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from ...prompt.boxes import GRID, Box
+from ..prompt.boxes import GRID, Box
 
 PUBLISHED_THRESHOLD = 0.5
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from recorded import recorded
 
 from minigpt4.evaluate.baselines import best_box, centre_box, largest_boxes, mean_box, most_common, on_grid
-from minigpt4.evaluate.metrics.boxes import (
+from minigpt4.evaluate.places import Place
+from minigpt4.metrics.boxes import (
     iou,
     matches,
     published_answer,
@@ -20,10 +21,9 @@ from minigpt4.evaluate.metrics.boxes import (
     published_iou,
     union_box,
 )
-from minigpt4.evaluate.metrics.caption import bleu, cider, plain_tokens, ptb_tokens, rouge_l
-from minigpt4.evaluate.metrics.interval import bootstrap
-from minigpt4.evaluate.metrics.phrase import head_noun
-from minigpt4.evaluate.places import Place
+from minigpt4.metrics.caption import bleu, cider, plain_tokens, ptb_tokens, rouge_l
+from minigpt4.metrics.interval import bootstrap
+from minigpt4.metrics.phrase import head_noun
 from minigpt4.prompt.boxes import Box
 
 

@@ -1,0 +1,54 @@
+"""A base whose eye is set to give more begins as the base was, and its eye sees as it did."""
+
+import pytest
+import torch
+from conftest import tiny_folder
+from test_train import recipe_of, world  # noqa: F401  (a fixture)
+
+from minigpt4.errors import UserError
+from minigpt4.model.checkpoint import load_system
+from minigpt4.model.efficientnet_lite import EfficientNetLiteConfig
+from minigpt4.train.loop import train
+from minigpt4.train.prepare import prepare
+from minigpt4.train.recipe import parse_recipe
+
+EYE = {"image_size": 128, "width_multiplier": 0.3, "depth_multiplier": 0.5}
+
+
+def prepared(world, base, **vision):  # noqa: F811
+    changes = {"model": {"base": str(base), "config": {"vision_config": vision}}, "trained__lora": None}
+    return prepare(parse_recipe(recipe_of(world, world / "x", **changes), "test"))[0]
+
+
+@pytest.fixture
+def base(tmp_path):
+    return tiny_folder(tmp_path / "base", vision_config=EfficientNetLiteConfig(**EYE), concat_order="square")
+
+
+def test_an_eye_that_tells_places_begins_as_it_was(world, base):  # noqa: F811
+    narrow = load_system(base, dtype=torch.float32)[0]
+    wide = prepared(world, base, coordinates=3)
+    width = narrow.config.vision_config.hidden_size
+    assert wide.config.vision_config.hidden_size == width + 12
+    pixels = torch.randn(3, 3, 128, 128)
+    tokens = wide.get_vision_tokens(pixels)
+    torch.testing.assert_close(tokens[..., :width], narrow.get_vision_tokens(pixels))
+    torch.testing.assert_close(tokens, wide.get_vision_tokens(pixels))  # looking has not changed the eye
+    torch.testing.assert_close(wide.get_image_features(pixels), narrow.get_image_features(pixels), atol=1e-5, rtol=1e-5)
+    assert len(tokens[0, :, width:].unique(dim=0)) == tokens.shape[1]  # every place is told apart
+
+
+def test_adapters_of_the_base_are_kept(world, base, tmp_path):  # noqa: F811
+    first = train(parse_recipe(recipe_of(world, tmp_path / "first", model={"base": str(base)}, steps=2), "test"))
+    narrow = load_system(first, dtype=torch.float32, merge=False)[0]
+    changes = {"model": {"base": str(first), "config": {"vision_config": {"coordinates": 3}}}}
+    wide = prepare(parse_recipe(recipe_of(world, tmp_path / "x", **changes), "test"))[0]
+    for name, weight in narrow.language_model.state_dict().items():
+        torch.testing.assert_close(wide.language_model.state_dict()[name], weight)
+    assert any(".lora_B." in name and weight.any() for name, weight in narrow.language_model.state_dict().items())
+
+
+@pytest.mark.parametrize("vision", [{"width_multiplier": 0.5}, {"feature_maps": ["stage5"]}])
+def test_an_eye_with_other_weights_or_less_to_say_is_refused(world, base, vision):  # noqa: F811
+    with pytest.raises(UserError, match="vision_config"):
+        prepared(world, base, **vision)
