@@ -121,8 +121,10 @@ def _rebuilt(model: MiniGPT4ForConditionalGeneration, changes: dict[str, Any]) -
     between |= {"vision_config"}
     if others := set(changes) - between:
         raise UserError(f"model.config.{min(others)} cannot be changed in a base; {', '.join(sorted(between))} can")
-    vision = model.config.vision_config.to_dict() | changes.get("vision_config", {})
-    config = MiniGPT4Config(**model.config.to_dict() | changes | {"vision_config": vision})
+    given_config = model.config.to_dict()
+    changes = {key: value for key, value in changes.items() if value != given_config.get(key)}
+    vision = given_config["vision_config"] | changes.get("vision_config", {})
+    config = MiniGPT4Config(**given_config | changes | {"vision_config": vision})
     tower = model.vision_tower
     if "vision_config" in changes:
         tower = type(tower)(config.vision_config).to(next(tower.parameters()).dtype)
