@@ -1,0 +1,137 @@
+"""./run: prepares the environment once, and passes everything on. Python and its installer are stand-ins that take notes."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).parents[1] / "run"
+
+PYTHON = r"""#!/bin/sh
+# Stands in for Python: makes environments out of copies of itself and writes down what it was asked.
+printf '%s\n' "$*" >>"$NOTES"
+case "$*" in
+*"-m venv "*) for folder; do :; done; mkdir -p "$folder/bin"; cp "$0" "$folder/bin/python" ;;
+*"pip install"*) sleep "${SLOW:-0}"; exit "${INSTALL:-0}" ;;
+"-m minigpt4"*) printf 'answer to %s\n' "$3"; exit "${STATUS:-0}" ;;
+"-m $BROKEN"*) exit 1 ;;
+esac
+"""
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A clone in a folder with a space, with nothing installed."""
+    folder = tmp_path / "my clone"
+    folder.mkdir()
+    shutil.copy(RUN, folder)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (folder / name).write_text(name)
+    python = tmp_path / "bin/python3"
+    python.parent.mkdir()
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{python.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    monkeypatch.setenv("BROKEN", "nothing")
+    for name in ("PYTHON", "MINIGPT4_VENV"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+def run(clone, *args, **more):
+    env = os.environ | {key: str(value) for key, value in more.items()}
+    return subprocess.run([clone / "run", *args], capture_output=True, text=True, env=env, cwd=clone.parent, check=False)
+
+
+def asked(clone, what=""):
+    notes = clone.parent / "notes"
+    return [line for line in notes.read_text().splitlines() if what in line] if notes.exists() else []
+
+
+def test_the_first_command_prepares_and_the_second_does_not(clone):
+    first = run(clone, "ask", "a photo.jpg", "What is it?")
+    assert (first.returncode, first.stdout) == (0, "answer to ask\n"), first.stderr
+    assert "once" in first.stderr
+    (install,) = asked(clone, "pip install")
+    assert f"--constraint {clone}/constraints.txt" in install
+    assert install.endswith(f"--editable {clone}")
+    second = run(clone, "ask", "a photo.jpg", "What is it?")
+    assert (second.stdout, second.stderr) == ("answer to ask\n", "")
+    assert len(asked(clone, "pip install")) == 1
+    assert len(asked(clone, "-m venv")) == 1
+    assert asked(clone, "-m minigpt4")[-1] == "-m minigpt4 ask a photo.jpg What is it?"
+
+
+def test_the_exit_status_is_the_commands(clone):
+    assert run(clone, "ask", STATUS=2).returncode == 2
+
+
+def test_changed_declarations_are_installed_again(clone):
+    run(clone, "setup")
+    (clone / "pyproject.toml").write_text("more")
+    run(clone, "setup")
+    assert len(asked(clone, "pip install")) == 2
+    assert len(asked(clone, "-m venv")) == 1
+
+
+def test_tests_install_what_they_need_and_check_style_and_types_first(clone):
+    assert run(clone, "test", "-k", "boxes").returncode == 0
+    assert asked(clone, "pip install")[0].endswith("[test]")
+    assert [line.split()[1] for line in asked(clone) if line.startswith("-m ")][-4:] == ["ruff", "ruff", "mypy", "pytest"]
+    assert asked(clone)[-1] == "-m pytest -k boxes"
+    run(clone, "ask")  # what the tests need includes what everything else needs
+    assert len(asked(clone, "pip install")) == 1
+
+
+@pytest.mark.parametrize("broken", ["ruff", "mypy"])
+def test_tests_stop_at_a_check_that_fails(clone, broken):
+    assert run(clone, "test", BROKEN=broken).returncode == 1
+    assert not asked(clone, "-m pytest")
+
+
+def test_an_installation_that_fails_is_said_and_tried_again(clone):
+    failed = run(clone, "ask", INSTALL=1)
+    assert failed.returncode == 2
+    assert "registry" in failed.stderr
+    assert not asked(clone, "-m minigpt4")
+    assert run(clone, "ask").stdout == "answer to ask\n"
+
+
+@pytest.mark.parametrize("state", ["empty", "killed"])
+def test_an_environment_that_was_not_finished_is_made_again(clone, state):
+    (clone / ".venv/bin").mkdir(parents=True)
+    if state == "killed":  # while pip was put into it
+        (clone / ".venv/bin/python").write_text("#!/bin/sh\nexit 1\n")
+        (clone / ".venv/bin/python").chmod(0o755)
+    assert run(clone, "ask").stdout == "answer to ask\n"
+
+
+def test_two_first_commands_at_once_install_once(clone):
+    env = os.environ | {"SLOW": "1"}
+    both = [subprocess.Popen([clone / "run", "ask"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in "ab"]
+    assert [process.communicate(timeout=60)[0] for process in both] == [b"answer to ask\n"] * 2
+    assert len(asked(clone, "pip install")) == 1
+
+
+def test_another_place_and_another_python(clone, tmp_path):
+    other = shutil.copy(tmp_path / "bin/python3", tmp_path / "other python")
+    done = run(clone, "ask", PYTHON=other, MINIGPT4_VENV="some where")
+    assert done.stdout == "answer to ask\n", done.stderr
+    assert (tmp_path / "some where/bin/python").exists()  # relative to where the command was given
+    assert not (clone / ".venv").exists()
+
+
+def test_a_python_that_is_none_is_said(clone):
+    done = run(clone, "ask", PYTHON="/nowhere/python")
+    assert done.returncode == 2
+    assert "PYTHON=/nowhere/python" in done.stderr
+    assert not (clone / ".venv").exists()
+
+
+def test_preparing_alone_says_nothing_on_standard_output(clone):
+    done = run(clone, "setup")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert not asked(clone, "-m minigpt4")
