@@ -7,6 +7,7 @@ from conftest import tiny_model, tiny_processor
 
 from minigpt4.data.collate import Collator, Formatter, Reader
 from minigpt4.data.records import Sample, ask
+from minigpt4.metrics.caption import Cider
 from minigpt4.train.self_critical import SelfCritic
 
 
@@ -38,6 +39,16 @@ def test_what_scores_better_becomes_likelier(learner):
         optimizer.zero_grad()
     assert sum(rewards[:5]) / 5 < 0.5
     assert sum(rewards[-5:]) / 5 > 3
+
+
+def test_a_caption_that_breaks_off_scores_less(learner):
+    _, _, critic = learner
+    letters = {token: i for token, i in critic.processor.tokenizer.get_vocab().items() if len(token) == 1}
+    whole, broken, end = [letters[c] for c in "a b"], [letters[c] for c in "a b a"], critic.end[0]
+    critic.score = Cider([["a b endofcaption"], ["c a endofcaption"], ["b a endofcaption"]])
+    ended, open_end, broken = (critic.score(["a b endofcaption"], critic._text(ids)) for ids in ([*whole, end], whole, broken))
+    assert ended > open_end
+    assert ended > broken
 
 
 def test_advantages_of_a_picture_sum_to_nothing(learner):

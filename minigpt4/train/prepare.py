@@ -172,10 +172,13 @@ def _begin_anew(model: MiniGPT4ForConditionalGeneration, part: str) -> None:
 def new_processor(wanted: Model) -> MiniGPT4Processor:
     """The processor of a new system, without loading its weights."""
     config, eye_folder, tokenizer = _new_config(wanted)
+    template = "tokenizer" if wanted.template in (None, PLAIN) else wanted.template
+    if wanted.template == PLAIN and not tokenizer.chat_template:
+        template = "vicuna-v0"  # text alone, which any mind can read: how the paper asks a mind that knows no chat
     processor = MiniGPT4Processor(
         MiniGPT4ImageProcessor(config.image_size, *_statistics(eye_folder)),
         tokenizer,
-        template="tokenizer" if wanted.template in (None, PLAIN) else wanted.template,
+        template=template,
         num_image_tokens=config.num_image_tokens,
         image_token_id=config.image_token_id,
     )

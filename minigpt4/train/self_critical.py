@@ -2,10 +2,11 @@
 
 Source: Rennie et al. 2017, self-critical sequence training (arXiv 1612.00563), with the mean of the other samples of the
 same picture as the baseline (Luo 2020, arXiv 2003.09971). The score is CIDEr against the sample's own answers, with word
-frequencies counted over all answers of the dataset.
+frequencies counted over all answers of the dataset. That a caption ends is a word of it for this purpose: without it, "a man
+in a" scores as well as a whole sentence, and captions come to break off.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -16,6 +17,9 @@ from ..data.sequence import Branch, Example
 from ..metrics.caption import Cider
 from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
 from ..model.processor import MiniGPT4Processor
+
+
+_ENDED = " endofcaption"
 
 
 class SelfCritic:
@@ -36,7 +40,7 @@ class SelfCritic:
         longest: int = 32,
     ):
         self.model, self.processor, self.collator = model, processor, collator
-        self.score = Cider(references)
+        self.score: Callable[[Sequence[str], str], float] = Cider([[text + _ENDED for text in texts] for texts in references])
         self.samples, self.longest = samples, longest
         self.end = processor.tokenizer(processor.chat.end, add_special_tokens=False)["input_ids"]
 
@@ -46,9 +50,9 @@ class SelfCritic:
         factors: list[Item] = []
         total, best = 0.0, 0.0
         for item, captions in zip(items, drawn, strict=True):
-            texts = [self.processor.tokenizer.decode(ids, skip_special_tokens=True) for ids in captions]
             (turn,) = item.sample.turns
-            scores = torch.tensor([self.score(turn.answers, text) for text in texts])
+            answers = [text + _ENDED for text in turn.answers]
+            scores = torch.tensor([self.score(answers, self._text(ids)) for ids in captions])
             others = (scores.sum() - scores) / max(len(scores) - 1, 1)
             total, best = total + scores.mean().item(), best + scores.max().item()
             branches = tuple(
@@ -57,6 +61,10 @@ class SelfCritic:
             )
             factors.append(replace(item, example=Example(item.example.prefix_ids, branches)))
         return self.collator(factors), {"reward": total / len(items), "reward_best": best / len(items)}
+
+    def _text(self, ids: list[int]) -> str:
+        text = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
+        return text + _ENDED if ids[-1] == self.end[0] else text
 
     @torch.no_grad()
     def _sample(self, items: Sequence[Item], device: torch.device) -> list[list[list[int]]]:
