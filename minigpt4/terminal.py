@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cli_options import found_in
+from .cli.options import found_in
 from .errors import UserError
 from .jsonl import to_json
 from .pictures import PictureLike

@@ -20,6 +20,7 @@ from PIL import Image
 
 import minigpt4
 from minigpt4 import cli
+from minigpt4.cli.options import System
 from minigpt4.jsonl import Output, read_rows
 
 PLAIN = ("--model", "base", "--dtype", "float32")
@@ -293,7 +294,7 @@ def test_captions_of_a_folder_go_on_where_they_stopped(run, here, system, monkey
     assert run("caption", "photos", "--output", "out.jsonl", *PLAIN)[0] == 0
     assert Path("out.jsonl").read_bytes() == whole
     assert [str(p) for p in asked] == ["photos/a.JPG", "photos/c.png"]
-    monkeypatch.setattr(cli, "load", lambda *_: pytest.fail("everything is done: nothing should be loaded"))
+    monkeypatch.setattr(System, "load", lambda _: pytest.fail("everything is done: nothing should be loaded"))
     assert run("caption", "photos", "--output", "out.jsonl", *PLAIN) == (0, "", "")
 
 

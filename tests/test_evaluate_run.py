@@ -5,7 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from minigpt4 import cli, cli_evaluate
+from minigpt4 import cli
+from minigpt4.cli.options import System
 from minigpt4.evaluate.benchmark import Against, new_row
 from minigpt4.evaluate.benchmarks import BENCHMARKS
 from minigpt4.prompt.tasks import split_identifier
@@ -173,7 +174,7 @@ def system(monkeypatch, tmp_path):
     rows = [{"image": f"{i}.png", "phrase": f"dog {i}", "boxes": HERE if i < 5 else THERE} for i in range(6)]
     (tmp_path / "dogs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     knowing = Knowing()
-    monkeypatch.setattr(cli_evaluate, "load", lambda *_: knowing)
+    monkeypatch.setattr(System, "load", lambda _: knowing)
     return knowing
 
 

@@ -7,8 +7,9 @@ import pytest
 from conftest import tiny_model, tiny_processor
 from PIL import Image
 
-from minigpt4 import cli, cli_pointing
+from minigpt4 import cli
 from minigpt4.assistant import Assistant
+from minigpt4.cli.options import System
 from minigpt4.errors import UserError
 from minigpt4.prompt.answer import Answer
 from minigpt4.prompt.boxes import Box
@@ -138,8 +139,7 @@ def run(monkeypatch, capsys):
     """Run a command with a system that says what it is told to; returns status, standard output and standard error."""
 
     def run(says: str, *arguments: object) -> tuple[int, str, str]:
-        for module in (cli, cli_pointing):
-            monkeypatch.setattr(module, "load", lambda *_: Told(says))
+        monkeypatch.setattr(System, "load", lambda _: Told(says))
         monkeypatch.setattr("sys.argv", ["minigpt4", *map(str, arguments)])
         with pytest.raises(SystemExit) as left:
             cli.main()

@@ -16,7 +16,10 @@ EYE = {"image_size": 128, "width_multiplier": 0.3, "depth_multiplier": 0.5}
 
 
 def prepared(world, base, **vision):  # noqa: F811
-    changes = {"model": {"base": str(base), "config": {"concat_order": "square", "vision_config": vision}}, "trained__lora": None}
+    changes = {
+        "model": {"base": str(base), "config": {"concat_order": "square", "vision_config": vision}},
+        "trained__lora": None,
+    }
     return prepare(parse_recipe(recipe_of(world, world / "x", **changes), "test"))[0]
 
 

@@ -26,17 +26,20 @@ def write_report(folder: Path) -> Path:
     train = [row for row in rows if "loss" in row]
     valid = [row for row in rows if any(key.startswith("valid_loss") for key in row)]
     names = sorted({key for row in valid for key in row if key.startswith("valid_loss/")})
-    curves = {"training": _smooth([(row["step"], row["loss"]) for row in train])}
+    # A step that learns from a reward has a loss whose value says nothing; its reward is what rises.
+    curves = {"training": _smooth([(row["step"], row["loss"]) for row in train if "reward" not in row])}
+    rewards = {name: [(row["step"], row[name]) for row in train if name in row] for name in ("reward", "reward_best")}
     curves |= {name.removeprefix("valid_loss/"): [(row["step"], row[name]) for row in valid if name in row] for name in names}
     parts = [
         f"<h1>{html.escape(folder.name)}</h1>",
         _facts(train, valid),
         "<h2>Loss per supervised token</h2>",
-        _chart(curves),
+        chart(curves),
+        *(["<h2>Reward of the model's own captions</h2>", chart(rewards)] if rewards["reward"] else []),
         "<h2>Learning rate</h2>",
-        _chart({"learning rate": [(row["step"], row["lr"]) for row in train]}),
+        chart({"learning rate": [(row["step"], row["lr"]) for row in train]}),
         "<h2>Speed</h2>",
-        _chart({"tokens a second": _smooth([(row["step"], row["tokens_per_s"]) for row in train])}, from_zero=True),
+        chart({"tokens a second": _smooth([(row["step"], row["tokens_per_s"]) for row in train])}, from_zero=True),
         _answers(rows),
         "<h2>Recipe</h2>",
         f"<pre>{html.escape(recipe)}</pre>",
@@ -70,7 +73,7 @@ def _answers(rows: Sequence[dict[str, Any]]) -> str:
     return f"<h2>Answers on the way</h2><table><tr><th>step<th>picture<th>answer{lines}</table>"
 
 
-def _chart(curves: dict[str, list[tuple[float, float]]], from_zero: bool = False) -> str:
+def chart(curves: dict[str, list[tuple[float, float]]], from_zero: bool = False) -> str:
     """Curves of (step, value) as SVG, with a legend."""
     points = [point for curve in curves.values() for point in curve]
     if not points:

@@ -18,7 +18,6 @@ from ..metrics.caption import Cider
 from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
 from ..model.processor import MiniGPT4Processor
 
-
 _ENDED = " endofcaption"
 
 

@@ -6,85 +6,64 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_options import (
-    Device,
-    Draw,
-    DtypeOption,
-    Json,
-    Model,
-    Quantize,
-    box_row,
-    decoding,
-    found_in,
-    load,
-    ready_to_draw,
-)
-from .errors import UserError
-from .jsonl import to_json
+from ..errors import UserError
+from ..jsonl import to_json
+from .options import DECODING, SYSTEM, Draw, Json, System, box_row, found_in, options, ready_to_draw
 
 Photo = Annotated[Path, typer.Argument(metavar="PHOTO", show_default=False)]
 Phrase = Annotated[str, typer.Argument(metavar="PHRASE", show_default=False)]
 
 
-@decoding
+@options(system=SYSTEM, generation=DECODING)
 def refer(
     photo: Photo,
     phrase: Phrase,
     draw: Draw = None,
     json: Json = False,
-    model: Model = "pocket",
-    device: Device = None,
-    dtype: DtypeOption = None,
-    quantize: Quantize = None,
     *,
+    system: System,
     generation: dict,
 ) -> None:
     """Find the one thing that a phrase means: prints left,top,right,bottom in pixels."""
     size = _ready(photo, draw, f"[refer] {phrase}")
-    answer = load(model, device, dtype, quantize).refer(photo, phrase, **generation)
+    answer = system.load().refer(photo, phrase, **generation)
     _show(answer, {"image": str(photo), "phrase": phrase}, size, draw, json)
 
 
-@decoding
+@options(system=SYSTEM, generation=DECODING)
 def detect(
     photo: Photo,
     phrase: Phrase,
     draw: Draw = None,
     json: Json = False,
-    model: Model = "pocket",
-    device: Device = None,
-    dtype: DtypeOption = None,
-    quantize: Quantize = None,
     *,
+    system: System,
     generation: dict,
 ) -> None:
     """Find all things that a phrase means, or all those that a sentence names: a box a line."""
     size = _ready(photo, draw, f"[detection] {phrase}")
-    answer = load(model, device, dtype, quantize).detect(photo, phrase, **generation)
+    answer = system.load().detect(photo, phrase, **generation)
     _show(answer, {"image": str(photo), "phrase": phrase}, size, draw, json)
 
 
-@decoding
+@options(system=SYSTEM, generation=DECODING)
 def ground(
     photo: Photo,
     draw: Draw = None,
     json: Json = False,
-    model: Model = "pocket",
-    device: Device = None,
-    dtype: DtypeOption = None,
-    quantize: Quantize = None,
     *,
+    system: System,
     generation: dict,
 ) -> None:
     """Describe a photo, and say where each thing is that the description names."""
     size = _ready(photo, draw)
-    answer = load(model, device, dtype, quantize).ground(photo, **generation)
+    answer = system.load().ground(photo, **generation)
     if not json:
         print(answer.plain_text)
     _show(answer, {"image": str(photo)}, size, draw, json)
 
 
-@decoding
+@options(system=SYSTEM, generation=DECODING)
 def identify(
     photo: Photo,
     box: Annotated[
@@ -100,49 +79,43 @@ def identify(
     ] = None,
     draw: Draw = None,
     json: Json = False,
-    model: Model = "pocket",
-    device: Device = None,
-    dtype: DtypeOption = None,
-    quantize: Quantize = None,
     *,
+    system: System,
     generation: dict,
 ) -> None:
     """Say what is in a box."""
-    from .prompt.boxes import Box
+    from ..prompt.boxes import Box
 
     size = _ready(photo, draw)
     if (box is None) == (mask is None):
         raise UserError("identify needs a box after the photo, like 20,30,180,240, or --mask FILE")
     chosen = _drawn_in(mask) if mask else Box.from_user(box or "", *size)
-    answer = load(model, device, dtype, quantize).identify(photo, chosen, **generation)
+    answer = system.load().identify(photo, chosen, **generation)
     if draw is not None:
         answer.draw(draw)
     row = {"image": str(photo), "width": size[0], "height": size[1], "box": box_row(chosen, size), "answer": answer}
     print(to_json(row) if json else answer)
 
 
-@decoding
+@options(system=SYSTEM, generation=DECODING)
 def vqa(
     photo: Photo,
     question: Annotated[str, typer.Argument(metavar="QUESTION", show_default=False)],
     json: Json = False,
-    model: Model = "pocket",
-    device: Device = None,
-    dtype: DtypeOption = None,
-    quantize: Quantize = None,
     *,
+    system: System,
     generation: dict,
 ) -> None:
     """Answer a question about a photo in a word or two."""
     _ready(photo, None, f"[vqa] {question}")
-    answer = load(model, device, dtype, quantize).vqa(photo, question, **generation)
+    answer = system.load().vqa(photo, question, **generation)
     print(to_json({"image": str(photo), "question": question, "answer": answer}) if json else answer)
 
 
 def _ready(photo: Path, draw: Path | None, question: str = "") -> tuple[int, int]:
     """The photo's size. What is wrong with the arguments is said here, before a model is loaded."""
-    from .pictures import open_picture
-    from .prompt.tasks import split_identifier
+    from ..pictures import open_picture
+    from ..prompt.tasks import split_identifier
 
     size = open_picture(photo).size
     split_identifier(question)
@@ -170,8 +143,8 @@ def _drawn_in(mask: Path) -> Any:
     """The box around what is drawn in a file."""
     from PIL import Image
 
-    from .pictures import open_picture
-    from .prompt.boxes import Box
+    from ..pictures import open_picture
+    from ..prompt.boxes import Box
 
     open_picture(mask)  # for its messages: what it returns has lost a transparent ground
     with Image.open(mask) as image:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .errors import UserError
+from ..errors import UserError
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", show_default=False)]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe.")]
@@ -18,9 +18,9 @@ data = typer.Typer(no_args_is_help=True, help="Look at the data of a recipe.")
 def train(recipe: Recipe, set: Set = None) -> None:
     """Run a training stage; started again, it goes on where it stopped."""
     _speak()
-    from .train.loop import Interrupted
-    from .train.loop import train as run
-    from .train.recipe import load_recipe
+    from ..train.loop import Interrupted
+    from ..train.loop import train as run
+    from ..train.recipe import load_recipe
 
     try:
         output = run(load_recipe(recipe, set or ()))
@@ -37,8 +37,8 @@ def show(
     number: Annotated[int, typer.Option("-n", min=1, help="How many samples.")] = 5,
 ) -> None:
     """Print samples as the mind reads them, with what is learnt marked."""
-    from .train.inspect import show_examples
-    from .train.recipe import load_recipe
+    from ..train.inspect import show_examples
+    from ..train.recipe import load_recipe
 
     show_examples(load_recipe(recipe, set or ()), number)
 
@@ -51,8 +51,8 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Count samples and pictures, and list what is missing or broken."""
-    from .train.inspect import check_data
-    from .train.recipe import load_recipe
+    from ..train.inspect import check_data
+    from ..train.recipe import load_recipe
 
     if open != "all" and not open.isdecimal():
         raise UserError(f"--open {open}: expected a number, or all")
@@ -67,7 +67,7 @@ def conversations(
     per_picture: Annotated[int, typer.Option(min=1, help="Conversations to make of each picture.")] = 1,
 ) -> None:
     """Make conversations of several tasks out of what rows of our schema say about the same picture."""
-    from .data.conversations import conversations_file
+    from ..data.conversations import conversations_file
 
     print(f"{output}: {conversations_file(rows, output, seed, per_picture):,} conversations")
 
@@ -79,7 +79,7 @@ def describe(
     sentences: Annotated[int, typer.Option(min=2, help="The most sentences of a description.")] = 4,
 ) -> None:
     """Make descriptions of several sentences out of several people's captions, where these agree."""
-    from .data.describe import descriptions_file
+    from ..data.describe import descriptions_file
 
     made, pictures = descriptions_file(captions, output, sentences)
     print(f"{output}: descriptions of {made:,} of {pictures:,} pictures")

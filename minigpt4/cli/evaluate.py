@@ -3,6 +3,7 @@
 import json as jsonlib
 import random
 import sys
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .cli_options import BatchSize, Device, DtypeOption, Json, Model, Quantize, decoding, import_quickly, load
-from .errors import UserError
+from ..errors import UserError
+from .options import DECODING, SYSTEM, BatchSize, Group, Json, System, import_quickly, options
 
 app = typer.Typer(no_args_is_help=True, help="Measure a system on benchmarks; answers are kept, and runs can be continued.")
 
@@ -38,175 +39,107 @@ class Tokens(StrEnum):
     ptb = "ptb"
 
 
+@dataclass(frozen=True)
+class Measuring:
+    """What every benchmark can be told."""
+
+    images: Path | None
+    split: str | None
+    limit: int | None
+    predictions: Path | None
+    blind: bool
+    json: bool
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Annotations that the simplest answers are fitted to, to set beside."""
+
+    prior: Path | None = None
+    prior_split: str | None = None
+
+
+MEASURING = Group(
+    {
+        "images": (Images, None),
+        "split": (Split, None),
+        "limit": (Limit, None),
+        "predictions": (Predictions, None),
+        "blind": (Blind, False),
+        "json": (Json, False),
+        "batch_size": (BatchSize, 16),
+    },
+    Measuring,
+)
+FITTING = Group({"prior": (Prior, None), "prior_split": (PriorSplit, None)}, Fitting)
+ASKED = {"measuring": MEASURING, "system": SYSTEM, "generation": DECODING}
+
+
 @app.command()
-@decoding
+@options(**ASKED, fitting=FITTING)
 def refer(
     annotations: Annotations,
-    images: Images = None,
-    split: Split = None,
     single_box: Annotated[bool, typer.Option("--single-box", help="Only phrases that mean one box.")] = False,
-    limit: Limit = None,
-    predictions: Predictions = None,
-    blind: Blind = False,
-    prior: Prior = None,
-    prior_split: PriorSplit = None,
     grid: Grid = None,
-    json: Json = False,
-    batch_size: BatchSize = 16,
-    model: Model = "pocket",
-    device: Device = None,
-    dtype: DtypeOption = None,
-    quantize: Quantize = None,
-    *,
-    generation: dict,
+    **common: Any,
 ) -> None:
     """Referring expressions (RefCOCO and its kin, Flickr30k Entities, your own): accuracy at an IoU of 0.5."""
-    _evaluate("refer", locals())
+    _evaluate("refer", annotations, single_box=single_box, grid=grid, **common)
 
 
 @app.command()
-@decoding
+@options(**ASKED, fitting=FITTING)
 def detection(
     annotations: Annotations,
-    images: Images = None,
-    split: Split = None,
     things: Annotated[
         str | None, typer.Option(help="Ask for these kinds or names of things, like people,dog, in place of the phrases.")
     ] = None,
-    limit: Limit = None,
-    predictions: Predictions = None,
-    blind: Blind = False,
-    prior: Prior = None,
-    prior_split: PriorSplit = None,
     grid: Grid = None,
-    json: Json = False,
-    batch_size: BatchSize = 16,
-    model: Model = "pocket",
-    device: Device = None,
-    dtype: DtypeOption = None,
-    quantize: Quantize = None,
-    *,
-    generation: dict,
+    **common: Any,
 ) -> None:
     """All things that a phrase means (COCO, Flickr30k Entities, your own): precision and recall at an IoU of 0.5."""
-    _evaluate("detection", locals())
+    named = tuple(word.strip() for word in (things or "").split(",") if word.strip())
+    _evaluate("detection", annotations, things=named, grid=grid, **common)
 
 
 @app.command()
-@decoding
-def grounding(
-    annotations: Annotations,
-    images: Images = None,
-    split: Split = None,
-    limit: Limit = None,
-    predictions: Predictions = None,
-    blind: Blind = False,
-    prior: Prior = None,
-    prior_split: PriorSplit = None,
-    json: Json = False,
-    batch_size: BatchSize = 16,
-    model: Model = "pocket",
-    device: Device = None,
-    dtype: DtypeOption = None,
-    quantize: Quantize = None,
-    *,
-    generation: dict,
-) -> None:
+@options(**ASKED, fitting=FITTING)
+def grounding(annotations: Annotations, **common: Any) -> None:
     """Descriptions whose phrases have boxes (Flickr30k Entities, your own): are they named and placed right?"""
-    _evaluate("grounding", locals())
+    _evaluate("grounding", annotations, **common)
 
 
 @app.command()
-@decoding
-def identify(
-    annotations: Annotations,
-    images: Images = None,
-    split: Split = None,
-    limit: Limit = None,
-    predictions: Predictions = None,
-    blind: Blind = False,
-    prior: Prior = None,
-    prior_split: PriorSplit = None,
-    json: Json = False,
-    batch_size: BatchSize = 16,
-    model: Model = "pocket",
-    device: Device = None,
-    dtype: DtypeOption = None,
-    quantize: Quantize = None,
-    *,
-    generation: dict,
-) -> None:
+@options(**ASKED, fitting=FITTING)
+def identify(annotations: Annotations, **common: Any) -> None:
     """What is in a box (any annotations of phrases with boxes): CIDEr, and the head noun."""
-    _evaluate("identify", locals())
+    _evaluate("identify", annotations, **common)
 
 
 @app.command()
-@decoding
-def vqa(
-    annotations: Annotations,
-    images: Images = None,
-    split: Split = None,
-    limit: Limit = None,
-    predictions: Predictions = None,
-    blind: Blind = False,
-    prior: Prior = None,
-    prior_split: PriorSplit = None,
-    json: Json = False,
-    batch_size: BatchSize = 16,
-    model: Model = "pocket",
-    device: Device = None,
-    dtype: DtypeOption = None,
-    quantize: Quantize = None,
-    *,
-    generation: dict,
-) -> None:
+@options(**ASKED, fitting=FITTING)
+def vqa(annotations: Annotations, **common: Any) -> None:
     """Short answers (VQAv2, OK-VQA, GQA, your own): VQA accuracy, or exact where one person answered."""
-    _evaluate("vqa", locals())
+    _evaluate("vqa", annotations, **common)
 
 
 @app.command()
-@decoding
-def vsr(
-    annotations: Annotations,
-    images: Images = None,
-    split: Split = None,
-    limit: Limit = None,
-    predictions: Predictions = None,
-    blind: Blind = False,
-    json: Json = False,
-    batch_size: BatchSize = 16,
-    model: Model = "pocket",
-    device: Device = None,
-    dtype: DtypeOption = None,
-    quantize: Quantize = None,
-    *,
-    generation: dict,
-) -> None:
+@options(**ASKED)
+def vsr(annotations: Annotations, **common: Any) -> None:
     """Statements about where things are (Visual Spatial Reasoning): true or false?"""
-    _evaluate("vsr", locals())
+    _evaluate("vsr", annotations, **common)
 
 
 @app.command()
-@decoding
+@options(**ASKED)
 def captions(
     references: Annotated[Path, typer.Option(help="JSON Lines of image and captions, or COCO's captions.", show_default=False)],
-    images: Images = None,
-    split: Split = None,
-    limit: Limit = None,
-    predictions: Predictions = None,
-    blind: Blind = False,
     tokens: Annotated[Tokens, typer.Option(help="ptb: as the COCO tools do it.")] = Tokens.plain,
-    json: Json = False,
-    batch_size: BatchSize = 16,
-    model: Model = "pocket",
-    device: Device = None,
-    dtype: DtypeOption = None,
-    quantize: Quantize = None,
-    *,
-    generation: dict,
+    **common: Any,
 ) -> None:
     """Captions against those of people: CIDEr, BLEU-4, ROUGE-L."""
-    _evaluate("captions", {"annotations": references, **locals()})
+    _evaluate("captions", references, report={"tokens": tokens.value}, **common)
 
 
 @app.command()
@@ -218,9 +151,9 @@ def score(
 ) -> None:
     """Score answers that an earlier evaluation kept, without the system and the pictures."""
     import_quickly()
-    from .evaluate.benchmark import Against
-    from .evaluate.benchmarks import BENCHMARKS
-    from .evaluate.predict import aligned, answered
+    from ..evaluate.benchmark import Against
+    from ..evaluate.benchmarks import BENCHMARKS
+    from ..evaluate.predict import aligned, answered
 
     rows = answered(predictions)
     names = {row["benchmark"] for row in rows}
@@ -234,69 +167,75 @@ def score(
     _print(BENCHMARKS[names.pop()].report(rows, Against(blind=sightless, grid=grid)), json)
 
 
-def _evaluate(name: str, given: dict[str, Any]) -> None:
+def _evaluate(
+    name: str,
+    annotations: Path,
+    *,
+    measuring: Measuring,
+    system: System,
+    generation: dict[str, Any],
+    fitting: Fitting = Fitting(),
+    single_box: bool = False,
+    things: tuple[str, ...] = (),
+    grid: int | None = None,
+    report: dict[str, Any] | None = None,
+) -> None:
     """Read, ask what has not been answered yet, score, print."""
     import_quickly()
-    from .evaluate.benchmark import Against, Choice
-    from .evaluate.benchmarks import BENCHMARKS
-    from .evaluate.predict import aligned, answered, predict, signature
+    from ..evaluate.benchmark import Against, Choice
+    from ..evaluate.benchmarks import BENCHMARKS
+    from ..evaluate.predict import aligned, answered, predict, signature
 
     benchmark = BENCHMARKS[name]
-    annotations: Path = given["annotations"]
     if not annotations.exists():
         raise UserError(f"{annotations}: no such file")
-    things = tuple(word.strip() for word in (given.get("things") or "").split(",") if word.strip())
-    choice = Choice(split=given["split"], single_box=given.get("single_box", False), things=things)
-    rows = benchmark.read(annotations, choice)
+    rows = benchmark.read(annotations, Choice(split=measuring.split, single_box=single_box, things=things))
     if not rows:
         raise UserError(f"{annotations}: nothing to ask for in it")
-    if given["limit"] and given["limit"] < len(rows):
-        kept = sorted(random.Random(0).sample(range(len(rows)), given["limit"]))
+    if measuring.limit and measuring.limit < len(rows):
+        kept = sorted(random.Random(0).sample(range(len(rows)), measuring.limit))
         rows = [rows[i] for i in kept]
-    if given.get("prior_split") and not given.get("prior"):
+    if fitting.prior_split and not fitting.prior:
         raise UserError("--prior-split goes with --prior FILE")
     prior = None
-    if given.get("prior"):
-        prior = benchmark.read(given["prior"], Choice(split=given["prior_split"], single_box=choice.single_box, things=things))
-    images = given["images"] or (annotations if annotations.is_dir() else annotations.parent)
+    if fitting.prior:
+        prior = benchmark.read(fitting.prior, Choice(split=fitting.prior_split, single_box=single_box, things=things))
+    images = measuring.images or (annotations if annotations.is_dir() else annotations.parent)
     if not images.is_dir():
         raise UserError(f"{images}: no such folder")
 
-    @cache
-    def system() -> Any:
-        return load(given["model"], given["device"], given["dtype"], given["quantize"])
+    loaded = cache(system.load)
 
     def ask_many(batch: list) -> Any:
-        return system().ask_many(batch, batch_size=given["batch_size"], **given["generation"])
+        return loaded().ask_many(batch, batch_size=measuring.batch_size, **generation)
 
     def run(file: Path, blind: bool) -> tuple[list[Any], int]:
-        by = signature(given["model"], given["generation"], _folder(given["model"]), blind)
-        status = predict(benchmark, rows, images, file, by, ask_many, given["batch_size"], blind, system)
+        by = signature(system.model, generation, _folder(system.model), blind)
+        status = predict(benchmark, rows, images, file, by, ask_many, measuring.batch_size, blind, loaded)
         return answered(file, rows), status
 
-    file = given["predictions"] or Path(f"{name}-{annotations.stem}{'-' + choice.split if choice.split else ''}.jsonl")
+    part = f"-{measuring.split}" if measuring.split else ""
+    file = measuring.predictions or Path(f"{name}-{annotations.stem}{part}.jsonl")
     done, status = run(file, blind=False)
     sightless, notes = None, []
-    if given["blind"]:
+    if measuring.blind:
         sightless, blind_status = run(file.with_name(f"{file.stem}.blind{file.suffix}"), blind=True)
         done, sightless = aligned(done, sightless)
         status = max(status, blind_status)
     if missing := len(rows) - len(done):
         notes.append(f"{missing:,} of {len(rows):,} questions could not be asked and are not scored")
-    options = {"tokens": given["tokens"].value} if "tokens" in given else {}
-    against = Against(blind=sightless, prior=prior, grid=given.get("grid"))
-    _print(benchmark.report(done, against, **options), json=given["json"], notes=notes)
+    against = Against(blind=sightless, prior=prior, grid=grid)
+    _print(benchmark.report(done, against, **report or {}), json=measuring.json, notes=notes)
     print(f"answers are kept in {file}", file=sys.stderr)
     raise typer.Exit(status)
 
 
 def _folder(model: str) -> Path | None:
     """Where a system's files lie, if they lie here."""
-    if model == "pocket":
-        from .model import pocket
+    from ..model.pocket import FOLDERS
 
-        return pocket.FOLDER
-    return Path(model) if Path(model).is_dir() else None
+    folder = FOLDERS.get(model, Path(model))
+    return folder if folder.is_dir() else None
 
 
 def _print(report: Any, json: bool, notes: list[str] | tuple[str, ...] = ()) -> None:

@@ -1,0 +1,77 @@
+"""The command line: each command is a typed function that calls one function of the house."""
+
+import io
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from ..errors import UserError
+from .evaluate import app as evaluate
+from .everyday import ask, caption, chat
+from .official import export_official, import_official
+from .pointing import detect, ground, identify, refer, vqa
+from .train import data, train
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Ask about pictures, and align eyes with minds.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for _command in (ask, caption, chat, refer, detect, ground, identify, vqa, train, import_official, export_official):
+    app.command()(_command)
+app.add_typer(evaluate, name="evaluate")
+app.add_typer(data, name="data")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Ask about pictures, and align eyes with minds."""
+
+
+def main() -> None:
+    """Entry point: mistakes of the user are one line on standard error and status 2."""
+    for stream in (sys.stdout, sys.stdin):  # names of files need not be text, nor what is typed
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
+    try:
+        status = app(prog_name="minigpt4", standalone_mode=False)
+        sys.stdout.flush()
+    except UserError as error:
+        _leave(str(error))
+    except BrokenPipeError:  # the reader of our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not have been imported
+            _leave("not enough memory on the device; try a smaller --batch-size, --quantize 4bit, or --device cpu")
+        if not hasattr(error, "format_message"):  # typer's way to say that a command line makes no sense
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help has been printed
+            sys.exit(2)
+        where = getattr(getattr(error, "ctx", None), "command_path", "minigpt4")
+        _leave(f"{error.format_message().rstrip('.')} (see: {where} --help)")
+    sys.exit(status)
+
+
+def _leave(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

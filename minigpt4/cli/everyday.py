@@ -1,0 +1,107 @@
+"""The everyday commands: ask about photos, caption them, talk about them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import UserError
+from ..jsonl import to_json
+from .options import (
+    DECODING,
+    SYSTEM,
+    TALKING,
+    BatchSize,
+    Draw,
+    Json,
+    System,
+    found_in,
+    is_picture_file,
+    open_all,
+    options,
+    ready_to_draw,
+)
+
+
+@options(system=SYSTEM, generation=DECODING)
+def ask(
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="PHOTO... QUESTION", show_default=False)] = None,
+    input: Annotated[Path | None, typer.Option(help='JSON Lines of {"image", "question"}.')] = None,
+    output: Annotated[Path | None, typer.Option(help='The same rows with "answer"; continued if it exists.')] = None,
+    draw: Draw = None,
+    json: Json = False,
+    batch_size: BatchSize = 16,
+    *,
+    system: System,
+    generation: dict,
+) -> None:
+    """Ask a question about one photo or several, or many questions from a file."""
+    if input is not None:
+        if arguments:
+            raise UserError("give photos and a question, or --input FILE, not both")
+        if draw is not None:
+            raise UserError("--draw goes with one photo and a question, not with --input FILE")
+        if output is None:
+            raise UserError("--input needs --output FILE for the answers")
+        from ..batch import ask_file
+
+        raise typer.Exit(ask_file(system.load, input, output, batch_size, generation))
+    if output is not None:
+        raise UserError("--output goes with --input FILE")
+    if not arguments or len(arguments) < 2 or not arguments[-1].strip() or is_picture_file(arguments[-1]):
+        raise UserError('ask needs a photo and then a question: minigpt4 ask photo.jpg "What is in this picture?"')
+    from ..prompt.tasks import split_identifier
+
+    *photos, question = arguments
+    if draw is not None and len(photos) > 1:
+        raise UserError("--draw needs a question about one photo")
+    pictures = open_all(photos)
+    split_identifier(question)  # an unknown one is said before the model is loaded
+    ready_to_draw(draw)
+    assistant = system.load()
+    if json or draw or assistant.beams(assistant.question_settings(question) | generation) > 1:
+        answer = assistant.ask(pictures, question, **generation)
+        if draw is not None:
+            answer.draw(draw)
+        row = {"image": photos if len(photos) > 1 else photos[0], "question": question, "answer": answer}
+        print(to_json(row | found_in(answer)) if json else answer)
+        return
+    for piece in assistant.stream(pictures, question, **generation):
+        print(piece, end="", flush=True)
+    print()
+
+
+@options(system=SYSTEM, generation=DECODING)
+def caption(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO... | FOLDER", show_default=False)],
+    output: Annotated[Path | None, typer.Option(help='JSON Lines of {"image", "caption"}; continued if it exists.')] = None,
+    json: Json = False,
+    batch_size: BatchSize = 16,
+    *,
+    system: System,
+    generation: dict,
+) -> None:
+    """Caption photos, or every photo in a folder."""
+    from ..batch import caption_files, pictures_in
+
+    raise typer.Exit(caption_files(system.load, pictures_in(photos), output, json, batch_size, generation))
+
+
+@options(system=SYSTEM, generation=TALKING)
+def chat(
+    photos: Annotated[list[Path] | None, typer.Argument(metavar="[PHOTO]...", show_default=False)] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Read questions from standard input, print a JSON line per answer.")
+    ] = False,
+    *,
+    system: System,
+    generation: dict,
+) -> None:
+    """Talk about photos in the terminal.
+
+    /image FILE adds a picture, /draw FILE draws the last answer's boxes, /reset forgets, /quit leaves.
+    """
+    from ..terminal import talk
+
+    pictures = open_all(photos or [])
+    raise typer.Exit(talk(system.load(), pictures, json, generation))

@@ -1,0 +1,189 @@
+"""What several commands share: their options, and what they do before and after they ask."""
+
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class Dtype(StrEnum):
+    """Precision of the weights."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+    @property
+    def torch(self) -> Any:
+        """The type itself."""
+        import torch
+
+        return getattr(torch, self.value)
+
+
+class Bits(StrEnum):
+    """How the language model's layers may be stored."""
+
+    eight = "8bit"
+    four = "4bit"
+
+
+# Names of decoding options are those of transformers.
+_DECODING = "Decoding (named as in transformers)"
+Model = Annotated[str, typer.Option(help="The pocket model, a folder, or a hub id.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, mps; auto for all GPUs together; the best there is when not given.")
+]
+DtypeOption = Annotated[Dtype | None, typer.Option(help="Precision of the weights; the best for the device when not given.")]
+Quantize = Annotated[Bits | None, typer.Option(help="Store the language model in so few bits (needs bitsandbytes).")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Draw = Annotated[Path | None, typer.Option(help="Write the photo with the answer's boxes drawn on it.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Pictures at a time.")]
+MaxNewTokens = Annotated[int | None, typer.Option(min=1, rich_help_panel=_DECODING)]
+MinNewTokens = Annotated[int | None, typer.Option(min=0, rich_help_panel=_DECODING)]
+NumBeams = Annotated[int | None, typer.Option(min=1, rich_help_panel=_DECODING)]
+DoSample = Annotated[bool | None, typer.Option("--do-sample/--no-do-sample", rich_help_panel=_DECODING)]
+Temperature = Annotated[float | None, typer.Option(min=0.01, rich_help_panel=_DECODING)]
+TopP = Annotated[float | None, typer.Option(min=0.0, max=1.0, rich_help_panel=_DECODING)]
+TopK = Annotated[int | None, typer.Option(min=1, rich_help_panel=_DECODING)]
+RepetitionPenalty = Annotated[float | None, typer.Option(min=0.01, rich_help_panel=_DECODING)]
+LengthPenalty = Annotated[float | None, typer.Option(rich_help_panel=_DECODING)]
+NoRepeatNgramSize = Annotated[int | None, typer.Option(min=0, rich_help_panel=_DECODING)]
+Seed = Annotated[int | None, typer.Option(help="For sampling.", rich_help_panel=_DECODING)]
+
+
+@dataclass(frozen=True)
+class System:
+    """The system that a command is to ask, before it is loaded."""
+
+    model: str = "pocket"
+    device: str | None = None
+    dtype: Dtype | None = None
+    quantize: Bits | None = None
+
+    def load(self) -> Any:
+        """The system, loaded."""
+        import_quickly()
+        from transformers.utils import logging
+
+        from ..assistant import load
+
+        if not sys.stderr.isatty():
+            logging.disable_progress_bar()
+        spread = {"device_map": "auto"} if self.device == "auto" else {"device": self.device}
+        bits = self.quantize.value if self.quantize else None
+        return load(self.model, dtype=self.dtype.value if self.dtype else None, quantize=bits, **spread)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Options that go together: their types and defaults by name, and what a command receives in place of them."""
+
+    options: dict[str, tuple[Any, Any]]
+    make: Callable[..., Any]
+
+
+SYSTEM = Group(
+    {"model": (Model, "pocket"), "device": (Device, None), "dtype": (DtypeOption, None), "quantize": (Quantize, None)}, System
+)
+STREAMED = {  # decoding that can be shown piece by piece: without beams
+    "max_new_tokens": (MaxNewTokens, None),
+    "min_new_tokens": (MinNewTokens, None),
+    "do_sample": (DoSample, None),
+    "temperature": (Temperature, None),
+    "top_p": (TopP, None),
+    "top_k": (TopK, None),
+    "repetition_penalty": (RepetitionPenalty, None),
+    "no_repeat_ngram_size": (NoRepeatNgramSize, None),
+    "seed": (Seed, None),
+}
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+TALKING = Group(STREAMED, _given)
+DECODING = Group(STREAMED | {"num_beams": (NumBeams, None), "length_penalty": (LengthPenalty, None)}, _given)
+
+
+def options(**groups: Group) -> Callable[[Callable], Callable]:
+    """Give a command groups of options; each group reaches it as one keyword argument, made of what was given."""
+
+    def decorate(command: Callable) -> Callable:
+        added = {name: option for group in groups.values() for name, option in group.options.items()}
+
+        @wraps(command)
+        def with_options(**given: Any) -> Any:
+            made = {key: group.make(**{name: given[name] for name in group.options}) for key, group in groups.items()}
+            return command(**{name: value for name, value in given.items() if name not in added}, **made)
+
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = inspect.signature(command).parameters.values()
+        own = [p.replace(kind=keyword) for p in parameters if p.name not in groups and p.kind is not p.VAR_KEYWORD]
+        own += [inspect.Parameter(k, keyword, default=default, annotation=kind) for k, (kind, default) in added.items()]
+        with_options.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {p.name: p.annotation for p in own}
+        return with_options
+
+    return decorate
+
+
+def open_all(photos: Iterable[str | Path]) -> list[Any]:
+    """The pictures, opened before the model is loaded, so that what is wrong with one is said at once."""
+    from ..pictures import open_picture
+
+    return [open_picture(photo) for photo in photos]
+
+
+def is_picture_file(name: str) -> bool:
+    """Whether there is a picture of this name, to see that the question has been forgotten."""
+    from ..pictures import EXTENSIONS
+
+    return Path(name).suffix.lower() in EXTENSIONS and os.path.isfile(name)
+
+
+def import_quickly() -> None:
+    """Import what models are made of, before anything else does so slowly; `transformers` is told to keep its remarks to
+    itself."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", module=r"transformers\.")
+    from ..startup import import_transformers_quickly
+
+    import_transformers_quickly()
+
+
+def ready_to_draw(path: Path | None) -> None:
+    """See that a picture can be written there, before the model is loaded."""
+    if path is not None:
+        from ..prompt.answer import check_writable
+
+        check_writable(path)
+
+
+def found_in(answer: Any) -> dict[str, Any]:
+    """An answer's phrases and boxes for JSON; empty for an answer that points at nothing."""
+    if not answer.phrases:
+        return {}
+    row: dict[str, Any] = {"text": answer.plain_text}
+    size = None
+    if answer.picture is not None:
+        from ..pictures import open_picture
+
+        size = open_picture(answer.picture).size
+        row |= {"width": size[0], "height": size[1]}
+    return row | {"phrases": [{"phrase": p, "boxes": [box_row(box, size) for box in boxes]} for p, boxes in answer.phrases]}
+
+
+def box_row(box: Any, size: tuple[int, int] | None) -> dict[str, list[float]]:
+    """A box for JSON: relative coordinates, and pixels where the picture's size is known."""
+    row = {"relative": [round(v, 4) for v in box]}
+    return row if size is None else {"pixels": [round(v, 1) for v in box.pixels(*size)]} | row
