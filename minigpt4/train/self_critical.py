@@ -46,19 +46,20 @@ class SelfCritic:
     def __call__(self, items: Sequence[Item], device: torch.device) -> tuple[Batch, dict[str, float]]:
         """A batch of sampled captions with a factor for each label, and what to log of it."""
         drawn = self._sample(items, device)
-        factors: list[Item] = []
-        total, best = 0.0, 0.0
+        advantages, total, best = [], 0.0, 0.0
         for item, captions in zip(items, drawn, strict=True):
             (turn,) = item.sample.turns
             answers = [text + _ENDED for text in turn.answers]
             scores = torch.tensor([self.score(answers, self._text(ids)) for ids in captions])
             others = (scores.sum() - scores) / max(len(scores) - 1, 1)
+            advantages.append(scores - others)
             total, best = total + scores.mean().item(), best + scores.max().item()
-            branches = tuple(
-                Branch(ids, ids, factors=(advantage,) * len(ids))
-                for ids, advantage in zip(captions, (scores - others).tolist(), strict=True)
-            )
-            factors.append(replace(item, example=Example(item.example.prefix_ids, branches)))
+        # In units of their own spread, so that a step weighs what a step of ordinary learning does, whatever the score.
+        spread = torch.cat(advantages).square().mean().sqrt().clamp(min=1e-3)
+        factors = [
+            replace(item, example=Example(item.example.prefix_ids, _weighed(captions, (advantage / spread).tolist())))
+            for item, captions, advantage in zip(items, drawn, advantages, strict=True)
+        ]
         return self.collator(factors), {"reward": total / len(items), "reward_best": best / len(items)}
 
     def _text(self, ids: list[int]) -> str:
@@ -107,3 +108,7 @@ class SelfCritic:
             logits = out.logits[:, -1]
         self.model.train(was_training)
         return [said[i : i + self.samples] for i in range(0, len(said), self.samples)]
+
+
+def _weighed(captions: Sequence[list[int]], factors: Sequence[float]) -> tuple[Branch, ...]:
+    return tuple(Branch(ids, ids, factors=(factor,) * len(ids)) for ids, factor in zip(captions, factors, strict=True))
