@@ -8,6 +8,7 @@ from test_train import recipe_of, world  # noqa: F401  (a fixture)
 from minigpt4.errors import UserError
 from minigpt4.model.checkpoint import load_system
 from minigpt4.model.efficientnet_lite import EfficientNetLiteConfig
+from minigpt4.model.lora import merged_for_use
 from minigpt4.train.loop import train
 from minigpt4.train.prepare import prepare
 from minigpt4.train.recipe import parse_recipe
@@ -55,3 +56,20 @@ def test_adapters_of_the_base_are_kept(world, base, tmp_path):  # noqa: F811
 def test_an_eye_with_other_weights_or_less_to_say_is_refused(world, base, vision):  # noqa: F811
     with pytest.raises(UserError, match="vision_config"):
         prepared(world, base, **vision)
+
+
+def test_merged_for_use_is_the_same_model_and_leaves_no_trace(world, base):  # noqa: F811
+    model = prepare(parse_recipe(recipe_of(world, world / "x", model={"base": str(base)}), "test"))[0]
+    for name, parameter in model.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    before = {name: weight.clone() for name, weight in model.language_model.state_dict().items()}
+    ids = torch.arange(10)[None]
+    apart = model.language_model(ids).logits
+    with merged_for_use(model.language_model):
+        merged = model.language_model(ids).logits
+        assert any(not torch.equal(weight, before[name]) for name, weight in model.language_model.state_dict().items())
+    torch.testing.assert_close(merged, apart, atol=1e-4, rtol=1e-4)
+    after = model.language_model.state_dict()
+    assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+    assert torch.equal(model.language_model(ids).logits, apart)

@@ -29,9 +29,9 @@ def learner(tmp_path):
 def test_what_scores_better_becomes_likelier(learner):
     model, items, critic = learner
     critic.score = lambda references, text: float(text.count("a"))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     rewards = []
-    for _ in range(40):
+    for _ in range(80):
         batch, told = critic(items, torch.device("cpu"))
         rewards.append(told["reward"])
         model(**batch.inputs, loss_only=True).loss.backward()

@@ -15,6 +15,7 @@ from transformers import DynamicCache
 from ..data.collate import Batch, Collator, Item, inputs_to
 from ..data.sequence import Branch, Example
 from ..metrics.caption import Cider
+from ..model.lora import merged_for_use
 from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
 from ..model.processor import MiniGPT4Processor
 
@@ -36,7 +37,7 @@ class SelfCritic:
         collator: Collator,
         references: Sequence[Sequence[str]],
         samples: int = 5,
-        longest: int = 32,
+        longest: int = 24,
     ):
         self.model, self.processor, self.collator = model, processor, collator
         self.score: Callable[[Sequence[str], str], float] = Cider([[text + _ENDED for text in texts] for texts in references])
@@ -71,6 +72,12 @@ class SelfCritic:
         """`samples` captions of each item as ids, their end included. The prompt is read once an item, not once a caption."""
         was_training = self.model.training
         self.model.eval()
+        with merged_for_use(self.model.language_model):
+            said = self._draw(items, device)
+        self.model.train(was_training)
+        return [said[i : i + self.samples] for i in range(0, len(said), self.samples)]
+
+    def _draw(self, items: Sequence[Item], device: torch.device) -> list[list[int]]:
         rows = self.processor.pad([item.example.prefix_ids for item in items])
         pictures = torch.cat([item.pictures for item in items if item.pictures is not None])
         embeds = self.model.get_image_features(**inputs_to({self.collator.stage: pictures}, device))
@@ -88,16 +95,19 @@ class SelfCritic:
         mask = mask.repeat_interleave(self.samples, 0)
         logits = out.logits[:, -1].repeat_interleave(self.samples, 0)
         said: list[list[int]] = [[] for _ in range(len(logits))]
-        going = torch.ones(len(logits), dtype=torch.bool, device=device)
-        stop = torch.tensor(self.end[:1], device=device)
+        going = list(range(len(said)))  # the captions that the rows of the cache belong to
         for _ in range(self.longest):
             token = torch.multinomial(logits.float().softmax(-1), 1)
-            for row, (on, value) in enumerate(zip(going.tolist(), token[:, 0].tolist(), strict=True)):
-                if on:
-                    said[row].append(value)
-            going &= ~torch.isin(token[:, 0], stop)
-            if not going.any():
+            for caption, value in zip(going, token[:, 0].tolist(), strict=True):
+                if said[caption][-1:] != self.end[:1]:
+                    said[caption].append(value)
+            left = [row for row, caption in enumerate(going) if said[caption][-1] != self.end[0]]
+            if not left:
                 break
+            if len(left) < 0.7 * len(going):  # rows that are done cost as much as others
+                chosen = torch.tensor(left, device=device)
+                cache.batch_select_indices(chosen)
+                mask, token, going = mask[chosen], token[chosen], [going[row] for row in left]
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
             out = mind(
                 input_ids=token,
@@ -106,8 +116,7 @@ class SelfCritic:
                 past_key_values=cache,
             )
             logits = out.logits[:, -1]
-        self.model.train(was_training)
-        return [said[i : i + self.samples] for i in range(0, len(said), self.samples)]
+        return said
 
 
 def _weighed(captions: Sequence[list[int]], factors: Sequence[float]) -> tuple[Branch, ...]:
