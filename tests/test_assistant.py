@@ -5,14 +5,15 @@ import random
 import pytest
 import shapes
 import torch
-from conftest import tiny_llama, tiny_model, tiny_processor, tiny_tokenizer
+from conftest import tiny_config, tiny_llama, tiny_model, tiny_processor, tiny_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from minigpt4 import UserError
 from minigpt4.assistant import MAX_NEW_TOKENS, Assistant, load
+from minigpt4.model.checkpoint import best_dtype
 from minigpt4.prompt.templates import TEMPLATES, ChatTemplate
 from minigpt4.stopping import StopAtText, TextStream, cut_at
 
@@ -316,3 +317,13 @@ def test_a_configuration_is_not_changed_by_asking(pictures):
     system.ask(pictures[0], "hm?", num_beams=2, max_new_tokens=4, repetition_penalty=2.0)
     "".join(system.stream(pictures[0], "hm?", max_new_tokens=4, temperature=2.0, seed=1))
     assert system.model.generation_config.to_dict() == before
+
+
+def test_precision_suits_the_machine_and_the_mind(monkeypatch):
+    small = tiny_config()
+    large = tiny_config(text_config=LlamaConfig(num_hidden_layers=32, hidden_size=4096, intermediate_size=11008))
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+    assert best_dtype(small) == torch.float32  # so that batches of any size give the same answers
+    assert best_dtype(large) == torch.bfloat16
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
+    assert best_dtype(large) == torch.float32

@@ -1,4 +1,4 @@
-"""Makes the pictures of the README out of what the pocket model really says: python docs/images/make.py"""
+"""Makes the picture of the README out of what the pocket model really says: python docs/images/make.py"""
 
 from pathlib import Path
 from textwrap import wrap
@@ -16,9 +16,6 @@ DARK, LIGHT, DIM, GREEN = (24, 26, 31), (235, 235, 235), (150, 155, 165), (120, 
 def main() -> None:
     model = minigpt4.load()
     demo(model).save(HERE / "demo.png", optimize=True)
-    model.refer(HERE / "cat.jpg", "the cat").draw(HERE / "refer.png")
-    model.detect(HERE / "astronaut.jpg", "a woman").draw(HERE / "detect.png")
-    model.ground(HERE / "astronaut.jpg").draw(HERE / "ground.png")
 
 
 def demo(model: minigpt4.Assistant) -> Image.Image:

@@ -232,10 +232,11 @@ def _evaluate(
 
 def _folder(model: str) -> Path | None:
     """Where a system's files lie, if they lie here."""
-    from ..model.pocket import FOLDERS
+    if model == "pocket":
+        from ..model import pocket
 
-    folder = FOLDERS.get(model, Path(model))
-    return folder if folder.is_dir() else None
+        return pocket.FOLDER
+    return Path(model) if Path(model).is_dir() else None
 
 
 def _print(report: Any, json: bool, notes: list[str] | tuple[str, ...] = ()) -> None:

@@ -25,6 +25,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.initialization import no_init_weights
@@ -47,14 +48,30 @@ Adapters = Literal["merged", "apart", "left out"]
 """What becomes of a system's adapters when it is loaded: added to the mind's weights, kept beside them, or neither."""
 
 
-def best_dtype(device: str | torch.device = "cpu") -> torch.dtype:
-    """bfloat16 where the machine multiplies it at full speed, float32 elsewhere."""
+_SMALL_MIND = 5e8
+"""Parameters up to which a mind on a CPU answers in float32."""
+
+
+def best_dtype(config: MiniGPT4Config, device: str | torch.device = "cpu") -> torch.dtype:
+    """bfloat16 where the machine multiplies it at full speed, float32 elsewhere.
+
+    On a CPU, a small mind has float32 in any case: that takes half as long again, and then an answer does not depend on how
+    many others are worked out beside it. In bfloat16 it does now and then, between two words that are almost as likely: seven
+    of 96 greedy captions of the pocket model were others in batches of 16 than one by one.
+    """
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if kind == "cpu" and torch.cpu._is_avx512_bf16_supported():
+    if kind == "cpu" and torch.cpu._is_avx512_bf16_supported() and _mind_size(config.text_config) > _SMALL_MIND:
         return torch.bfloat16
     return torch.float32
+
+
+def _mind_size(text: PreTrainedConfig) -> float:
+    """Parameters of a language model, about: four square matrices and a gated MLP a layer, and the vocabulary."""
+    width = text.hidden_size
+    inner = getattr(text, "intermediate_size", None) or 4 * width
+    return text.num_hidden_layers * (4 * width**2 + 3 * width * inner) + text.vocab_size * width
 
 
 def load_system(
@@ -68,7 +85,7 @@ def load_system(
     """A model and its processor, ready for use.
 
     Args:
-        source: a key of `pocket.FOLDERS`, a folder of either kind, or a hub id.
+        source: ``"pocket"``, a folder of either kind, or a hub id.
         dtype: of all weights; the best for `device` when not given.
         merge: add adapters of a trained folder to the mind's weights (no `peft` needed, nothing to compute at run time)
             instead of keeping them apart.
@@ -78,9 +95,9 @@ def load_system(
     Raises:
         UserError: no such folder, or one that is not a system of this family, or whose weights do not fit.
     """
-    dtype = best_dtype(device) if dtype is None else dtype
     folder = find_folder(source)
     config = read_config(folder)
+    dtype = best_dtype(config, device) if dtype is None else dtype
     adapters: Adapters = "merged" if merge and quantize is None else "apart"
     placed = quantize is not None or device_map is not None
     options: dict[str, Any] = {"device_map": device_map or {"": str(device)}} if placed else {}
@@ -389,14 +406,14 @@ def is_hub_id(source: str | os.PathLike) -> bool:
 
 
 def find_folder(source: str | os.PathLike) -> Path:
-    """The folder of a system: a pocket model's, the named one, or a hub repository brought here."""
-    if str(source) in pocket.FOLDERS:
-        return pocket.FOLDERS[str(source)]
+    """The folder of a system: the pocket model's, the named one, or a hub repository brought here."""
+    if str(source) == "pocket":
+        return pocket.FOLDER
     folder = Path(source)
     if folder.is_dir():
         return folder
     if not is_hub_id(source):
-        raise UserError(f"{source}: no such folder (give {', '.join(pocket.FOLDERS)}, a folder, or a hub id like owner/name)")
+        raise UserError(f"{source}: no such folder (give 'pocket', a folder, or a hub id like owner/name)")
     from huggingface_hub import snapshot_download
 
     try:

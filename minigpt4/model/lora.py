@@ -74,22 +74,23 @@ def merge_in_place(language_model: nn.Module) -> None:
 def merged_for_use(language_model: nn.Module) -> Iterator[None]:
     """Inside, adapters are part of the weights they adapt, which makes long generation faster; afterwards the weights are
     exactly what they were. Weights that cannot be added to (quantised, divided among processes) keep their adapters apart."""
-    kept = []
+    kept: list[tuple[Any, nn.Parameter, torch.Tensor]] = []
     try:
         if hasattr(language_model, "peft_config"):
             from peft.tuners.lora import LoraLayer
 
-            for module in language_model.modules():
-                weight = module.get_base_layer().weight if isinstance(module, LoraLayer) else None
-                if weight is not None and type(weight.data) is torch.Tensor and weight.is_floating_point():
-                    kept.append((module, weight, weight.data))
-                    delta = sum(module.get_delta_weight(adapter) for adapter in module.active_adapters)
+            layers: list[Any] = [module for module in language_model.modules() if isinstance(module, LoraLayer)]
+            for layer in layers:
+                weight = layer.get_base_layer().weight
+                if type(weight.data) is torch.Tensor and weight.is_floating_point():
+                    kept.append((layer, weight, weight.data))
+                    delta = sum(layer.get_delta_weight(adapter) for adapter in layer.active_adapters)
                     weight.data = (weight.data.float() + delta).to(weight.dtype)
-                    module.merged_adapters = list(module.active_adapters)
+                    layer.merged_adapters = list(layer.active_adapters)
         yield
     finally:
-        for module, weight, data in kept:
-            weight.data, module.merged_adapters = data, []
+        for layer, weight, data in kept:
+            weight.data, layer.merged_adapters = data, []
 
 
 @torch.no_grad()

@@ -31,12 +31,6 @@ from safetensors import SafetensorError
 from ..errors import UserError
 
 FOLDER = Path(__file__).parent.parent / "pocket"
-FOLDERS = {
-    "pocket": FOLDER,
-    # MiniGPT-4's way on the same eye and mind: the projection alone is trained, on short captions, then on descriptions.
-    "pocket-v1-stage1": FOLDER / "v1-stage1",
-    "pocket-v1-stage2": FOLDER / "v1-stage2",
-}
 """Our own part: configuration, tokenizer-independent settings and the trained weights, shipped with the package."""
 
 _FORMAT = 1  # of the prepared folder; a change makes every cache anew
