@@ -4,7 +4,7 @@
     python recipes/pocket_card.py captions references.jsonl predictions.jsonl
 
 `curve` draws the losses of the stages one after the other. `captions` prints twenty captions, drawn at random with a fixed
-seed, beside what people wrote (two of their sentences), with the CIDEr of each; the predictions are those that
+seed, beside what people wrote, with the CIDEr of each; the predictions are those that
 `minigpt4 evaluate captions` keeps.
 """
 
@@ -41,7 +41,7 @@ def captions(references: str, predictions: str, count: int = 20) -> None:
     scores = cider([written[row["image"]] for row in rows], [row["answer"] for row in rows])
     print("| CIDEr | the model | people |\n|---|---|---|")
     for i in random.Random(0).sample(range(len(rows)), count):
-        people = " / ".join(text.removesuffix(" .").strip() for text in written[rows[i]["image"]][:2])
+        people = " / ".join(text.removesuffix(" .").strip() for text in written[rows[i]["image"]])
         print(f"| {scores[i]:.2f} | {rows[i]['answer']} | {people} |")
 
 

@@ -162,8 +162,9 @@ def test_kill_at_any_moment_and_start_again(world, tmp_path):
     status, said = finish(start(given, tmp_path))
     assert status == 0, said
     assert "continuing after step" in said
-    whole = run(recipe_of(world, tmp_path / "whole", steps=40))
-    assert metrics(tmp_path / "killed") == metrics(whole)
+    # Not in this process, which may have another number of threads: the last bits of sums would differ.
+    assert finish(start(recipe_of(world, tmp_path / "whole", steps=40), tmp_path))[0] == 0
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
 
 
 def test_ctrl_c_saves_and_leaves(world, tmp_path):

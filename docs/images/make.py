@@ -8,30 +8,27 @@ from PIL import Image, ImageDraw, ImageFont
 import minigpt4
 
 HERE = Path(__file__).parent
-ASKED = [("astronaut.jpg", "What is in this picture?"), ("cat.jpg", "What is in this picture?")]
-WIDTH, SIDE, GAP = 1100, 240, 24
-DARK, LIGHT, DIM, GREEN = (24, 26, 31), (235, 235, 235), (150, 155, 165), (120, 200, 130)
+PHOTO = HERE / "camera.jpg"
+QUESTION = "What is in this picture?"
+WIDTH, HEIGHT, GAP = 1100, 372, 24
+DARK, LIGHT, GREEN = (24, 26, 31), (235, 235, 235), (120, 200, 130)
 
 
 def main() -> None:
     model = minigpt4.load()
-    demo(model).save(HERE / "demo.png", optimize=True)
-
-
-def demo(model: minigpt4.Assistant) -> Image.Image:
-    """Photos beside what is typed and what is answered."""
-    canvas = Image.new("RGB", (WIDTH, GAP + len(ASKED) * (SIDE + GAP)), DARK)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(22)
-    for i, (name, question) in enumerate(ASKED):
-        top = GAP + i * (SIDE + GAP)
-        with Image.open(HERE / name) as photo:
-            photo.thumbnail((320, SIDE))
-            canvas.paste(photo, (GAP + (320 - photo.width) // 2, top))
-        lines = [(GREEN, f'$ ./run ask {name} "{question}"')]
-        lines += [(LIGHT, line) for line in wrap(model.ask(HERE / name, question), 62)]
-        for row, (colour, line) in enumerate(lines):
-            draw.text((320 + 2 * GAP, top + 16 + row * 34), line, colour, font)
-    return canvas
+    lines = [(GREEN, f'$ ./run ask {PHOTO.name} "{QUESTION}"'), (LIGHT, model.ask(PHOTO, QUESTION)), (LIGHT, "")]
+    lines += [(GREEN, f"$ ./run caption {PHOTO.name}"), (LIGHT, model.caption([PHOTO])[0])]
+    canvas = Image.new("RGB", (WIDTH, HEIGHT), DARK)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(24)
+    with Image.open(PHOTO) as photo:
+        photo.thumbnail((HEIGHT - 2 * GAP, HEIGHT - 2 * GAP))
+        canvas.paste(photo, (GAP, GAP))
+    top = GAP + 40
+    for colour, text in lines:
+        for line in wrap(text, 58) or [""]:
+            draw.text((HEIGHT + GAP, top), line, colour, font)
+            top += 40
+    canvas.save(HERE / "demo.png", optimize=True)
 
 
 if __name__ == "__main__":
