@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 
 from .chat import Chat, about
+from .consensus import agreed, drawn
 from .errors import UserError
 from .model.checkpoint import load_system
 from .model.llama_tokenizer import use_published_pad
@@ -85,7 +86,8 @@ class Assistant:
     """A model and its processor, ready to answer about pictures.
 
     Keyword arguments named ``generation`` below are those of `transformers` generation (``max_new_tokens``, ``num_beams``,
-    ``do_sample``, ``temperature``, ``top_p``, ...); what is not given comes from the system's generation_config.json.
+    ``do_sample``, ``temperature``, ``top_p``, ...); what is not given comes from the system's generation_config.json. One is
+    ours: ``consensus=N`` draws N answers and gives the one that the others agree with most (see `consensus`).
     """
 
     def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor, published: bool = False):
@@ -198,9 +200,10 @@ class Assistant:
         """Decoding settings that this system wants for a task, beside its generation_config.json."""
         return dict((self.model.config.task_generation or {}).get(task, {}))
 
-    def beams(self, generation: dict[str, Any]) -> int:
-        """How many beams a question asked with these settings is answered with."""
-        return generation.get("num_beams") or self.model.generation_config.num_beams or 1
+    def streams(self, generation: dict[str, Any]) -> bool:
+        """Whether answers with these settings come piece by piece: not those that are chosen among several."""
+        beams = generation.get("num_beams") or self.model.generation_config.num_beams or 1
+        return beams == 1 and generation.get("consensus") is None
 
     # the parts -------------------------------------------------------------------------------------------------------
 
@@ -227,9 +230,16 @@ class Assistant:
         inputs = self.inputs(conversations, generation)
         if self.published:
             return [Answer(text) for text in self._published(inputs, image_embeds, generation)]
+        if generation.get("consensus") is not None:
+            settings = self._settings(generation) | {"seed": generation.get("seed") or 0}
+            found = drawn(self.model, inputs, image_embeds, **settings)
+            return [Answer(agreed([self._text(ids) for ids in several])) for several in found]
         ids = self.model.generate(**inputs, image_embeds=image_embeds, **self._settings(generation))
-        texts = self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        return [Answer(cut_at(text, self.processor.chat.stop).strip()) for text in texts]
+        return [Answer(self._text(row)) for row in ids]
+
+    def _text(self, ids: Sequence[int] | torch.Tensor) -> str:
+        text = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
+        return cut_at(text, self.processor.chat.stop).strip()
 
     def complete_streaming(
         self, conversation: Sequence[Message], image_embeds: torch.Tensor | None, **generation
@@ -237,6 +247,8 @@ class Assistant:
         """One conversation's next message, piece by piece."""
         if (generation.get("num_beams") or 1) != 1:
             raise UserError("beam search cannot be streamed: leave out num_beams, or ask without streaming")
+        if generation.get("consensus") is not None:
+            raise UserError("an answer chosen among several cannot be streamed: leave out consensus, or ask without streaming")
         generation["num_beams"] = 1
         if self.published:  # answers alike, but not piece by piece
             yield self.complete([conversation], image_embeds, **generation)[0]

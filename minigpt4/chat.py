@@ -43,7 +43,8 @@ class Chat:
 
     def stream(self, question: str, **generation) -> Iterator[str]:
         """The same, piece by piece. What was written so far is remembered even if the reader stops early."""
-        settings = {k: v for k, v in self.assistant.question_settings(question).items() if k != "num_beams"} | generation
+        usual = self.assistant.question_settings(question)
+        settings = {k: v for k, v in usual.items() if k not in ("num_beams", "consensus")} | generation
         conversation = self._with(question)
         pieces: list[str] = []
         try:

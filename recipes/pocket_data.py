@@ -96,7 +96,7 @@ def _flickr(source: Path) -> Iterator[tuple[str, Row]]:
         if image.removeprefix("flickr8k/") not in entities:
             continue
         known = entities[row["image"]]
-        for made in _pointing(image, known):
+        for made in (*_pointing(image, known), *_places(image, known, random.Random(f"{image} places"))):
             yield f"{made.pop('file')}.{split}", made
         for made in _questions(image, [text.lower() for text in captions], known, rng):
             yield f"questions.{split}", made
@@ -121,6 +121,52 @@ def _pointing(image: str, known: Row) -> Iterator[Row]:
         text = sentence(caption["caption"])
         if row := _grounded(image, text, grounded):
             yield row
+
+
+def _places(image: str, known: Row, rng: random.Random) -> Iterator[Row]:
+    """Each place of a picture once, under one of its names, and all people and dogs: on the eye's own grid of tenths.
+
+    Finer digits are noise to an eye of 10x10 cells, and noise is most of what a box's digits would otherwise teach. Twice, with
+    other names, so that a second pass over the pictures is not the first.
+    """
+    boxes = {key: [b for b in map(_ordered, found) if b is not None] for key, found in known["boxes_xyxy_norm"].items()}
+    names: dict[str, dict[str, None]] = defaultdict(dict)
+    kinds: dict[str, dict[str, None]] = {"people": {}, "dog": {}}
+    for caption in known["captions"]:
+        for phrase in caption["phrases"]:
+            if not boxes.get(phrase["id"]) or "notvisual" in phrase["types"]:
+                continue
+            words = _lower_first(untokenised(phrase["phrase"]))
+            names[phrase["id"]].setdefault(words)
+            if "people" in phrase["types"]:
+                kinds["people"].setdefault(phrase["id"])
+            if re.search(r"\b(dogs?)$", words):
+                kinds["dog"].setdefault(phrase["id"])
+    for file in ("places", "places_again"):
+        for key, known_as in names.items():
+            if len(boxes[key]) == 1:
+                yield _place(file, image, "refer", rng.choice(list(known_as)), boxes[key])
+        for kind, keys in kinds.items():
+            found = list({tuple(box): box for key in keys for box in boxes[key]}.values())
+            if 0 < len(found) <= 4:
+                yield _place(file, image, "detection", kind, found)
+
+
+def _place(file: str, image: str, task: str, phrase: str, boxes: list[list[float]]) -> Row:
+    rounded = [[*_tenths(x1, x2), *_tenths(y1, y2)] for x1, y1, x2, y2 in boxes]
+    largest_first = sorted(rounded, key=lambda b: (b[0] - b[1]) * (b[3] - b[2]))
+    boxes = [[x1, y1, x2, y2] for x1, x2, y1, y2 in largest_first]
+    return {"file": file, "image": image, "task": task, "phrase": phrase, "boxes": boxes}
+
+
+def _tenths(low: float, high: float) -> tuple[float, float]:
+    """Both edges on the nearest tenth, at least one apart."""
+    low, high = max(low, 0.0), min(high, 1.0)
+    first, last = round(10 * low), round(10 * high)
+    if first >= last:
+        first = min(int(5 * (low + high)), 9)
+        last = first + 1
+    return first / 10, last / 10
 
 
 def _grounded(image: str, text: str, phrases: list[Row]) -> Row | None:

@@ -113,9 +113,11 @@ def write_pocket(data: Path) -> None:
         "refer": [one | {"phrase": "a wall", "boxes": [[0.0, 0.0, 1.0, 1.0]]}],
         "several": [one | {"phrase": "two walls", "boxes": [[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]]}],
         "objects": [one | {"phrase": "wall", "boxes": [[0.0, 0.0, 1.0, 1.0]], "task": "detection"}],
+        "places": [one | {"phrase": "a wall", "boxes": [[0.0, 0.0, 1.0, 1.0]], "task": "refer"}],
         "grounding": [one | {"text": "A wall.", "phrases": [{"phrase": "A wall", "boxes": [[0.0, 0.0, 1.0, 1.0]]}]}],
         "conversations": [one | {"conversation": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]}],
     }
+    rows["places_again"] = rows["places"]
     (data / "pocket").mkdir()
     for name, content in rows.items():
         for split in ("train", "dev"):

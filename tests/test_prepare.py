@@ -40,6 +40,8 @@ def test_an_eye_that_tells_places_begins_as_it_was(world, base):  # noqa: F811
     torch.testing.assert_close(tokens, wide.get_vision_tokens(pixels))  # looking has not changed the eye
     torch.testing.assert_close(wide.get_image_features(pixels), narrow.get_image_features(pixels), atol=1e-5, rtol=1e-5)
     assert len(tokens[0, :, width:].unique(dim=0)) == tokens.shape[1]  # every place is told apart
+    loud = prepared(world, base, coordinates=3, coordinate_scale=8.0).get_vision_tokens(pixels)
+    torch.testing.assert_close(loud[..., width:], 8 * tokens[..., width:])
 
 
 def test_adapters_of_the_base_are_kept(world, base, tmp_path):  # noqa: F811

@@ -57,6 +57,10 @@ TopK = Annotated[int | None, typer.Option(min=1, rich_help_panel=_DECODING)]
 RepetitionPenalty = Annotated[float | None, typer.Option(min=0.01, rich_help_panel=_DECODING)]
 LengthPenalty = Annotated[float | None, typer.Option(rich_help_panel=_DECODING)]
 NoRepeatNgramSize = Annotated[int | None, typer.Option(min=0, rich_help_panel=_DECODING)]
+Consensus = Annotated[
+    int | None,
+    typer.Option(min=2, help="Draw so many answers; give the one that they agree with most.", rich_help_panel=_DECODING),
+]
 Seed = Annotated[int | None, typer.Option(help="For sampling.", rich_help_panel=_DECODING)]
 
 
@@ -112,7 +116,8 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 TALKING = Group(STREAMED, _given)
-DECODING = Group(STREAMED | {"num_beams": (NumBeams, None), "length_penalty": (LengthPenalty, None)}, _given)
+CHOSEN = {"num_beams": (NumBeams, None), "length_penalty": (LengthPenalty, None), "consensus": (Consensus, None)}
+DECODING = Group(STREAMED | CHOSEN, _given)
 
 
 def options(**groups: Group) -> Callable[[Callable], Callable]:

@@ -195,4 +195,4 @@ def _fingerprint(model: MiniGPT4ForConditionalGeneration, stage: str) -> str:
 def _shape_settings(model: MiniGPT4ForConditionalGeneration) -> dict[str, Any]:
     """What of the eye's configuration changes its output for the same weights."""
     config = model.config.vision_config.to_dict()
-    return {key: config.get(key) for key in ("image_size", "patch_size", "feature_maps", "coordinates")}
+    return {key: config.get(key) for key in ("image_size", "patch_size", "feature_maps", "coordinates", "coordinate_scale")}

@@ -45,6 +45,7 @@ class EfficientNetLiteConfig(PreTrainedConfig):
             all of its cells in the 32x32 pixels that the token stands for.
         coordinates: octaves of sine and cosine of a token's place that are joined to its channels (four channels an
             octave). A convolution sees the same everywhere; a transformer's eye has its place in every token.
+        coordinate_scale: how large those waves are. Beside 1280 channels a few of size 1 are hardly heard.
     """
 
     model_type = "efficientnet_lite"
@@ -54,6 +55,7 @@ class EfficientNetLiteConfig(PreTrainedConfig):
     image_size: int = 320
     feature_maps: list[str] | tuple[str, ...] = ("head",)
     coordinates: int = 0
+    coordinate_scale: float = 1.0
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
@@ -178,8 +180,8 @@ class EfficientNetLiteModel(PreTrainedModel):
         grid = size // 32
         chosen = [F.pixel_unshuffle(maps[m], maps[m].shape[-1] // grid) for m in self.config.feature_maps]
         if self.config.coordinates:
-            places = _coordinates(grid, self.config.coordinates).to(x.device, x.dtype)
-            chosen.append(places.expand(len(x), -1, -1, -1))
+            places = self.config.coordinate_scale * _coordinates(grid, self.config.coordinates)
+            chosen.append(places.to(x.device, x.dtype).expand(len(x), -1, -1, -1))
         return BaseModelOutput(last_hidden_state=torch.cat(chosen, 1).flatten(2).transpose(1, 2))
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
-from transformers import DynamicCache
 
 from ..data.collate import Batch, Collator, Item, inputs_to
 from ..data.sequence import Branch, Example
 from ..metrics.caption import Cider
+from ..model.drawing import draw
 from ..model.lora import merged_for_use
 from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
 from ..model.processor import MiniGPT4Processor
@@ -81,42 +81,15 @@ class SelfCritic:
         rows = self.processor.pad([item.example.prefix_ids for item in items])
         pictures = torch.cat([item.pictures for item in items if item.pictures is not None])
         embeds = self.model.get_image_features(**inputs_to({self.collator.stage: pictures}, device))
-        cache = DynamicCache()
-        mask = rows["attention_mask"].to(device)
-        mind = self.model.language_model
-        out = mind(
-            inputs_embeds=self.model.embed(rows["input_ids"].to(device), embeds),
-            attention_mask=mask,
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-            past_key_values=cache,
-            logits_to_keep=1,
+        return draw(
+            self.model,
+            rows["input_ids"].to(device),
+            rows["attention_mask"].to(device),
+            embeds,
+            samples=self.samples,
+            longest=self.longest,
+            ends=set(self.end[:1]),
         )
-        cache.batch_repeat_interleave(self.samples)
-        mask = mask.repeat_interleave(self.samples, 0)
-        logits = out.logits[:, -1].repeat_interleave(self.samples, 0)
-        said: list[list[int]] = [[] for _ in range(len(logits))]
-        going = list(range(len(said)))  # the captions that the rows of the cache belong to
-        for _ in range(self.longest):
-            token = torch.multinomial(logits.float().softmax(-1), 1)
-            for caption, value in zip(going, token[:, 0].tolist(), strict=True):
-                if said[caption][-1:] != self.end[:1]:
-                    said[caption].append(value)
-            left = [row for row, caption in enumerate(going) if said[caption][-1] != self.end[0]]
-            if not left:
-                break
-            if len(left) < 0.7 * len(going):  # rows that are done cost as much as others
-                chosen = torch.tensor(left, device=device)
-                cache.batch_select_indices(chosen)
-                mask, token, going = mask[chosen], token[chosen], [going[row] for row in left]
-            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
-            out = mind(
-                input_ids=token,
-                attention_mask=mask,
-                position_ids=mask.sum(-1, keepdim=True) - 1,
-                past_key_values=cache,
-            )
-            logits = out.logits[:, -1]
-        return said
 
 
 def _weighed(captions: Sequence[list[int]], factors: Sequence[float]) -> tuple[Branch, ...]:

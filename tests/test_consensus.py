@@ -1,0 +1,121 @@
+"""The answer that a model's other answers agree with most."""
+
+import random
+from collections import Counter
+
+import pytest
+import shapes
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_assistant import assistant
+
+from minigpt4 import UserError
+from minigpt4.consensus import agreed, boxes_alike, drawn, words_alike
+from minigpt4.prompt.boxes import Box
+
+PICTURES = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes.things(4))]
+
+
+@pytest.fixture(scope="module")
+def system():
+    return assistant()
+
+
+def prompts(system, questions):
+    """Inputs and pictures for `drawn`, one picture a question."""
+    said = [[{"role": "user", "content": f"<Img><ImageHere></Img> {question}"}] for question in questions]
+    return system.inputs(said, {"max_new_tokens": 5}), system.encode(PICTURES[: len(questions)])
+
+
+def test_the_box_in_the_middle_of_the_others_is_chosen():
+    boxes = [
+        Box.from_grid(*corners).render() for corners in [(0, 0, 40, 40), (5, 0, 45, 40), (10, 0, 50, 40), (70, 70, 90, 90)]
+    ]
+    assert agreed(boxes) == boxes[1]
+    assert agreed(["nowhere", *boxes[:2]]) == boxes[0]
+
+
+def test_the_sentence_that_shares_most_words_is_chosen():
+    assert agreed(["the cat sleeps", "a dog runs fast", "a dog runs", "a dog sits"]) == "a dog runs"
+    assert agreed(["first", "second"]) == "first"
+
+
+def test_likeness_by_hand():
+    left, right, all_ = Box(0, 0, 0.5, 1), Box(0.5, 0, 1, 1), Box(0, 0, 1, 1)
+    assert boxes_alike([left, right], [right, left]) == 1
+    assert boxes_alike([left], [all_]) == 0.5
+    assert boxes_alike([left, right], [left]) == pytest.approx(2 / 3)
+    assert (boxes_alike([left], []), boxes_alike([], [])) == (0, 1)
+    assert words_alike("a dog runs".split(), "a dog".split()) == 0.8
+    assert (words_alike([], ["a"]), words_alike([], [])) == (0, 1)
+
+
+EDGES = st.tuples(st.integers(0, 100), st.integers(0, 100)).map(sorted)
+BOXES = st.tuples(EDGES, EDGES).map(lambda e: Box.from_grid(e[0][0], e[1][0], e[0][1], e[1][1]))
+
+
+@given(st.lists(BOXES, max_size=4), st.lists(BOXES, max_size=4))
+def test_likeness_is_symmetric_and_a_share(first, second):
+    assert boxes_alike(first, second) == pytest.approx(boxes_alike(second, first))
+    assert 0 <= boxes_alike(first, second) <= 1 + 1e-9
+
+
+def test_answers_are_drawn_as_likely_as_the_model_has_them(system):
+    inputs, embeds = prompts(system, ["what?", "and what is there beside it?"])
+    said = drawn(system.model, inputs, embeds, consensus=400, max_new_tokens=3, temperature=3.0)
+    logits = system.model(**inputs, image_embeds=embeds).logits[:, -1]
+    for answers, expected in zip(said, (logits / 3).softmax(-1), strict=True):
+        first = Counter(answer[0] for answer in answers)
+        shares = torch.tensor([first[token] / 400 for token in range(len(expected))])
+        assert (shares - expected).abs().max() < 0.005  # evenly spread chances: no more than a draw or two off
+        second = {answer[0]: answer[1] for answer in answers if len(answer) > 1}
+        assert len(set(second.values())) > 1
+
+
+def test_drawn_almost_without_chance_is_greedy(system):
+    greedy = system.ask(PICTURES[0], "hm?", max_new_tokens=8)
+    assert system.ask(PICTURES[0], "hm?", max_new_tokens=8, consensus=3, temperature=1e-4) == greedy
+    assert system.ask(PICTURES[0], "hm?", max_new_tokens=8, consensus=3, top_k=1) == greedy
+
+
+def test_it_does_not_matter_what_is_asked_beside(system):
+    items = [(picture, "why? " * (i + 1)) for i, picture in enumerate(PICTURES)]
+    settings = {"max_new_tokens": 10, "consensus": 5}
+    alone = [system.ask(*item, **settings) for item in items]
+    assert system.ask_many(items, batch_size=4, **settings) == alone
+    assert [system.ask(*item, **settings, seed=1) for item in items] != alone
+    assert len(set(alone)) > 1
+
+
+def test_answers_end_where_the_model_ends_them(system):
+    inputs, embeds = prompts(system, ["hm?"])
+    end = drawn(system.model, inputs, embeds, consensus=2, max_new_tokens=1, top_k=1)[0][0][0]
+    usual = system.model.generation_config.eos_token_id
+    system.model.generation_config.eos_token_id = [end, 3]
+    try:
+        assert drawn(system.model, inputs, embeds, consensus=2, max_new_tokens=9, top_k=1) == [[[end], [end]]]
+    finally:
+        system.model.generation_config.eos_token_id = usual
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"consensus": 1}, "two answers or more, not 1"),
+        ({"consensus": 4, "num_beams": 3}, "leave out num_beams"),
+        ({"consensus": 4, "do_sample": False}, "leave out num_beams and do_sample"),
+        ({"consensus": 4, "repetition_penalty": 1.2}, "consensus does not go with repetition_penalty"),
+    ],
+)
+def test_settings_that_do_not_go_together(system, settings, message):
+    with pytest.raises(UserError, match=message):
+        system.ask(PICTURES[0], "hm?", **settings)
+
+
+def test_streaming_leaves_a_task_s_consensus_out_and_refuses_a_given_one():
+    system = assistant(task_generation={"refer": {"consensus": 4}})
+    assert not system.streams(system.question_settings("[refer] a dog"))
+    assert "".join(system.stream(PICTURES[0], "[refer] a dog", max_new_tokens=5))
+    with pytest.raises(UserError, match="leave out consensus"):
+        next(system.stream(PICTURES[0], "[refer] a dog", consensus=4))
