@@ -61,14 +61,20 @@ def _evenly(samples: int, seed: int, warp: LogitsProcessorList) -> Choose:
     generator = torch.Generator().manual_seed(seed)
     tables: list[torch.Tensor] = []
 
-    def choose(logits: torch.Tensor, answers: Sequence[int], step: int) -> torch.Tensor:
+    def choose(logits: torch.Tensor, rows: Sequence[int], answers: Sequence[int], step: int) -> torch.Tensor:
         while len(tables) <= step:
             order = torch.randperm(samples, generator=generator)
             tables.append((order + torch.rand(samples, generator=generator)) / samples)
-        chance = tables[step][[answer % samples for answer in answers]].to(logits.device)
+        chances = tables[step][[answer % samples for answer in answers]].to(logits.device, torch.float64)
         upto = warp(torch.empty(0), logits.float()).softmax(-1).double().cumsum(-1)
-        found = torch.searchsorted(upto, chance.double()[:, None] * upto[:, -1:], right=True)[:, 0]
-        return found.clamp(max=logits.shape[-1] - 1)
+        by_row, tokens = (
+            torch.tensor(rows, device=logits.device),
+            torch.empty(len(rows), dtype=torch.long, device=logits.device),
+        )
+        for row in set(rows):
+            own = by_row == row
+            tokens[own] = torch.searchsorted(upto[row], chances[own] * upto[row, -1], right=True)
+        return tokens.clamp(max=logits.shape[-1] - 1)
 
     return choose
 

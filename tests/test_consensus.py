@@ -12,6 +12,7 @@ from test_assistant import assistant
 
 from minigpt4 import UserError
 from minigpt4.consensus import agreed, boxes_alike, drawn, words_alike
+from minigpt4.model.drawing import draw
 from minigpt4.prompt.boxes import Box
 
 PICTURES = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes.things(4))]
@@ -71,6 +72,34 @@ def test_answers_are_drawn_as_likely_as_the_model_has_them(system):
         assert (shares - expected).abs().max() < 0.005  # evenly spread chances: no more than a draw or two off
         second = {answer[0]: answer[1] for answer in answers if len(answer) > 1}
         assert len(set(second.values())) > 1
+
+
+def test_what_answers_share_is_read_once_and_changes_nothing(system, monkeypatch):
+    """Every drawn answer is what the model says when it reads that answer's own beginning from scratch."""
+    inputs, embeds = prompts(system, ["what?", "and what is there beside it?"])
+    widths = []
+    plain = system.model.language_model.forward
+    monkeypatch.setattr(
+        system.model.language_model, "forward", lambda *a, **k: widths.append(len(k["attention_mask"])) or plain(*a, **k)
+    )
+    chances = torch.rand(7, 8, generator=torch.Generator().manual_seed(0))
+
+    def choose(logits, rows, answers, step):
+        upto = (logits.float() * 2).softmax(-1).cumsum(-1)[list(rows)]
+        return (
+            torch.searchsorted(upto, chances[step][[a % 8 for a in answers]][:, None]).squeeze(1).clamp(max=logits.shape[1] - 1)
+        )
+
+    said = draw(system.model, **inputs, image_embeds=embeds, samples=8, longest=7, ends={2}, choose=choose)
+    assert widths[0] == 2 < max(widths) <= 16
+    monkeypatch.undo()
+    for answer, ids in enumerate(said):
+        prompt = answer // 8
+        for step in range(len(ids)):
+            row = torch.cat([inputs["input_ids"][prompt], torch.tensor(ids[:step], dtype=torch.long)])
+            mask = torch.cat([inputs["attention_mask"][prompt], torch.ones(step, dtype=torch.long)])
+            logits = system.model(row[None], attention_mask=mask[None], image_embeds=embeds[prompt][None]).logits[:, -1]
+            assert choose(logits, [0], [answer], step).item() == ids[step]
 
 
 def test_drawn_almost_without_chance_is_greedy(system):

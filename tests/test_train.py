@@ -271,6 +271,13 @@ def test_no_number_stops_with_the_batch_kept(world, tmp_path):
     assert any("shapes.jsonl" in name or name for name in batch["ids"])
 
 
+def test_where_features_are_kept_does_not_make_another_recipe(world, tmp_path):
+    run(recipe_of(world, tmp_path / "out", steps=2))
+    cached = {"cache_features": True, "cache_folder": str(tmp_path / "features")}
+    given = recipe_of(world, tmp_path / "out", steps=2)
+    assert run(given | {"data": given["data"] | cached}) == tmp_path / "out"
+
+
 def test_another_recipe_does_not_continue_this_one(world, tmp_path):
     run(recipe_of(world, tmp_path / "out"))
     with pytest.raises(UserError, match=r"another recipe \(schedule is different\)"):

@@ -1,4 +1,4 @@
-"""Makes the picture of the README out of what the pocket model really says: python docs/images/make.py"""
+"""Makes the pictures of the README out of what the pocket model really says: python docs/images/make.py"""
 
 from pathlib import Path
 from textwrap import wrap
@@ -29,6 +29,18 @@ def main() -> None:
             draw.text((HEIGHT + GAP, top), line, colour, font)
             top += 40
     canvas.save(HERE / "demo.png", optimize=True)
+    point(model)
+
+
+def point(model: minigpt4.Assistant) -> None:
+    """Three photographs with what was found in them."""
+    for name, answer in (
+        ("refer", model.refer(HERE / "astronaut.jpg", "the woman")),
+        ("detect", model.detect(HERE / "camera.jpg", "people")),
+        ("ground", model.ground(HERE / "camera.jpg")),
+    ):
+        print(f"{name}: {answer}")
+        answer.draw().convert("RGB").save(HERE / f"{name}.jpg", quality=85, optimize=True)
 
 
 if __name__ == "__main__":

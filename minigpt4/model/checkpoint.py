@@ -85,7 +85,7 @@ def load_system(
     """A model and its processor, ready for use.
 
     Args:
-        source: a name in `pocket.SYSTEMS`, a folder of either kind, or a hub id.
+        source: ``"pocket"``, a folder of either kind, or a hub id.
         dtype: of all weights; the best for `device` when not given.
         merge: add adapters of a trained folder to the mind's weights (no `peft` needed, nothing to compute at run time)
             instead of keeping them apart.
@@ -407,13 +407,13 @@ def is_hub_id(source: str | os.PathLike) -> bool:
 
 def find_folder(source: str | os.PathLike) -> Path:
     """The folder of a system: the pocket model's, the named one, or a hub repository brought here."""
-    if shipped := pocket.SYSTEMS.get(str(source)):
-        return shipped
+    if str(source) == "pocket":
+        return pocket.FOLDER
     folder = Path(source)
     if folder.is_dir():
         return folder
     if not is_hub_id(source):
-        raise UserError(f"{source}: no such folder (give {', '.join(pocket.SYSTEMS)}, a folder, or a hub id like owner/name)")
+        raise UserError(f"{source}: no such folder (give 'pocket', a folder, or a hub id like owner/name)")
     from huggingface_hub import snapshot_download
 
     try:

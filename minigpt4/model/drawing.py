@@ -1,4 +1,4 @@
-"""Several answers to each prompt, drawn side by side: the prompt is read once, not once an answer."""
+"""Several answers to each prompt, drawn side by side: what they have in common is read once, not once an answer."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,13 +7,14 @@ from transformers import DynamicCache
 
 from .minigpt4 import MiniGPT4ForConditionalGeneration
 
-Choose = Callable[[torch.Tensor, Sequence[int], int], torch.Tensor]
-"""(logits of (N, vocabulary), which answer each row belongs to, how many tokens it has) -> the next token of each, (N,)."""
+Choose = Callable[[torch.Tensor, Sequence[int], Sequence[int], int], torch.Tensor]
+"""(logits, (R, vocabulary); of N answers, which row of these each goes by and which answer it is; how many tokens they have)
+-> the next token of each, (N,)."""
 
 
-def at_random(logits: torch.Tensor, answers: Sequence[int], step: int) -> torch.Tensor:
+def at_random(logits: torch.Tensor, rows: Sequence[int], answers: Sequence[int], step: int) -> torch.Tensor:
     """The next tokens, drawn as likely as the model has them."""
-    return torch.multinomial(logits.float().softmax(-1), 1)[:, 0]
+    return torch.multinomial(logits.float().softmax(-1)[list(rows)], 1)[:, 0]
 
 
 @torch.no_grad()
@@ -47,26 +48,34 @@ def draw(
         past_key_values=cache,
         logits_to_keep=1,
     )
-    cache.batch_repeat_interleave(samples)
-    mask = mask.repeat_interleave(samples, 0)
-    logits = out.logits[:, -1].repeat_interleave(samples, 0)
-    said: list[list[int]] = [[] for _ in range(len(logits))]
-    going = list(range(len(said)))  # the answers that the rows of the cache belong to
+    logits = out.logits[:, -1]
+    said: list[list[int]] = [[] for _ in range(len(logits) * samples)]
+    going = list(range(len(said)))
+    row_of = {answer: answer // samples for answer in going}  # answers that are the same so far share a row of the cache
     for step in range(longest):
-        token = choose(logits, going, step)
-        for answer, value in zip(going, token.tolist(), strict=True):
-            if not ends & set(said[answer][-1:]):
-                said[answer].append(value)
-        left = [row for row, answer in enumerate(going) if said[answer][-1] not in ends]
+        tokens = choose(logits, [row_of[answer] for answer in going], going, step).tolist()
+        for answer, token in zip(going, tokens, strict=True):
+            said[answer].append(token)
+        left = [(answer, token) for answer, token in zip(going, tokens, strict=True) if token not in ends]
+        going = [answer for answer, _ in left]
         if not left or step + 1 == longest:
             break
-        if len(left) < 0.7 * len(going):  # rows that are done cost as much as others
-            chosen = torch.tensor(left, device=mask.device)
+        branches = dict.fromkeys((row_of[answer], token) for answer, token in left)
+        rows = [row for row, _ in branches]
+        parted, few = len(set(rows)) < len(rows), len(rows) < 0.7 * len(logits)
+        if parted or few:  # rows whose answers have ended cost as much as others
+            chosen = torch.tensor(rows, device=mask.device)
             cache.batch_select_indices(chosen)
-            mask, token, going = mask[chosen], token[chosen], [going[row] for row in left]
+            mask, place = mask[chosen], {branch: i for i, branch in enumerate(branches)}
+        else:
+            place = {branch: branch[0] for branch in branches}
+        row_of = {answer: place[row_of[answer], token] for answer, token in left}
+        feed = torch.zeros(len(mask), 1, dtype=torch.long, device=mask.device)
+        for (_, token), row in place.items():
+            feed[row] = token
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
         out = mind(
-            input_ids=token[:, None],
+            input_ids=feed,
             attention_mask=mask,
             position_ids=mask.sum(-1, keepdim=True) - 1,
             past_key_values=cache,

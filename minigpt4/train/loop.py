@@ -327,6 +327,8 @@ class Trainer:
 
     def _same_recipe(self, saved: Recipe, folder: Path) -> None:
         old, new = saved.model_dump(mode="json"), self.recipe.model_dump(mode="json")
+        for where_features_lie in ("cache_features", "cache_folder"):  # cached or computed, they are the same
+            del old["data"][where_features_lie], new["data"][where_features_lie]
         for key in new:
             if key not in _HARMLESS and old[key] != new[key]:
                 raise UserError(
