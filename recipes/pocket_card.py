@@ -29,7 +29,13 @@ def curve(target: str, *runs: str) -> None:
                 if name.startswith("valid_loss/"):
                     curves.setdefault(name.removeprefix("valid_loss/"), []).append((before + row["step"], value))
         before += max(row["step"] for row in rows)
-    svg = chart({name: found for name, found in curves.items() if name in ("captions", "refer", "questions", "rooms")})
+    svg = chart(
+        {
+            name: found
+            for name, found in curves.items()
+            if name in ("captions", "refer", "places", "questions", "coco questions", "rooms")
+        }
+    )
     svg = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ').replace('role="img">', f'role="img">{STYLE}', 1)
     Path(target).write_text(svg, encoding="utf-8")
 
