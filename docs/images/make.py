@@ -40,7 +40,7 @@ def point(model: minigpt4.Assistant) -> None:
         ("ground", model.ground(HERE / "camera.jpg")),
     ):
         print(f"{name}: {answer}")
-        answer.draw().convert("RGB").save(HERE / f"{name}.jpg", quality=85, optimize=True)
+        answer.draw().save(HERE / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":
