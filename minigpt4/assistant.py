@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from .chat import Chat, about
-from .consensus import agreed, drawn
+from .consensus import BESIDE_CONSENSUS, agreed, drawn
 from .errors import UserError
 from .model.checkpoint import load_system
 from .model.llama_tokenizer import use_published_pad
@@ -177,7 +177,7 @@ class Assistant:
     def _answer(self, batch: list[tuple[list[PictureLike], str]], generation: dict[str, Any]) -> list[Answer]:
         """One batch; questions of tasks that are decoded differently go through the mind one kind after the other."""
         kinds: dict[str, list[int]] = {}
-        settings = [self.question_settings(question) | generation for _, question in batch]
+        settings = [self.settings_for(question, generation) for _, question in batch]
         for i, setting in enumerate(settings):
             kinds.setdefault(repr(setting), []).append(i)
         answers = [Answer("")] * len(batch)
@@ -195,6 +195,23 @@ class Assistant:
             return {}
         room = {} if task.max_new_tokens is None else {"max_new_tokens": task.max_new_tokens}
         return room | self.task_settings(task.name)
+
+    def settings_for(self, question: str, given: dict[str, Any], streamed: bool = False) -> dict[str, Any]:
+        """How a question is decoded: as its task is wished to be, unless other settings are given.
+
+        A task's consensus gives way to settings that do not go with it, and with its beams to streaming; ``consensus=1`` leaves
+        it out.
+        """
+        usual = self.question_settings(question)
+        if streamed:
+            usual.pop("num_beams", None)
+        others = {key for key, value in given.items() if value is not None} - BESIDE_CONSENSUS - {"consensus"}
+        if streamed or self.published or others:
+            usual.pop("consensus", None)
+        settings = usual | given
+        if settings.get("consensus") == 1:
+            del settings["consensus"]
+        return settings
 
     def task_settings(self, task: str) -> dict[str, Any]:
         """Decoding settings that this system wants for a task, beside its generation_config.json."""
@@ -227,6 +244,8 @@ class Assistant:
         self, conversations: Sequence[Sequence[Message]], image_embeds: torch.Tensor | None, **generation
     ) -> list[Answer]:
         """The assistant's next message in each conversation; pictures in order of their placeholders."""
+        if self.published and generation.get("consensus") is not None:
+            raise UserError("published behaviour with consensus is not offered")
         inputs = self.inputs(conversations, generation)
         if self.published:
             return [Answer(text) for text in self._published(inputs, image_embeds, generation)]

@@ -35,7 +35,7 @@ class Chat:
 
     def ask(self, question: str, **generation) -> Answer:
         """Say something and get the answer, which draws on the picture shown last; both become part of the history."""
-        settings = self.assistant.question_settings(question) | generation
+        settings = self.assistant.settings_for(question, generation)
         conversation = self._with(question)
         answer = self.assistant.complete([conversation], self._pictures(), **settings)[0]
         self._remember(conversation, answer)
@@ -43,8 +43,7 @@ class Chat:
 
     def stream(self, question: str, **generation) -> Iterator[str]:
         """The same, piece by piece. What was written so far is remembered even if the reader stops early."""
-        usual = self.assistant.question_settings(question)
-        settings = {k: v for k, v in usual.items() if k not in ("num_beams", "consensus")} | generation
+        settings = self.assistant.settings_for(question, generation, streamed=True)
         conversation = self._with(question)
         pieces: list[str] = []
         try:

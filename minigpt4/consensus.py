@@ -24,6 +24,8 @@ _WARPERS: dict[str, Callable[[Any], Any]] = {
     "top_k": TopKLogitsWarper,
     "top_p": TopPLogitsWarper,
 }
+BESIDE_CONSENSUS = frozenset(("max_new_tokens", "seed", *_WARPERS))
+"""Settings that go with consensus."""
 
 
 def drawn(
@@ -67,10 +69,8 @@ def _evenly(samples: int, seed: int, warp: LogitsProcessorList) -> Choose:
             tables.append((order + torch.rand(samples, generator=generator)) / samples)
         chances = tables[step][[answer % samples for answer in answers]].to(logits.device, torch.float64)
         upto = warp(torch.empty(0), logits.float()).softmax(-1).double().cumsum(-1)
-        by_row, tokens = (
-            torch.tensor(rows, device=logits.device),
-            torch.empty(len(rows), dtype=torch.long, device=logits.device),
-        )
+        by_row = torch.tensor(rows, device=logits.device)
+        tokens = torch.empty_like(by_row)
         for row in set(rows):
             own = by_row == row
             tokens[own] = torch.searchsorted(upto[row], chances[own] * upto[row, -1], right=True)

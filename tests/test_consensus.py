@@ -131,7 +131,7 @@ def test_answers_end_where_the_model_ends_them(system):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"consensus": 1}, "two answers or more, not 1"),
+        ({"consensus": 0}, "two answers or more, not 0"),
         ({"consensus": 4, "num_beams": 3}, "leave out num_beams"),
         ({"consensus": 4, "do_sample": False}, "leave out num_beams and do_sample"),
         ({"consensus": 4, "repetition_penalty": 1.2}, "consensus does not go with repetition_penalty"),
@@ -148,3 +148,23 @@ def test_streaming_leaves_a_task_s_consensus_out_and_refuses_a_given_one():
     assert "".join(system.stream(PICTURES[0], "[refer] a dog", max_new_tokens=5))
     with pytest.raises(UserError, match="leave out consensus"):
         next(system.stream(PICTURES[0], "[refer] a dog", consensus=4))
+
+
+def test_a_task_s_consensus_gives_way_to_what_is_given():
+    plain, system = assistant(), assistant(task_generation={"refer": {"consensus": 4}})
+    question, short = "[refer] a dog", {"max_new_tokens": 6}
+    usual = system.ask(PICTURES[0], question, **short)
+    assert usual == plain.ask(PICTURES[0], question, consensus=4, **short)
+    for other in ({"consensus": 1}, {"num_beams": 3}, {"repetition_penalty": 1.3}, {"do_sample": False}):
+        expected = plain.ask(PICTURES[0], question, **(short | {k: v for k, v in other.items() if k != "consensus"}))
+        assert system.ask(PICTURES[0], question, **(short | other)) == expected
+    assert system.ask(PICTURES[0], question, seed=1, **short) == plain.ask(PICTURES[0], question, consensus=4, seed=1, **short)
+    assert system.chat(PICTURES[0]).ask(question, consensus=1, **short) == plain.ask(PICTURES[0], question, **short)
+
+
+def test_published_behaviour_knows_no_consensus():
+    system = assistant(task_generation={"refer": {"consensus": 4}})
+    system.published = True
+    assert "consensus" not in system.settings_for("[refer] a dog", {})
+    with pytest.raises(UserError, match="published behaviour with consensus"):
+        system.ask(PICTURES[0], "[refer] a dog", consensus=4)

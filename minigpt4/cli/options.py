@@ -59,7 +59,9 @@ LengthPenalty = Annotated[float | None, typer.Option(rich_help_panel=_DECODING)]
 NoRepeatNgramSize = Annotated[int | None, typer.Option(min=0, rich_help_panel=_DECODING)]
 Consensus = Annotated[
     int | None,
-    typer.Option(min=2, help="Draw so many answers; give the one that they agree with most.", rich_help_panel=_DECODING),
+    typer.Option(
+        min=1, help="Draw so many answers; give the one they agree with most (1: the likeliest).", rich_help_panel=_DECODING
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="For sampling.", rich_help_panel=_DECODING)]
 
