@@ -8,7 +8,7 @@ from test_train import recipe_of, world  # noqa: F401  (a fixture)
 from minigpt4.errors import UserError
 from minigpt4.model.checkpoint import load_system
 from minigpt4.model.efficientnet_lite import EfficientNetLiteConfig
-from minigpt4.model.lora import merged_for_use
+from minigpt4.model.lora import learn_merged, merged_for_use
 from minigpt4.train.loop import train
 from minigpt4.train.prepare import prepare
 from minigpt4.train.recipe import parse_recipe
@@ -75,3 +75,44 @@ def test_merged_for_use_is_the_same_model_and_leaves_no_trace(world, base):  # n
     after = model.language_model.state_dict()
     assert all(torch.equal(weight, after[name]) for name, weight in before.items())
     assert torch.equal(model.language_model(ids).logits, apart)
+
+
+def test_merged_adapters_have_the_same_outputs_and_gradients(world, base):  # noqa: F811
+    given = recipe_of(world, world / "x", model={"base": str(base)}, trained__lora__dropout=0.0, precision="fp32")
+    model = prepare(parse_recipe(given, "test"))[0]
+    learnt = {n: p for n, p in model.language_model.named_parameters() if p.requires_grad}
+    for name, parameter in learnt.items():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    ids = torch.arange(12)[None]
+
+    def look(lr):
+        model.zero_grad()
+        logits = model.language_model(ids).logits
+        logits.logsumexp(-1).sum().backward()
+        gradients = {name: parameter.grad.clone() for name, parameter in learnt.items()}
+        with torch.no_grad():
+            for parameter in learnt.values():
+                parameter -= lr * parameter.grad
+        return logits.detach(), gradients
+
+    start = {name: parameter.detach().clone() for name, parameter in learnt.items()}
+    apart = [look(0.01), look(0.01)]
+    with torch.no_grad():
+        for name, parameter in learnt.items():
+            parameter.copy_(start[name])
+    learn_merged(model.language_model)
+    for (logits, gradients), (one, its) in zip(apart, [look(0.01), look(0.0)], strict=True):  # also after a step
+        torch.testing.assert_close(one, logits, atol=1e-4, rtol=1e-4)
+        for name in gradients:
+            torch.testing.assert_close(its[name], gradients[name], atol=1e-3, rtol=1e-3)
+    with merged_for_use(model.language_model), torch.no_grad():
+        inside = model.language_model(ids).logits
+    torch.testing.assert_close(inside, look(0.0)[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [{"trained__lora__dropout": 0.1}, {"trained__lora": None}, {"compile": True}, {"sharding": "fsdp"}])
+def test_merged_adapters_say_what_they_do_not_go_with(world, wrong):  # noqa: F811
+    given = recipe_of(world, world / "x", **{"trained__lora__dropout": 0.0, "merged_adapters": True, **wrong})
+    with pytest.raises(UserError, match="merged_adapters"):
+        parse_recipe(given, "test")

@@ -113,6 +113,13 @@ def test_a_run_learns_and_leaves_a_system_that_loads(world, tmp_path):
     assert parse_recipe(again, "saved").model_dump() == parse_recipe(recipe_of(world, output, steps=30), "x").model_dump()
 
 
+def test_merged_adapters_learn_the_same(world, tmp_path):
+    given = {"steps": 8, "trained__lora__dropout": 0.0, "precision": "fp32"}
+    apart = metrics(run(recipe_of(world, tmp_path / "apart", **given)))
+    merged = metrics(run(recipe_of(world, tmp_path / "merged", merged_adapters=True, **given)))
+    assert list(merged.values()) == pytest.approx(list(apart.values()), rel=1e-3)
+
+
 def test_next_stage_begins_with_the_last_ones_weights(world, tmp_path):
     first = run(recipe_of(world, tmp_path / "first", steps=4))
     given = recipe_of(world, tmp_path / "second", steps=2, model={"base": str(first)}, trained__lora=None)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ..errors import UserError
@@ -67,6 +68,66 @@ def merge_in_place(language_model: nn.Module) -> None:
             parent, _, child = name.rpartition(".")
             setattr(language_model.get_submodule(parent), child, module.get_base_layer())
     language_model.__dict__.pop("peft_config", None)  # else the next adapters are taken for a second set
+
+
+def learn_merged(language_model: nn.Module) -> None:
+    """Let adapters be learnt through W + (alpha / r) B A, made anew at each step.
+
+    Outputs and gradients are those of adapters kept apart, up to rounding, for fewer and larger products and no sums of
+    activations. Until the backward pass has gone by, the sums take as much memory as the weights they stand for.
+
+    Raises:
+        UserError: weights that cannot be added to (quantised, divided among processes), dropout, or several adapters.
+    """
+    from peft.tuners.lora import LoraLayer, Linear
+
+    for name, module in language_model.named_modules():
+        if not isinstance(module, LoraLayer):
+            continue
+        weight = module.get_base_layer().weight
+        dropout = any(isinstance(d, nn.Dropout) and d.p for d in module.lora_dropout.values())
+        plain = isinstance(module, Linear) and type(weight.data) is torch.Tensor and weight.is_floating_point()
+        if dropout or not plain or len(module.active_adapters) != 1:
+            raise UserError(f"merged_adapters is for one adapter without dropout beside plain weights, which {name} is not")
+        module.forward = _LearntMerged(module)
+
+
+class _LearntMerged:
+    """The forward function of an adapted linear layer: the sum of weights is made at each call, which costs as much as one
+    token for each rank."""
+
+    def __init__(self, layer: Any):
+        (adapter,) = layer.active_adapters
+        self.layer, self.base, self.scale = layer, layer.get_base_layer(), layer.scaling[adapter]
+        self.a, self.b = layer.lora_A[adapter], layer.lora_B[adapter]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.layer.merged:  # the weight is the sum already: see `merged_for_use`
+            return self.base(x)
+        y = _Adapted.apply(x.to(self.base.weight.dtype), self.base.weight, self.a.weight, self.b.weight, self.scale)
+        return y if self.base.bias is None else y + self.base.bias
+
+
+class _Adapted(torch.autograd.Function):
+    """x (W + s B A)^T, with gradients for x, A and B, and none for W."""
+
+    @staticmethod
+    def forward(ctx, x, weight, a, b, scale):
+        with torch.autocast(weight.device.type, enabled=False):
+            both = torch.addmm(weight, b.to(weight.dtype), a.to(weight.dtype), alpha=scale)
+        ctx.save_for_backward(x, both, a, b)
+        ctx.scale = scale
+        return F.linear(x, both)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight, a, b = ctx.saved_tensors
+        x_NI, gradient_NO = x.flatten(0, -2), gradient.to(weight.dtype).flatten(0, -2)
+        low_NR, gradient_NR = x_NI @ a.to(weight.dtype).t(), gradient_NO @ b.to(weight.dtype)
+        gradient_a = (gradient_NR.t() @ x_NI).to(a.dtype) * ctx.scale
+        gradient_b = (gradient_NO.t() @ low_NR).to(b.dtype) * ctx.scale
+        gradient_x = (gradient_NO @ weight).view(x.shape) if ctx.needs_input_grad[0] else None
+        return gradient_x, None, gradient_a, gradient_b, None
 
 
 @contextmanager

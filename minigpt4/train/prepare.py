@@ -13,7 +13,7 @@ from transformers.utils import cached_file
 from ..errors import UserError
 from ..model.checkpoint import TRAINED, find_folder, load_parts, load_system, text_folder, vision_folder
 from ..model.config import MiniGPT4Config
-from ..model.lora import set_lora
+from ..model.lora import learn_merged, set_lora
 from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
 from ..model.processor import CLIP_MEAN, CLIP_STD, MiniGPT4ImageProcessor, MiniGPT4Processor
 from .recipe import Model, Recipe, Trained
@@ -47,6 +47,8 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> tuple[MiniGPT
     if recipe.gradient_checkpointing:
         model.language_model.activation_checkpointing_enable({"use_reentrant": False})
     freeze(model, recipe.trained)
+    if recipe.merged_adapters:
+        learn_merged(model.language_model)
     return model.to(device).eval(), processor  # until training begins: features may be made before
 
 

@@ -191,6 +191,9 @@ class Recipe(_Section):
     """Compute the mind's activations again in the backward pass instead of keeping them."""
     compile: bool = False
     """Compile the mind's layers (a minute or two at the start)."""
+    merged_adapters: bool = False
+    """Add adapters to the weights they adapt at every step, instead of their outputs: a sixth faster on a CPU, for the memory
+    of the sums. Not with dropout, compile or fsdp."""
     sharding: Literal["ddp", "fsdp"] = "ddp"
     """With several processes: ``fsdp`` also divides the frozen mind among them."""
     seed: int = 42
@@ -200,6 +203,13 @@ class Recipe(_Section):
     """Checkpoints to keep, beside the best."""
     trackers: list[Literal["tensorboard", "trackio", "wandb"]] = []
     """Where metrics go beside metrics.jsonl."""
+
+    @model_validator(mode="after")
+    def _merged(self) -> "Recipe":
+        lora = self.trained.lora
+        if self.merged_adapters and (lora is None or lora.dropout or self.compile or self.sharding == "fsdp"):
+            raise ValueError("merged_adapters needs trained.lora with dropout 0, and goes with neither compile nor fsdp")
+        return self
 
 
 def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
