@@ -16,7 +16,7 @@ from minigpt4.train.recipe import parse_recipe
 EYE = {"image_size": 128, "width_multiplier": 0.3, "depth_multiplier": 0.5}
 
 
-def prepared(world, base, **vision):  # noqa: F811
+def prepared(world, base, **vision):
     changes = {
         "model": {"base": str(base), "config": {"concat_order": "square", "vision_config": vision}},
         "trained__lora": None,
@@ -29,7 +29,7 @@ def base(tmp_path):
     return tiny_folder(tmp_path / "base", vision_config=EfficientNetLiteConfig(**EYE), concat_order="square")
 
 
-def test_an_eye_that_tells_places_begins_as_it_was(world, base):  # noqa: F811
+def test_an_eye_that_tells_places_begins_as_it_was(world, base):
     narrow = load_system(base, dtype=torch.float32)[0]
     wide = prepared(world, base, coordinates=3)
     width = narrow.config.vision_config.hidden_size
@@ -44,7 +44,7 @@ def test_an_eye_that_tells_places_begins_as_it_was(world, base):  # noqa: F811
     torch.testing.assert_close(loud[..., width:], 8 * tokens[..., width:])
 
 
-def test_adapters_of_the_base_are_kept(world, base, tmp_path):  # noqa: F811
+def test_adapters_of_the_base_are_kept(world, base, tmp_path):
     first = train(parse_recipe(recipe_of(world, tmp_path / "first", model={"base": str(base)}, steps=2), "test"))
     narrow = load_system(first, dtype=torch.float32, merge=False)[0]
     changes = {"model": {"base": str(first), "config": {"vision_config": {"coordinates": 3}}}}
@@ -55,12 +55,12 @@ def test_adapters_of_the_base_are_kept(world, base, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("vision", [{"width_multiplier": 0.5}, {"feature_maps": ["stage5"]}])
-def test_an_eye_with_other_weights_or_less_to_say_is_refused(world, base, vision):  # noqa: F811
+def test_an_eye_with_other_weights_or_less_to_say_is_refused(world, base, vision):
     with pytest.raises(UserError, match="vision_config"):
         prepared(world, base, **vision)
 
 
-def test_merged_for_use_is_the_same_model_and_leaves_no_trace(world, base):  # noqa: F811
+def test_merged_for_use_is_the_same_model_and_leaves_no_trace(world, base):
     model = prepare(parse_recipe(recipe_of(world, world / "x", model={"base": str(base)}), "test"))[0]
     for name, parameter in model.named_parameters():
         if ".lora_B." in name:
@@ -77,7 +77,7 @@ def test_merged_for_use_is_the_same_model_and_leaves_no_trace(world, base):  # n
     assert torch.equal(model.language_model(ids).logits, apart)
 
 
-def test_merged_adapters_have_the_same_outputs_and_gradients(world, base):  # noqa: F811
+def test_merged_adapters_have_the_same_outputs_and_gradients(world, base):
     given = recipe_of(world, world / "x", model={"base": str(base)}, trained__lora__dropout=0.0, precision="fp32")
     model = prepare(parse_recipe(given, "test"))[0]
     learnt = {n: p for n, p in model.language_model.named_parameters() if p.requires_grad}
@@ -111,8 +111,10 @@ def test_merged_adapters_have_the_same_outputs_and_gradients(world, base):  # no
     torch.testing.assert_close(inside, look(0.0)[0], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("wrong", [{"trained__lora__dropout": 0.1}, {"trained__lora": None}, {"compile": True}, {"sharding": "fsdp"}])
-def test_merged_adapters_say_what_they_do_not_go_with(world, wrong):  # noqa: F811
+@pytest.mark.parametrize(
+    "wrong", [{"trained__lora__dropout": 0.1}, {"trained__lora": None}, {"compile": True}, {"sharding": "fsdp"}]
+)
+def test_merged_adapters_say_what_they_do_not_go_with(world, wrong):
     given = recipe_of(world, world / "x", **{"trained__lora__dropout": 0.0, "merged_adapters": True, **wrong})
     with pytest.raises(UserError, match="merged_adapters"):
         parse_recipe(given, "test")

@@ -79,7 +79,7 @@ def learn_merged(language_model: nn.Module) -> None:
     Raises:
         UserError: weights that cannot be added to (quantised, divided among processes), dropout, or several adapters.
     """
-    from peft.tuners.lora import LoraLayer, Linear
+    from peft.tuners.lora import Linear, LoraLayer
 
     for name, module in language_model.named_modules():
         if not isinstance(module, LoraLayer):
