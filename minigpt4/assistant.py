@@ -19,7 +19,7 @@ from threading import Event, Thread
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .chat import Chat, about
 from .consensus import BESIDE_CONSENSUS, agreed, drawn
@@ -32,6 +32,7 @@ from .pictures import PictureLike, open_picture
 from .prompt.answer import Answer
 from .prompt.boxes import Box
 from .prompt.history import without_oldest
+from .prompt.mirror import mirror_text
 from .prompt.tasks import TASKS, split_identifier
 from .prompt.templates import Message, with_pictures
 from .stopping import StopAtText, StopWhenTold, TextStream, cut_at
@@ -87,7 +88,8 @@ class Assistant:
 
     Keyword arguments named ``generation`` below are those of `transformers` generation (``max_new_tokens``, ``num_beams``,
     ``do_sample``, ``temperature``, ``top_p``, ...); what is not given comes from the system's generation_config.json. One is
-    ours: ``consensus=N`` draws N answers and gives the one that the others agree with most (see `consensus`).
+    ours: ``consensus=N`` draws N answers and gives the one that the others agree with most (see `consensus`); with
+    ``mirrored=True``, every second of them before the picture in a mirror, if there are four or more.
     """
 
     def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor, published: bool = False):
@@ -182,11 +184,28 @@ class Assistant:
             kinds.setdefault(repr(setting), []).append(i)
         answers = [Answer("")] * len(batch)
         for rows in kinds.values():
-            prompts = [[{"role": "user", "content": with_pictures(batch[i][1], len(batch[i][0]))}] for i in rows]
-            embeds = self.encode([picture for i in rows for picture in batch[i][0]])
-            for i, text in zip(rows, self.complete(prompts, embeds, **settings[rows[0]]), strict=True):
+            asked, setting = [batch[i] for i in rows], dict(settings[rows[0]])
+            texts: Sequence[str]
+            if setting.pop("mirrored", False):
+                texts = [agreed(several) for several in self._seen_twice(asked, setting)]
+            else:
+                texts = self.complete(
+                    _conversations(asked), self.encode([p for pictures, _ in asked for p in pictures]), **setting
+                )
+            for i, text in zip(rows, texts, strict=True):
                 answers[i] = about(text, *batch[i])
         return answers
+
+    def _seen_twice(self, asked: list[tuple[list[PictureLike], str]], generation: dict[str, Any]) -> list[list[str]]:
+        """Several answers to each question, half of them drawn before its pictures in a mirror and turned back."""
+        texts: list[list[str]] = [[] for _ in asked]
+        everything = [picture for pictures, _ in asked for picture in pictures]
+        for mirrored, turn in ((False, _as_it_is), (True, mirror_text)):
+            prompts = _conversations([(pictures, turn(question)) for pictures, question in asked])
+            half = generation | {"consensus": (generation["consensus"] + (not mirrored)) // 2}
+            for own, more in zip(texts, self._drawn(prompts, self.encode(everything, mirrored), half), strict=True):
+                own += map(turn, more)
+        return texts
 
     def question_settings(self, question: str) -> dict[str, Any]:
         """Decoding settings that come with the task whose identifier a question begins with."""
@@ -211,6 +230,10 @@ class Assistant:
         settings = usual | given
         if settings.get("consensus") == 1:
             del settings["consensus"]
+        if settings.get("mirrored") and not settings.get("consensus") and given.get("mirrored"):
+            raise UserError("mirrored goes with consensus: say how many answers are to be drawn")
+        if (settings.get("consensus") or 0) < 4:  # a half would be one answer
+            settings.pop("mirrored", None)
         return settings
 
     def task_settings(self, task: str) -> dict[str, Any]:
@@ -225,14 +248,15 @@ class Assistant:
     # the parts -------------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def encode(self, pictures: Sequence[PictureLike]) -> torch.Tensor | None:
-        """What the mind receives for each picture: (P, K, H), or None for no pictures. One that comes again is looked at
-        once."""
+    def encode(self, pictures: Sequence[PictureLike], mirrored: bool = False) -> torch.Tensor | None:
+        """What the mind receives for each picture, or for what a mirror shows of it: (P, K, H), or None for no pictures. One
+        that comes again is looked at once."""
         if not pictures:
             return None
         keys = [id(picture) if isinstance(picture, Image.Image) else str(picture) for picture in pictures]
         distinct = dict(zip(keys, pictures, strict=True))
-        pixels = self.processor.image_processor(list(distinct.values()))["pixel_values"]
+        seen = [ImageOps.mirror(open_picture(p)) for p in distinct.values()] if mirrored else list(distinct.values())
+        pixels = self.processor.image_processor(seen)["pixel_values"]
         embeds = self.model.get_image_features(pixels.to(self.model.device))
         if len(distinct) == len(pictures):
             return embeds
@@ -244,17 +268,25 @@ class Assistant:
         self, conversations: Sequence[Sequence[Message]], image_embeds: torch.Tensor | None, **generation
     ) -> list[Answer]:
         """The assistant's next message in each conversation; pictures in order of their placeholders."""
-        if self.published and generation.get("consensus") is not None:
-            raise UserError("published behaviour with consensus is not offered")
+        generation.pop("mirrored", None)  # the pictures of a conversation have been looked at already
+        if generation.get("consensus") is not None:
+            return [Answer(agreed(several)) for several in self._drawn(conversations, image_embeds, generation)]
         inputs = self.inputs(conversations, generation)
         if self.published:
             return [Answer(text) for text in self._published(inputs, image_embeds, generation)]
-        if generation.get("consensus") is not None:
-            settings = self._settings(generation) | {"seed": generation.get("seed") or 0}
-            found = drawn(self.model, inputs, image_embeds, **settings)
-            return [Answer(agreed([self._text(ids) for ids in several])) for several in found]
         ids = self.model.generate(**inputs, image_embeds=image_embeds, **self._settings(generation))
         return [Answer(self._text(row)) for row in ids]
+
+    @torch.inference_mode()
+    def _drawn(
+        self, conversations: Sequence[Sequence[Message]], image_embeds: torch.Tensor | None, generation: dict[str, Any]
+    ) -> list[list[str]]:
+        """Several possible next messages of each conversation."""
+        if self.published:
+            raise UserError("published behaviour with consensus is not offered")
+        settings = self._settings(generation) | {"seed": generation.get("seed") or 0}
+        found = drawn(self.model, self.inputs(conversations, generation), image_embeds, **settings)
+        return [[self._text(ids) for ids in several] for several in found]
 
     def _text(self, ids: Sequence[int] | torch.Tensor) -> str:
         text = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
@@ -355,6 +387,15 @@ class Assistant:
                 StopAtText(self.processor.tokenizer, stop),
             ]
         return settings
+
+
+def _conversations(asked: Sequence[tuple[list[PictureLike], str]]) -> list[list[Message]]:
+    """Each question, behind the places of its pictures, as the beginning of a conversation."""
+    return [[{"role": "user", "content": with_pictures(question, len(pictures))}] for pictures, question in asked]
+
+
+def _as_it_is(text: str) -> str:
+    return text
 
 
 def as_list(pictures: Pictures) -> list[PictureLike]:

@@ -81,9 +81,8 @@ def learn_merged(language_model: nn.Module) -> None:
     """
     from peft.tuners.lora import Linear, LoraLayer
 
-    for name, module in language_model.named_modules():
-        if not isinstance(module, LoraLayer):
-            continue
+    layers: list[tuple[str, Any]] = [(n, m) for n, m in language_model.named_modules() if isinstance(m, LoraLayer)]
+    for name, module in layers:
         weight = module.get_base_layer().weight
         dropout = any(isinstance(d, nn.Dropout) and d.p for d in module.lora_dropout.values())
         plain = isinstance(module, Linear) and type(weight.data) is torch.Tensor and weight.is_floating_point()
