@@ -63,6 +63,10 @@ Consensus = Annotated[
         min=1, help="Draw so many answers; give the one they agree with most (1: the likeliest).", rich_help_panel=_DECODING
     ),
 ]
+Mirrored = Annotated[
+    bool | None,
+    typer.Option(help="Draw every second answer of --consensus before the picture in a mirror.", rich_help_panel=_DECODING),
+]
 Seed = Annotated[int | None, typer.Option(help="For sampling.", rich_help_panel=_DECODING)]
 
 
@@ -118,7 +122,12 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 TALKING = Group(STREAMED, _given)
-CHOSEN = {"num_beams": (NumBeams, None), "length_penalty": (LengthPenalty, None), "consensus": (Consensus, None)}
+CHOSEN = {
+    "num_beams": (NumBeams, None),
+    "length_penalty": (LengthPenalty, None),
+    "consensus": (Consensus, None),
+    "mirrored": (Mirrored, None),
+}
 DECODING = Group(STREAMED | CHOSEN, _given)
 
 
