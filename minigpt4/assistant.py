@@ -268,7 +268,7 @@ class Assistant:
         self, conversations: Sequence[Sequence[Message]], image_embeds: torch.Tensor | None, **generation
     ) -> list[Answer]:
         """The assistant's next message in each conversation; pictures in order of their placeholders."""
-        generation.pop("mirrored", None)  # the pictures of a conversation have been looked at already
+        generation.pop("mirrored", None)  # a task may wish it, but here the pictures have been looked at already
         if generation.get("consensus") is not None:
             return [Answer(agreed(several)) for several in self._drawn(conversations, image_embeds, generation)]
         inputs = self.inputs(conversations, generation)

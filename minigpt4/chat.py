@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .errors import UserError
 from .pictures import PictureLike, open_picture
 from .prompt.answer import Answer
 from .prompt.templates import Message, with_pictures
@@ -35,6 +36,8 @@ class Chat:
 
     def ask(self, question: str, **generation) -> Answer:
         """Say something and get the answer, which draws on the picture shown last; both become part of the history."""
+        if generation.get("mirrored"):
+            raise UserError("mirrored is for single questions: the pictures of a conversation have been looked at already")
         settings = self.assistant.settings_for(question, generation)
         conversation = self._with(question)
         answer = self.assistant.complete([conversation], self._pictures(), **settings)[0]

@@ -203,5 +203,8 @@ def test_looking_twice_is_for_several_answers(system):
     items = [(picture, f"[refer] dog {i}") for i, picture in enumerate(PICTURES)]
     alone = [both.ask(*item, **short) for item in items]
     assert both.ask_many(items, batch_size=4, **short) == alone
-    assert both.chat(PICTURES[0]).ask("[refer] dog 0", **short)  # a conversation's pictures are looked at once
+    in_a_chat = both.chat(PICTURES[0]).ask("[refer] dog 0", **short)  # a conversation's pictures are looked at once
+    assert in_a_chat == system.ask(PICTURES[0], "[refer] dog 0", consensus=6, **short)
+    with pytest.raises(UserError, match="mirrored is for single questions"):
+        both.chat(PICTURES[0]).ask("[refer] dog 0", mirrored=True, **short)
     assert both.ask(PICTURES[0], "[refer] dog 0", consensus=1, **short) == system.ask(PICTURES[0], "[refer] dog 0", **short)
