@@ -9,6 +9,7 @@ width.
 """
 
 import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -293,9 +294,11 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
             penalty = RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)
             others["logits_processor"] = LogitsProcessorList([penalty, *others.get("logits_processor", [])])
             settings.repetition_penalty = None
-        return self.language_model.generate(
-            **begun, inputs_embeds=inputs_embeds, attention_mask=attention_mask, generation_config=settings, **others
-        )
+        with warnings.catch_warnings():  # the library warns that processors do not see the prompt, as is said above
+            warnings.filterwarnings("ignore", message=r"Passing .* with `inputs_embeds` and without `input_ids`")
+            return self.language_model.generate(
+                **begun, inputs_embeds=inputs_embeds, attention_mask=attention_mask, generation_config=settings, **others
+            )
 
 
 def vision_class(config: PreTrainedConfig) -> Any:
