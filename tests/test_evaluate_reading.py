@@ -187,7 +187,7 @@ def test_captions(tmp_path):
         {"image": "b.jpg", "answers": ["C."], "task": "caption"},
     )
     assert [row["captions"] for row in read("captions", path)] == [["A.", "B."], ["C."]]
-    assert BENCHMARKS["captions"].question({}) == "[caption]"
+    assert BENCHMARKS["captions"].question({}) == "[caption] Briefly describe this image."
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ def test_the_blind_are_asked_each_question_once(run, system, tmp_path):
     (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = run("captions", "--references", "captions.jsonl", "--blind", "--json", "--batch-size", 2)[1]
     assert json.loads(out)["items"] == 6
-    assert system.asked == ["[caption]"] * 7
+    assert system.asked == ["[caption] Briefly describe this image."] * 7
 
 
 def test_a_run_that_was_stopped_goes_on(run, system):

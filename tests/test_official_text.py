@@ -143,7 +143,7 @@ def test_our_history_closes_answers_as_training_does(name, learnt, said):
 def test_systems_without_tasks_are_not_asked_with_identifiers():
     assert [TEMPLATES[name].caption for name in ("vicuna-v0", "llama-2")] == ["Describe this image in detail."] * 2
     assert TEMPLATES["minigpt-v2"].caption.startswith("[caption] ")
-    assert TEMPLATES["chatml"].caption == "[caption]"
+    assert TEMPLATES["chatml"].caption == TEMPLATES["minigpt-v2"].caption
 
 
 def test_the_published_prompt_wants_a_published_chat():

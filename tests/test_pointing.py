@@ -50,7 +50,7 @@ def photo(tmp_path):
         ("identify", ["20,20,100,60"], "[identify] what is this {<10><20><50><60>}"),
         ("identify", [DOG], "[identify] what is this {<10><20><50><60>}"),
         ("vqa", ["Why?"], "[vqa] Based on the image, respond to this question with a short answer: Why?"),
-        ("caption", [], "[caption]"),
+        ("caption", [], "[caption] Briefly describe this image."),
     ],
 )
 def test_the_mind_is_asked_in_the_published_words(photo, verb, arguments, question):

@@ -9,6 +9,7 @@ from ..data.schema import Description, parse_row
 from ..errors import UserError
 from ..metrics.caption import TOKENIZERS, bleu, cider, rouge_l
 from ..metrics.interval import Score, bootstrap
+from ..prompt.templates import CAPTION
 from .baselines import most_common
 from .benchmark import Against, Benchmark, Choice, Row, new_row
 from .places import load_json, rows_of
@@ -45,7 +46,7 @@ def read(path: Path, choice: Choice) -> list[Row]:
 
 
 def question(row: Row) -> str:
-    return "[caption]"
+    return CAPTION
 
 
 def report(rows: Sequence[Row], against: Against, tokens: str = "plain") -> Report:

@@ -16,6 +16,9 @@ PICTURE = f"<Img>{PLACEHOLDER}</Img>"
 
 Message = dict[str, str]
 
+CAPTION = "[caption] Briefly describe this image."
+"""What a system that knows tasks is asked for a caption: the first of the published wordings, and the pocket model's own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChatTemplate:
@@ -42,7 +45,7 @@ class ChatTemplate:
     """How a question is written in training where that differs; ``{}`` is the question."""
     training_later: str | None = None
     """The same for a question that follows an answer."""
-    caption: str = "[caption]"
+    caption: str = CAPTION
     """What a system of this format is asked for a caption."""
 
     def render(self, messages: Sequence[Message], open_turn: bool = True, published: bool = False) -> str:
@@ -86,7 +89,7 @@ class TokenizerTemplate:
     stop: tuple[str, ...] = ()
     gap = ""
     add_bos = False  # a tokenizer's template writes its own
-    caption = "[caption]"
+    caption = CAPTION
 
     def __init__(self, tokenizer: Any):
         if not getattr(tokenizer, "chat_template", None):
@@ -151,7 +154,7 @@ TEMPLATES = {
         add_bos=True,
         training="[INST] {} [/INST]",
         training_later="<s>[INST] {} [/INST]",
-        caption="[caption] Briefly describe this image.",
+        caption=CAPTION,
     ),
     "chatml": ChatTemplate(
         name="chatml",
