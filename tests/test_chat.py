@@ -301,8 +301,7 @@ def test_a_person_talks_about_photos(terminal, system):
 def test_ctrl_c_stops_the_answer_and_not_the_conversation(terminal, system):
     person = terminal("0.png", "--min-new-tokens", 4000, "--max-new-tokens", 4000)
     person.type("hm?\n")
-    person.read(b"hm?\r\n")
-    seen = person.read(b"", timeout=60)
+    seen = person.read(b"hm?\r\n").partition("hm?\r\n")[2]  # the answer may have come with the echo
     while len(seen) < 20:  # the answer has begun
         seen += os.read(person.master, 10).decode()
     person.type("\x03")
@@ -313,8 +312,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_conversation(terminal, system):
     assert whole.startswith(shown[:20])
     assert person.process.poll() is None
     person.type("and?\n")  # it listens still, and what it said is part of the conversation
-    person.read(b"and?\r\n")
-    more = person.read(b"", timeout=60)
+    more = person.read(b"and?\r\n").partition("and?\r\n")[2]
     while len(more) < 20:
         more += os.read(person.master, 10).decode()
     assert not whole.startswith(more[:20])

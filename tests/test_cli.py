@@ -164,20 +164,21 @@ def test_a_system_that_is_broken_is_refused_in_a_line(run, here, world):
 
 
 def test_caption_one_several_and_a_folder(run, here, system):
-    one = system.caption("0.png")
-    assert run("caption", "0.png", *PLAIN) == (0, one + "\n", "")
+    long, options = {"min_new_tokens": 5, "max_new_tokens": 12}, ("--min-new-tokens", 5, "--max-new-tokens", 12, *PLAIN)
+    one = system.caption("0.png", **long)
+    assert run("caption", "0.png", *options) == (0, one + "\n", "")
     names = ["photos/a.JPG", "photos/b.webp", "photos/c.png", "photos/more/d.gif"]
-    expected = list(zip(names, system.caption(names), strict=True))
+    expected = list(zip(names, system.caption(names, **long), strict=True))
     assert len({text for _, text in expected}) > 1
-    assert run("caption", "photos", *PLAIN) == (
+    assert run("caption", "photos", *options) == (
         0,
         "".join(f"{name}: {' '.join(text.split())}\n" for name, text in expected),
         "",
     )
-    status, out, _ = run("caption", "photos", "--json", "--batch-size", 3, *PLAIN)
+    status, out, _ = run("caption", "photos", "--json", "--batch-size", 3, *options)
     assert status == 0
     assert [json.loads(line) for line in out.splitlines()] == [{"image": n, "caption": t} for n, t in expected]
-    assert run("caption", "photos", "--output", "new/captions.jsonl", *PLAIN) == (0, "", "")
+    assert run("caption", "photos", "--output", "new/captions.jsonl", *options) == (0, "", "")
     assert written("new/captions.jsonl") == [{"image": n, "caption": t} for n, t in expected]
 
 
