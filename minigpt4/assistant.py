@@ -89,7 +89,7 @@ class Assistant:
     Keyword arguments named ``generation`` below are those of `transformers` generation (``max_new_tokens``, ``num_beams``,
     ``do_sample``, ``temperature``, ``top_p``, ...); what is not given comes from the system's generation_config.json. One is
     ours: ``consensus=N`` draws N answers and gives the one that the others agree with most (see `consensus`); with
-    ``mirrored=True``, every second of them before the picture in a mirror, if there are four or more.
+    ``mirrored=True``, half of them before the picture in a mirror, if there are four or more.
     """
 
     def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor, published: bool = False):

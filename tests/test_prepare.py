@@ -10,7 +10,7 @@ from minigpt4.model.checkpoint import load_system
 from minigpt4.model.efficientnet_lite import EfficientNetLiteConfig
 from minigpt4.model.lora import learn_merged, merged_for_use
 from minigpt4.train.loop import train
-from minigpt4.train.prepare import prepare
+from minigpt4.train.prepare import parameter_groups, prepare
 from minigpt4.train.recipe import parse_recipe
 
 EYE = {"image_size": 128, "width_multiplier": 0.3, "depth_multiplier": 0.5}
@@ -118,3 +118,50 @@ def test_merged_adapters_say_what_they_do_not_go_with(world, wrong):
     given = recipe_of(world, world / "x", **{"trained__lora__dropout": 0.0, "merged_adapters": True, **wrong})
     with pytest.raises(UserError, match="merged_adapters"):
         parse_recipe(given, "test")
+
+
+def test_only_the_end_of_the_eye_learns_at_its_own_rate(world, base):
+    given = recipe_of(world, world / "x", model={"base": str(base)}, trained__vision_tower=True, trained__vision_layers=2)
+    model = prepare(parse_recipe(given, "test"))[0]
+    eye = model.vision_tower
+    last = len(eye.blocks) - 2
+    learnt = {name for name, parameter in eye.named_parameters() if parameter.requires_grad}
+    assert learnt == {
+        name
+        for name, _ in eye.named_parameters()
+        if name.startswith(("conv_head.", "bn1.", f"blocks.{last}.", f"blocks.{last + 1}."))
+    }
+    groups = parameter_groups(model, 0.1, projection_factor=2.0, vision_factor=0.25)
+    factor = {id(parameter): group["factor"] for group in groups for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            wanted = {"vision_tower": 0.25, "projection": 2.0}.get(name.split(".")[0], 1.0)
+            assert factor.pop(id(parameter)) == wanted
+    assert not factor
+
+
+def test_more_layers_than_the_eye_has_are_refused(world, base):
+    given = recipe_of(world, world / "x", model={"base": str(base)}, trained__vision_tower=True, trained__vision_layers=99)
+    with pytest.raises(UserError, match="vision_layers: 99"):
+        prepare(parse_recipe(given, "test"))
+    with pytest.raises(UserError, match="vision_tower: true"):
+        parse_recipe(given | {"trained": {"vision_layers": 1}}, "test")
+
+
+def test_an_eye_that_learnt_is_kept_by_the_stages_after_it(world, base, tmp_path):
+    first = recipe_of(world, tmp_path / "first", model={"base": str(base)}, trained__vision_tower=True, steps=2)
+    first = train(parse_recipe(first, "test"))
+    tuned, own = (load_system(folder, dtype=torch.float32)[0].vision_tower.state_dict() for folder in (first, base))
+    changed = {name for name in own if not torch.equal(own[name], tuned[name])}
+    assert "conv_stem.weight" in changed
+    assert not any("running" in name for name in changed)  # the statistics are those of many more pictures
+    for lora in (recipe_of(world, "")["trained"]["lora"], None):  # the adapters go on, or become part of the base
+        folder = tmp_path / f"then-{bool(lora)}"
+        given = recipe_of(
+            world, folder, model={"base": str(first), "config": {"concat_order": "row"}}, trained__lora=lora, steps=2
+        )
+        third = recipe_of(world, tmp_path / f"last-{bool(lora)}", model={"base": str(folder)}, trained__lora=lora, steps=2)
+        for stage in (given, third):
+            later = load_system(train(parse_recipe(stage, "test")), dtype=torch.float32)[0].vision_tower.state_dict()
+            for name in tuned:
+                torch.testing.assert_close(later[name], tuned[name], msg=name)

@@ -319,3 +319,12 @@ def test_a_reward_is_a_step_of_its_own_kind(world, tmp_path):
 def test_a_reward_needs_steps_of_one_dataset(world, tmp_path):
     with pytest.raises(UserError, match="needs mixing: step"):
         run(recipe_of(world, tmp_path / "x", data__datasets=[{"format": "jsonl", "reward": "cider"}]))
+
+
+def test_cropped_pictures_are_learnt_from_and_never_cached(world, tmp_path):
+    given = recipe_of(world, tmp_path / "out", steps=12, data__cache_folder=str(tmp_path / "cache"))
+    given["data"]["datasets"][0] |= {"crop": 0.5, "mirror": True}
+    losses = metrics(run(given))
+    assert losses[12] < losses[1]
+    assert not (tmp_path / "cache").exists()
+    assert losses != metrics(run(recipe_of(world, tmp_path / "whole", steps=12)))

@@ -65,7 +65,7 @@ Consensus = Annotated[
 ]
 Mirrored = Annotated[
     bool | None,
-    typer.Option(help="Draw every second answer of --consensus before the picture in a mirror.", rich_help_panel=_DECODING),
+    typer.Option(help="Draw half of the answers of --consensus before the picture in a mirror.", rich_help_panel=_DECODING),
 ]
 Seed = Annotated[int | None, typer.Option(help="For sampling.", rich_help_panel=_DECODING)]
 

@@ -173,8 +173,16 @@ class FeatureCache:
                 self._places[json.loads(line)["key"]] = (number, row)
 
 
-def pixels_of(image_processor: MiniGPT4ImageProcessor, picture: PictureLike, mirrored: bool) -> torch.Tensor:
-    """One picture as (3, size, size), mirrored left to right if asked."""
+def pixels_of(
+    image_processor: MiniGPT4ImageProcessor,
+    picture: PictureLike,
+    mirrored: bool,
+    crop: tuple[float, float, float, float] | None = None,
+) -> torch.Tensor:
+    """One picture, or the part of it that `crop` says (`Sample.crop`), as (3, size, size), mirrored left to right if asked."""
+    if crop is not None:
+        whole = open_picture(picture)
+        picture = whole.crop(tuple(round(share * side) for share, side in zip(crop, whole.size * 2, strict=True)))
     image: Any = ImageOps.mirror(open_picture(picture)) if mirrored else picture
     return image_processor(image)["pixel_values"][0]
 

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..model.processor import MiniGPT4Processor
 from ..prompt.templates import PICTURE, PLACEHOLDER
 from .cache import FeatureCache, pixels_of
-from .mirror import mirror
+from .look import crop, mirror
 from .mixture import Draw, Part
 from .records import Sample
 from .sequence import IGNORE, Branch, Example, build_example, side_by_side
@@ -113,6 +113,8 @@ class Reader(Dataset):
         """The sample that a draw stands for."""
         part, rng = self.parts[draw.dataset], random.Random(draw.seed)
         sample = part.source.sample(draw.key, rng)
+        if part.crop is not None:
+            sample = crop(sample, part.crop, rng)
         return mirror(sample) if part.mirror and rng.random() < 0.5 else sample
 
     def item(self, sample: Sample) -> Item:
@@ -125,8 +127,10 @@ class Reader(Dataset):
         image_processor = self.formatter.processor.image_processor
         found = []
         for picture in sample.images:
-            features = self.features.get(picture, sample.mirrored) if self.features else None
-            found.append(pixels_of(image_processor, picture, sample.mirrored) if features is None else features)
+            if self.features is not None:
+                found.append(self.features.get(picture, sample.mirrored))
+            else:
+                found.append(pixels_of(image_processor, picture, sample.mirrored, sample.crop))
         return torch.stack(found)
 
 

@@ -26,7 +26,7 @@ class Draw:
     dataset: int
     key: Any
     seed: int
-    """For wording and mirroring."""
+    """For wording, mirroring and cropping."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Part:
     ratio: float
     batch: int
     mirror: bool = False
+    crop: float | None = None
     reward: str | None = None
 
 

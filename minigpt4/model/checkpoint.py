@@ -85,7 +85,7 @@ def load_system(
     """A model and its processor, ready for use.
 
     Args:
-        source: ``"pocket"``, a folder of either kind, or a hub id.
+        source: a name in `pocket.SYSTEMS`, a folder of either kind, or a hub id.
         dtype: of all weights; the best for `device` when not given.
         merge: add adapters of a trained folder to the mind's weights (no `peft` needed, nothing to compute at run time)
             instead of keeping them apart.
@@ -357,12 +357,13 @@ def load_trained(model: MiniGPT4ForConditionalGeneration, weights: Mapping[str, 
     if missing := sorted(needed - set(weights)):
         raise UserError(f"{file}: lacks {len(missing)} weight(s) that this system trains, the first is {missing[0]}")
     model.load_state_dict({names[name]: tensor for name, tensor in weights.items()}, strict=False)
+    model.learnt_before |= {names[name] for name in weights if name not in needed}
 
 
 def trained_weights(model: MiniGPT4ForConditionalGeneration) -> dict[str, torch.Tensor]:
-    """What a trained folder stores: projection, bridge and adapters, and whatever else is trained."""
-    ours = ("projection.", "bridge.")
-    chosen = {n: p for n, p in model.named_parameters() if p.requires_grad or n.startswith(ours) or _LORA in n}
+    """What a trained folder stores: projection, bridge and adapters, and whatever else is trained or once was."""
+    ours, before = ("projection.", "bridge."), model.learnt_before
+    chosen = {n: p for n, p in model.named_parameters() if p.requires_grad or n.startswith(ours) or _LORA in n or n in before}
     return {_stored_name(n): p.detach().cpu().contiguous() for n, p in chosen.items()}
 
 
@@ -407,13 +408,13 @@ def is_hub_id(source: str | os.PathLike) -> bool:
 
 def find_folder(source: str | os.PathLike) -> Path:
     """The folder of a system: the pocket model's, the named one, or a hub repository brought here."""
-    if str(source) == "pocket":
-        return pocket.FOLDER
+    if shipped := pocket.SYSTEMS.get(str(source)):
+        return shipped
     folder = Path(source)
     if folder.is_dir():
         return folder
     if not is_hub_id(source):
-        raise UserError(f"{source}: no such folder (give 'pocket', a folder, or a hub id like owner/name)")
+        raise UserError(f"{source}: no such folder (give {', '.join(pocket.SYSTEMS)}, a folder, or a hub id like owner/name)")
     from huggingface_hub import snapshot_download
 
     try:

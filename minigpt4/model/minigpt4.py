@@ -96,6 +96,8 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
             from .lora import add_lora
 
             add_lora(self.language_model, config.lora)
+        self.learnt_before: set[str] = set()
+        """Weights of eye and mind that earlier training has changed: a trained folder stores them, frozen by now or not."""
         self.generation_config = self.language_model.generation_config
         self.post_init()
 
@@ -114,11 +116,17 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self.language_model.get_output_embeddings()
 
     def train(self, mode: bool = True):
-        """Training mode for what is trained; a frozen eye or bridge stays in evaluation mode (no dropout, fixed norms)."""
+        """Training mode for what is trained; a frozen eye or bridge stays in evaluation mode (no dropout, fixed norms).
+
+        Batch norms keep their statistics in any case: those of a step's few pictures would be worse, and another model's.
+        """
         super().train(mode)
         for part in (self.vision_tower, self.bridge):
             if not any(p.requires_grad for p in part.parameters()):
                 part.eval()
+        for module in self.vision_tower.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
         return self
 
     # pictures ------------------------------------------------------------------------------------------------------

@@ -24,10 +24,10 @@ def wants_features(recipe: Recipe, model: MiniGPT4ForConditionalGeneration, part
     """Whether to work from cached features: where the recipe says so, or it pays and is possible."""
     wish = recipe.data.cache_features
     frozen = not any(p.requires_grad for p in model.vision_tower.parameters())
-    streamed = any(isinstance(part.source, StreamSource) for part in parts)
-    if wish is True and not (frozen and not streamed):
-        log.warning("features cannot be cached: the eye is trained, or a dataset is streamed")
-    if wish is False or not frozen or streamed:
+    changing = any(isinstance(part.source, StreamSource) or part.crop for part in parts)
+    if wish is True and (changing or not frozen):
+        log.warning("features cannot be cached: the eye is trained, or a dataset is streamed or cropped")
+    if wish is False or changing or not frozen:
         return False
     seen = recipe.steps * recipe.accumulate * recipe.data.batch * world.size
     return wish is True or seen > _distinct(parts, seen)  # if every picture is seen once, there is nothing to save

@@ -85,7 +85,7 @@ def build_parts(recipe: Recipe, datasets: list[Dataset]) -> list[Part]:
             source = Together(source, dataset.together)
         if not isinstance(source, StreamSource) and (problem := next(source.problems(), None)):
             log.warning("%s: %s (minigpt4 data check lists all)", source.name, problem.message)
-        parts.append(Part(source, dataset.ratio, recipe.data.batch_of(dataset), dataset.mirror, dataset.reward))
+        parts.append(Part(source, dataset.ratio, recipe.data.batch_of(dataset), dataset.mirror, dataset.crop, dataset.reward))
     return parts
 
 
@@ -129,8 +129,8 @@ class Trainer:
         if recipe.compile:
             for layer in next(m for m in self.model.language_model.modules() if isinstance(m, torch.nn.ModuleList)):
                 layer.compile()
-        groups = parameter_groups(self.model, recipe.optimizer.weight_decay, recipe.schedule.projection_factor)
-        settings = recipe.optimizer
+        settings, rates = recipe.optimizer, recipe.schedule
+        groups = parameter_groups(self.model, settings.weight_decay, rates.projection_factor, rates.vision_factor)
         self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps, fused=True)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "fp16")
         self.average = {n: p.detach().clone() for n, p in self.trained.items()} if settings.average else None

@@ -42,6 +42,7 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> tuple[MiniGPT
     lora = recipe.trained.lora.model_dump() if recipe.trained.lora else None
     if set_lora(model.language_model, model.config.lora, lora):
         model.config.base_source = _absolute(recipe.model.base)  # its adapters are part of our mind now
+        model.learnt_before.clear()  # and its eye is found there
     model.config.lora = lora
     model.language_model.set_attn_implementation(_attention(recipe.attention, device))
     if recipe.gradient_checkpointing:
@@ -62,6 +63,8 @@ def freeze(model: MiniGPT4ForConditionalGeneration, trained: Trained) -> None:
     }
     for part, yes in learns.items():
         getattr(model, part).requires_grad_(yes)
+    if trained.vision_layers is not None:
+        _freeze_beginning(model.vision_tower, trained.vision_layers)
     for name, parameter in model.named_parameters():
         if trained.lora is not None and ".lora_" in name:
             parameter.requires_grad_(True)
@@ -79,20 +82,37 @@ def freeze(model: MiniGPT4ForConditionalGeneration, trained: Trained) -> None:
         log.info("%-15s %13s parameters, %12s of them trained", part, f"{count:,}", f"{learnt:,}")
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, projection_factor: float = 1.0) -> list[dict[str, Any]]:
-    """AdamW's groups: decay for matrices, none for biases and norms; the projection may have its own learning rate.
+def _freeze_beginning(eye: nn.Module, layers: int) -> None:
+    """Freeze what comes before an eye's last `layers` layers: those of its longest list of modules, in whose order, and
+    in that of its parameters, pictures go through it."""
+    lists = [(name, module) for name, module in eye.named_modules() if isinstance(module, nn.ModuleList)]
+    name, found = max(lists, key=lambda each: len(each[1]), default=("", ()))
+    if layers > len(found):
+        raise UserError(f"trained.vision_layers: {layers} of this eye's layers, but it has {len(found)}")
+    first = f"{name}.{len(found) - layers}."
+    for name, parameter in eye.named_parameters():
+        if name.startswith(first):
+            return
+        parameter.requires_grad_(False)
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, projection_factor: float = 1.0, vision_factor: float = 1.0
+) -> list[dict[str, Any]]:
+    """AdamW's groups: decay for matrices, none for biases and norms; projection and eye may have their own learning rates.
 
     The published code tells them apart by name as well: nothing whose name contains "bias", "ln" or "bn" decays. Names of
     ours that contain those letters by chance are no matrices, so the number of dimensions alone gives the same groups.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    factors = {"projection": projection_factor, "vision_tower": vision_factor}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            own_rate = name.startswith("projection.") and projection_factor != 1.0
-            groups.setdefault((own_rate, parameter.ndim >= 2), []).append(parameter)
+            factor = factors.get(name.split(".")[0], 1.0)
+            groups.setdefault((factor, parameter.ndim >= 2), []).append(parameter)
     return [
-        {"params": found, "weight_decay": weight_decay if decays else 0.0, "factor": projection_factor if own else 1.0}
-        for (own, decays), found in groups.items()
+        {"params": found, "weight_decay": weight_decay if decays else 0.0, "factor": factor}
+        for (factor, decays), found in groups.items()
     ]
 
 
@@ -144,6 +164,7 @@ def _rebuilt(model: MiniGPT4ForConditionalGeneration, changes: dict[str, Any]) -
             kept[name] = _widened(weight, own[name].shape, config.concat_factor if config.bridge == "concat" else 1)
     built.load_state_dict(kept, strict=False)
     built.generation_config = model.generation_config
+    built.learnt_before = model.learnt_before
     return built
 
 

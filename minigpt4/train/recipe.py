@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import UserError
+from ..prompt.templates import CAPTION
 from .schedule import SCHEDULES
 
 
@@ -63,6 +64,14 @@ class Trained(_Section):
     lora: Lora | None = None
     bridge: bool = False
     vision_tower: bool = False
+    vision_layers: int | None = Field(None, ge=1)
+    """Of the eye, only so many of its last layers (blocks) and what comes after them; all of it when not given."""
+
+    @model_validator(mode="after")
+    def _layers_of_what_learns(self) -> "Trained":
+        if self.vision_layers is not None and not self.vision_tower:
+            raise ValueError("vision_layers says how much of the eye learns: it needs vision_tower: true")
+        return self
 
 
 class Dataset(_Section):
@@ -81,6 +90,8 @@ class Dataset(_Section):
     sample's answers themselves; for captions, with `mixing: step`."""
     mirror: bool = False
     """Show half of the pictures mirrored, with left and right exchanged in the text."""
+    crop: float | None = Field(None, gt=0, le=1)
+    """Show a part of each picture, drawn anew each time, that has at least this share of its area; for samples without boxes."""
 
     together: int = Field(1, ge=1)
     """Up to so many samples about the same picture are read side by side: the picture is read once for all of them."""
@@ -139,6 +150,8 @@ class Schedule(_Section):
     decay_rate: float = 0.1
     projection_factor: float = Field(1.0, gt=0)
     """The projection's learning rate as a multiple of the others'."""
+    vision_factor: float = Field(1.0, gt=0)
+    """The eye's likewise."""
 
     @model_validator(mode="after")
     def _known(self) -> "Schedule":
@@ -169,7 +182,7 @@ class Validation(_Section):
     """Samples of each validation dataset that are measured."""
     pictures: list[str] = []
     """Pictures that get a written answer each time."""
-    question: str = "[caption]"
+    question: str = CAPTION
 
 
 class Recipe(_Section):

@@ -1,12 +1,21 @@
-"""Samples in the mirror."""
+"""Samples seen otherwise: in the mirror, or a part of their pictures."""
 
+import random
+
+import numpy as np
 import pytest
+import torch
+from conftest import tiny_config, tiny_processor
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from minigpt4.data.mirror import mirror, mirror_text
+from minigpt4.data.cache import pixels_of
+from minigpt4.data.look import crop, mirror
 from minigpt4.data.records import Sample, Turn, ask
+from minigpt4.errors import UserError
 from minigpt4.prompt.boxes import Box, parse_boxes
+from minigpt4.prompt.mirror import mirror_text
 
 SPELT = (
     "left Left LEFT lEft right Right RIGHT r\u0131ght leftmost leftmo\u017ft Rightmost all now away bright upright the - . 's"
@@ -49,3 +58,39 @@ def test_ground_truth_moves_with_the_text():
     assert seen.extra == {"boxes": (Box(0.5, 0.5, 0.75, 0.75),), "note": 1}
     assert parse_boxes(seen.turns[0].answers[0])[0].grid() == seen.extra["boxes"][0].grid()
     assert sample.extra["boxes"] == (box,)
+
+
+@given(st.floats(0.01, 1), st.integers(0, 2**32))
+def test_a_part_is_in_the_picture_and_large_enough(least, seed):
+    sample = Sample(turns=ask("what is it?", "a dog"), images=("a.jpg",))
+    left, top, right, bottom = crop(sample, least, random.Random(seed)).crop
+    assert 0 <= left < right <= 1 + 1e-9 and 0 <= top < bottom <= 1 + 1e-9
+    assert (right - left) * (bottom - top) >= least - 1e-9
+
+
+def test_parts_are_anywhere_and_of_all_sizes():
+    sample, rng = Sample(turns=ask("what is it?", "a dog"), images=("a.jpg",)), random.Random(0)
+    parts = torch.tensor([crop(sample, 0.25, rng).crop for _ in range(500)])
+    sizes = parts[:, 2:] - parts[:, :2]
+    free = 1 - sizes
+    place = (parts[:, :2] / free)[free > 0.05]
+    assert 0.45 < place.mean() < 0.55 and place.min() < 0.02 and place.max() > 0.98
+    area = sizes.prod(1)
+    assert 0.25 <= area.min() + 1e-6 < 0.3 and area.max() > 0.95
+    assert (sizes[:, 0] / sizes[:, 1]).log().abs().max() > 0.15
+
+
+def test_boxes_are_not_cropped_away():
+    sample = Sample(turns=ask("[refer] the dog", Box(0, 0, 0.5, 0.5).render()), images=("a.jpg",), id="refs/3")
+    with pytest.raises(UserError, match="refs/3.*boxes"):
+        crop(sample, 0.5, random.Random(0))
+
+
+def test_a_part_of_the_picture_is_what_is_seen():
+    picture = Image.fromarray(np.kron(np.array([[0, 80], [160, 240]], np.uint8), np.ones((40, 60), np.uint8))).convert("RGB")
+    image_processor = tiny_processor(tiny_config()).image_processor
+    for part, grey in [((0, 0, 0.5, 0.5), 0), ((0.5, 0, 1, 0.5), 80), ((0, 0.5, 0.5, 1), 160)]:
+        expected = pixels_of(image_processor, Image.new("RGB", (9, 9), (grey,) * 3), False)
+        torch.testing.assert_close(pixels_of(image_processor, picture, False, part), expected)
+    right = pixels_of(image_processor, picture, False, (0.5, 0, 1, 1))
+    torch.testing.assert_close(pixels_of(image_processor, picture, True, (0.5, 0, 1, 1)), right)  # cropped, then mirrored
