@@ -5,7 +5,7 @@
 DATA holds what recipes/pocket_data.py wrote (captions.train.jsonl and refer.train.jsonl; .dev.jsonl to measure with); pictures
 are named relative to the folder above it. BASE is a system that has been trained (runs/pocket_stage5). The eye's last blocks
 learn to say, for the whole picture, which share of its captions has a word, and for each cell of its grid, whether what is
-called so is there (Fang et al. 2015, arXiv 1411.4952, learnt such detectors for captions). The words' layer is thrown away then.
+called so is there (Fang et al. 2015, arXiv 1411.4952, learnt such detectors for captions). The words' layer is left behind.
 TO receives BASE with this eye, and with a projection that gives the mind, as nearly as a linear map can, what it is used to.
 
 Pictures are shown in parts and mirrored. Batch norms keep ImageNet's statistics.
@@ -124,7 +124,7 @@ def cells(box: list[float], grid: int) -> torch.Tensor:
 
 
 class Words(nn.Module):
-    """A picture's cells (B, T, C) -> for each cell (B, T, W) and for the whole picture (B, W) how likely each word is (logits)."""
+    """A picture's cells (B, T, C) -> how likely each word is, as logits: of each cell (B, T, W), of all (B, W)."""
 
     def __init__(self, channels: int, shares: torch.Tensor):
         super().__init__()

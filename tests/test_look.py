@@ -64,7 +64,8 @@ def test_ground_truth_moves_with_the_text():
 def test_a_part_is_in_the_picture_and_large_enough(least, seed):
     sample = Sample(turns=ask("what is it?", "a dog"), images=("a.jpg",))
     left, top, right, bottom = crop(sample, least, random.Random(seed)).crop
-    assert 0 <= left < right <= 1 + 1e-9 and 0 <= top < bottom <= 1 + 1e-9
+    assert 0 <= left < right <= 1 + 1e-9
+    assert 0 <= top < bottom <= 1 + 1e-9
     assert (right - left) * (bottom - top) >= least - 1e-9
 
 
@@ -74,9 +75,12 @@ def test_parts_are_anywhere_and_of_all_sizes():
     sizes = parts[:, 2:] - parts[:, :2]
     free = 1 - sizes
     place = (parts[:, :2] / free)[free > 0.05]
-    assert 0.45 < place.mean() < 0.55 and place.min() < 0.02 and place.max() > 0.98
+    assert 0.45 < place.mean() < 0.55
+    assert place.min() < 0.02
+    assert place.max() > 0.98
     area = sizes.prod(1)
-    assert 0.25 <= area.min() + 1e-6 < 0.3 and area.max() > 0.95
+    assert 0.25 <= area.min() + 1e-6 < 0.3
+    assert area.max() > 0.95
     assert (sizes[:, 0] / sizes[:, 1]).log().abs().max() > 0.15
 
 

@@ -182,7 +182,8 @@ def pixels_of(
     """One picture, or the part of it that `crop` says (`Sample.crop`), as (3, size, size), mirrored left to right if asked."""
     if crop is not None:
         whole = open_picture(picture)
-        picture = whole.crop(tuple(round(share * side) for share, side in zip(crop, whole.size * 2, strict=True)))
+        left, top, right, bottom = (round(share * side) for share, side in zip(crop, whole.size * 2, strict=True))
+        picture = whole.crop((left, top, right, bottom))
     image: Any = ImageOps.mirror(open_picture(picture)) if mirrored else picture
     return image_processor(image)["pixel_values"][0]
 
