@@ -1,4 +1,4 @@
-"""Folders with a system in them, read and written.
+"""Folders with a system in them: weights read and written (what else is in a folder is read by `folder`).
 
 Two kinds are read. A *whole* folder is what ``save_pretrained`` writes: ``config.json`` and ``model.safetensors`` with every
 weight. A *trained* folder holds what training changed, and says in its configuration where the frozen parts come from:
@@ -10,7 +10,6 @@ weight. A *trained* folder holds what training changed, and says in its configur
 """
 
 import copy
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,24 +22,31 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.initialization import no_init_weights
 
 from ..errors import UserError
-from . import pocket
 from .config import MiniGPT4Config
+from .folder import (
+    TRAINED,
+    find_folder,
+    in_one_line,
+    load_processor,
+    read_config,
+    read_generation_config,
+    text_folder,
+    tokenizer_source,
+    vision_folder,
+)
 from .llama_tokenizer import LegacyLlamaTokenizer
 from .lora import lora_form, merge_lora
 from .minigpt4 import MiniGPT4ForConditionalGeneration, vision_class
 from .official.files import weights_of_folder
-from .processor import MiniGPT4ImageProcessor, MiniGPT4Processor
+from .processor import MiniGPT4Processor
 from .quantize import quantization_config
 
-TRAINED = "trained.safetensors"
 _LORA = ".lora_"
 _MIND = "language_model."
 
@@ -109,84 +115,6 @@ def load_system(
     return (model if placed else model.to(device)).eval(), processor
 
 
-def read_config(folder: Path) -> MiniGPT4Config:
-    """The configuration of a system's folder; an eye that lies in it is found there even if the folder was moved.
-
-    Raises:
-        UserError: none there, a damaged one, or one of another kind of system.
-    """
-    written = _read_json(folder / "config.json", "not a MiniGPT-4 system")
-    if (kind := written.get("model_type")) != MiniGPT4Config.model_type:
-        raise UserError(f"{folder}: not a MiniGPT-4 system (its config.json says model_type {kind!r}, not 'minigpt4')")
-    for part in ("vision_config", "text_config"):
-        if not isinstance(written.get(part), dict):  # the library would put something large of its own there
-            raise UserError(f"{folder}: not a whole system (its config.json lacks {part})")
-    try:
-        config = MiniGPT4Config.from_pretrained(folder)
-    except Exception as error:  # the library's checks raise errors of many kinds
-        raise UserError(f"{folder}: its config.json cannot be used ({_line(error)})") from error
-    if config.vision_source not in (None, "pocket") and (folder / "eye").is_dir() and not Path(config.vision_source).exists():
-        config.vision_source = str(folder / "eye")
-    return config
-
-
-def load_processor(folder: Path, tokenizer_folder: str | os.PathLike) -> MiniGPT4Processor:
-    """The processor of a system whose tokenizer may lie elsewhere.
-
-    Raises:
-        UserError: its settings or the tokenizer are missing or damaged.
-    """
-    file = folder / "processor_config.json"
-    settings = _read_json(file, "cannot be read")
-    try:
-        image = {k: v for k, v in settings["image_processor"].items() if k in ("size", "image_mean", "image_std")}
-        ours = {k: settings[k] for k in ("template", "num_image_tokens", "image_token_id", "extra_bos") if k in settings}
-        image_processor = MiniGPT4ImageProcessor(**image)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file}: has no settings for pictures ({_line(error)})") from error
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
-    except Exception as error:  # the library's errors have no common base
-        raise UserError(f"{tokenizer_folder}: its tokenizer cannot be loaded ({_line(error)})") from error
-    return MiniGPT4Processor(image_processor, tokenizer, **ours)
-
-
-def _read_json(file: Path, otherwise: str) -> dict[str, Any]:
-    try:
-        written = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file}: {otherwise} ({error.strerror})") from None
-    except ValueError as error:
-        raise UserError(f"{file}: {otherwise} (not JSON: {error})") from None
-    if not isinstance(written, dict):
-        raise UserError(f"{file}: {otherwise} (not a JSON object)")
-    return written
-
-
-def _line(error: Exception) -> str:
-    """An error of a library in one line of bearable length."""
-    text = " ".join(str(error).split())
-    return (text if len(text) <= 300 else text[:300] + " ...") or type(error).__name__
-
-
-def vision_folder(config: MiniGPT4Config) -> str:
-    """Where the eye's weights are: a folder or a hub id."""
-    return str(pocket.prepared() / "eye") if config.vision_source == "pocket" else _named(config.vision_source, "eye")
-
-
-def text_folder(config: MiniGPT4Config) -> str:
-    """Where the mind's weights and tokenizer are: a folder or a hub id."""
-    return str(pocket.prepared() / "mind") if config.text_source == "pocket" else _named(config.text_source, "mind")
-
-
-def tokenizer_source(config: MiniGPT4Config) -> str | Path:
-    """Where the tokenizer of a trained folder is."""
-    if config.base_source is None:
-        return text_folder(config)
-    folder = find_folder(config.base_source)
-    return tokenizer_source(read_config(folder)) if (folder / TRAINED).exists() else folder
-
-
 def load_parts(
     config: MiniGPT4Config, dtype: torch.dtype, options: dict[str, Any] | None = None
 ) -> tuple[PreTrainedModel, PreTrainedModel]:
@@ -226,7 +154,7 @@ def _mind_in_one_file(folder: Path, dtype: torch.dtype) -> PreTrainedModel | Non
     model.tie_weights()
     for module in model.modules():
         module._is_hf_initialized = True  # so that what it becomes part of does not initialise it
-    if generation := _generation_config(folder):
+    if generation := read_generation_config(folder):
         model.generation_config = generation
     return model.eval()
 
@@ -234,7 +162,7 @@ def _mind_in_one_file(folder: Path, dtype: torch.dtype) -> PreTrainedModel | Non
 def _load(
     folder: Path, config: MiniGPT4Config, dtype: torch.dtype, adapters: Adapters, options: dict[str, Any]
 ) -> MiniGPT4ForConditionalGeneration:
-    generation = _generation_config(folder)
+    generation = read_generation_config(folder)
     load = _load_trained if (folder / TRAINED).exists() else _load_whole
     model = load(folder, config, dtype, adapters, options)
     if generation is not None:
@@ -254,7 +182,7 @@ def _load_whole(
             folder, config=config, dtype=dtype, output_loading_info=True, **options
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder}: cannot be loaded ({_line(error)})") from error
+        raise UserError(f"{folder}: cannot be loaded ({in_one_line(error)})") from error
     wrong = {
         "lacks": report["missing_keys"],
         "has unknown": report["unexpected_keys"],
@@ -303,16 +231,6 @@ def _load_trained(
     return model
 
 
-def _generation_config(folder: Path) -> GenerationConfig | None:
-    """A folder's decoding settings, if it has any. The library passes over some that are damaged."""
-    if not (folder / "generation_config.json").exists():
-        return None
-    try:
-        return GenerationConfig.from_pretrained(folder)
-    except Exception as error:
-        raise UserError(f"{folder / 'generation_config.json'}: cannot be used ({_line(error)})") from error
-
-
 def _base_parts(config: MiniGPT4Config, dtype: torch.dtype, options: dict[str, Any]) -> tuple[PreTrainedModel, PreTrainedModel]:
     """Eye and mind of the system that `config` says it changes. Its adapters are part of the mind, unless those of
     `config` continue them."""
@@ -335,7 +253,7 @@ def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(file)
     except Exception as error:  # safetensors raises its own kinds, without a common base
-        raise UserError(f"{file}: damaged or cut short ({_line(error)})") from error
+        raise UserError(f"{file}: damaged or cut short ({in_one_line(error)})") from error
 
 
 def load_trained(model: MiniGPT4ForConditionalGeneration, weights: Mapping[str, torch.Tensor], file: Path) -> None:
@@ -393,31 +311,3 @@ def save_trained(
 def _stored_name(name: str) -> str:
     """peft's names of adapters without the adapter's own name, which is always "default"."""
     return name.replace(".lora_A.default.", ".lora_A.").replace(".lora_B.default.", ".lora_B.")
-
-
-def _named(source: str | None, part: str) -> str:
-    if source is None:
-        raise UserError(f"this folder holds trained weights alone, but its config.json does not say where the {part} is")
-    return source
-
-
-def is_hub_id(source: str | os.PathLike) -> bool:
-    """Whether this can only be the name of a hub repository: ``owner/name``, and nothing here is called so."""
-    return str(source).count("/") == 1 and not str(source).startswith(("/", ".", "~")) and not Path(source).exists()
-
-
-def find_folder(source: str | os.PathLike) -> Path:
-    """The folder of a system: the pocket model's, the named one, or a hub repository brought here."""
-    if shipped := pocket.SYSTEMS.get(str(source)):
-        return shipped
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    if not is_hub_id(source):
-        raise UserError(f"{source}: no such folder (give {', '.join(pocket.SYSTEMS)}, a folder, or a hub id like owner/name)")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(str(source)))
-    except Exception as error:  # network, permission, no such repository: all are the user's to mend
-        raise UserError(f"{source}: neither a folder nor a hub repository that can be fetched ({_line(error)})") from error

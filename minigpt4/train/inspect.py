@@ -10,7 +10,7 @@ from ..data.check import check
 from ..data.collate import Reader
 from ..data.mixture import Mixture
 from ..data.sequence import IGNORE
-from ..model.checkpoint import find_folder, load_processor, read_config, tokenizer_source
+from ..model.folder import find_folder, load_processor, read_config, tokenizer_source
 from ..model.processor import MiniGPT4Processor
 from .loop import build_formatter, build_parts
 from .recipe import Recipe

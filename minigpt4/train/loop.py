@@ -312,7 +312,8 @@ class Trainer:
         state = json.loads((folder / STATE).read_text())
         if len(state["processes"]) != self.world.size:
             raise UserError(f"{folder} was written by {len(state['processes'])} process(es); continue it with as many")
-        from ..model.checkpoint import TRAINED, load_trained, read_trained
+        from ..model.checkpoint import load_trained, read_trained
+        from ..model.folder import TRAINED
 
         load_trained(self.model, read_trained(folder), folder / TRAINED)
         load_optimizer(self.optimizer, self.names, self.average, folder / OPTIMIZER)

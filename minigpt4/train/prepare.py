@@ -11,8 +11,9 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from ..errors import UserError
-from ..model.checkpoint import TRAINED, find_folder, load_parts, load_system, text_folder, vision_folder
+from ..model.checkpoint import load_parts, load_system
 from ..model.config import MiniGPT4Config
+from ..model.folder import TRAINED, find_folder, text_folder, vision_folder
 from ..model.lora import learn_merged, set_lora
 from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
 from ..model.processor import CLIP_MEAN, CLIP_STD, MiniGPT4ImageProcessor, MiniGPT4Processor

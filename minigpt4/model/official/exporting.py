@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from ...errors import UserError
-from ..checkpoint import TRAINED, find_folder, read_config, read_trained
+from ..checkpoint import read_trained
 from ..config import MiniGPT4Config
+from ..folder import TRAINED, find_folder, read_config
 from ..lora import lora_form
 from .files import weights_of_folder
 from .keys import published_name

@@ -12,8 +12,8 @@ import torch
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
 from ...errors import UserError
-from ..checkpoint import is_hub_id
 from ..config import MiniGPT4Config
+from ..folder import is_hub_id
 from ..llama_tokenizer import legacy_llama_tokenizer
 from ..minigpt4 import MiniGPT4ForConditionalGeneration
 from ..processor import MiniGPT4ImageProcessor, MiniGPT4Processor

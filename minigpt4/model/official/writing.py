@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from ...errors import UserError
-from ..checkpoint import TRAINED
 from ..config import MiniGPT4Config
+from ..folder import TRAINED
 from .account import Plan
 from .keys import EYE, MIND
 
