@@ -140,6 +140,17 @@ def test_only_the_end_of_the_eye_learns_at_its_own_rate(world, base):
     assert not factor
 
 
+def test_the_end_of_an_eye_learns_in_half_precision(world, base, tmp_path):
+    """Its beginning is in bfloat16, its end in float32, and norms have statistics of the type of their weights."""
+    given = recipe_of(world, tmp_path / "out", model={"base": str(base)}, precision="bf16", steps=2)
+    given["trained"] |= {"vision_tower": True, "vision_layers": 3}
+    tuned = load_system(train(parse_recipe(given, "test")), dtype=torch.float32)[0].vision_tower.state_dict()
+    own = load_system(base, dtype=torch.float32)[0].vision_tower.state_dict()
+    assert not torch.equal(tuned["conv_head.weight"], own["conv_head.weight"])
+    for name in ("conv_stem.weight", "bn1.running_mean", "bn1.running_var"):
+        torch.testing.assert_close(tuned[name], own[name])
+
+
 def test_more_layers_than_the_eye_has_are_refused(world, base):
     given = recipe_of(world, world / "x", model={"base": str(base)}, trained__vision_tower=True, trained__vision_layers=99)
     with pytest.raises(UserError, match="vision_layers: 99"):

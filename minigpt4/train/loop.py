@@ -140,7 +140,8 @@ class Trainer:
         self.step, self.best, self.data_state = 0, math.inf, self.mixture.state_dict()
         self.watch = Watch(self.output)
         self._resume()
-        self.flops = StepFlops(self.model, stage)
+        with self._autocast():  # of an eye whose end learns, the beginning has another precision
+            self.flops = StepFlops(self.model, stage)
         self.trackers: list[Tracker] = []
         if world.leads:
             save_recipe(recipe, self.output / "recipe.yaml")

@@ -51,7 +51,10 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> tuple[MiniGPT
     freeze(model, recipe.trained)
     if recipe.merged_adapters:
         learn_merged(model.language_model)
-    return model.to(device).eval(), processor  # until training begins: features may be made before
+    model.to(device).eval()  # until training begins: features may be made before
+    if torch.device(device).type == "cpu":
+        model.vision_tower.to(memory_format=torch.channels_last)  # convolutions on a CPU run twice as fast
+    return model, processor
 
 
 def freeze(model: MiniGPT4ForConditionalGeneration, trained: Trained) -> None:
@@ -71,6 +74,10 @@ def freeze(model: MiniGPT4ForConditionalGeneration, trained: Trained) -> None:
             parameter.requires_grad_(True)
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    for module in model.modules():
+        if any(p.requires_grad for p in module.parameters(recurse=False)):
+            for buffer in module.buffers(recurse=False):  # a norm's statistics go with its weights
+                buffer.data = buffer.data.float() if buffer.is_floating_point() else buffer.data
     total = sum(p.requires_grad for p in model.parameters())
     if not total:
         raise UserError(
