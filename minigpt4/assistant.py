@@ -32,9 +32,9 @@ from .pictures import PictureLike, open_picture
 from .prompt.answer import Answer
 from .prompt.boxes import Box
 from .prompt.history import without_oldest
-from .prompt.mirror import mirror_text
 from .prompt.tasks import TASKS, split_identifier
-from .prompt.templates import Message, with_pictures
+from .prompt.templates import Message
+from .second_look import at_each_thing, conversations, in_a_mirror
 from .stopping import StopAtText, StopWhenTold, TextStream, cut_at
 
 Pictures = PictureLike | Sequence[PictureLike]
@@ -89,7 +89,8 @@ class Assistant:
     Keyword arguments named ``generation`` below are those of `transformers` generation (``max_new_tokens``, ``num_beams``,
     ``do_sample``, ``temperature``, ``top_p``, ...); what is not given comes from the system's generation_config.json. One is
     ours: ``consensus=N`` draws N answers and gives the one that the others agree with most (see `consensus`); with
-    ``mirrored=True``, half of them before the picture in a mirror, if there are four or more.
+    ``mirrored=True``, half of them before the picture in a mirror, if there are four or more. And ``look_again=True``
+    asks about each phrase of a grounded description by itself, for its box.
     """
 
     def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor, published: bool = False):
@@ -185,27 +186,19 @@ class Assistant:
         answers = [Answer("")] * len(batch)
         for rows in kinds.values():
             asked, setting = [batch[i] for i in rows], dict(settings[rows[0]])
+            again = setting.pop("look_again", False)
             texts: Sequence[str]
             if setting.pop("mirrored", False):
-                texts = [agreed(several) for several in self._seen_twice(asked, setting)]
+                texts = [agreed(several) for several in in_a_mirror(self, asked, setting)]
             else:
                 texts = self.complete(
-                    _conversations(asked), self.encode([p for pictures, _ in asked for p in pictures]), **setting
+                    conversations(asked), self.encode([p for pictures, _ in asked for p in pictures]), **setting
                 )
+            if again:
+                texts = at_each_thing(self, asked, texts)
             for i, text in zip(rows, texts, strict=True):
                 answers[i] = about(text, *batch[i])
         return answers
-
-    def _seen_twice(self, asked: list[tuple[list[PictureLike], str]], generation: dict[str, Any]) -> list[list[str]]:
-        """Several answers to each question, half of them drawn before its pictures in a mirror and turned back."""
-        texts: list[list[str]] = [[] for _ in asked]
-        everything = [picture for pictures, _ in asked for picture in pictures]
-        for mirrored, turn in ((False, _as_it_is), (True, mirror_text)):
-            prompts = _conversations([(pictures, turn(question)) for pictures, question in asked])
-            half = generation | {"consensus": (generation["consensus"] + (not mirrored)) // 2}
-            for own, more in zip(texts, self._drawn(prompts, self.encode(everything, mirrored), half), strict=True):
-                own += map(turn, more)
-        return texts
 
     def question_settings(self, question: str) -> dict[str, Any]:
         """Decoding settings that come with the task whose identifier a question begins with."""
@@ -227,11 +220,17 @@ class Assistant:
         others = {key for key, value in given.items() if value is not None} - BESIDE_CONSENSUS - {"consensus"}
         if streamed or self.published or others:
             usual.pop("consensus", None)
+        if streamed or self.published:
+            usual.pop("look_again", None)
         settings = usual | given
         if settings.get("consensus") == 1:
             del settings["consensus"]
         if settings.get("mirrored") and not settings.get("consensus") and given.get("mirrored"):
             raise UserError("mirrored goes with consensus: say how many answers are to be drawn")
+        if given.get("look_again") and (streamed or not question.lstrip().startswith(TASKS["grounding"].identifier)):
+            raise UserError(f"look_again goes with {TASKS['grounding'].identifier}, and with answers that come all at once")
+        if streamed:
+            settings.pop("look_again", None)
         if (settings.get("consensus") or 0) < 4:  # a half would be one answer
             settings.pop("mirrored", None)
         return settings
@@ -243,7 +242,7 @@ class Assistant:
     def streams(self, generation: dict[str, Any]) -> bool:
         """Whether answers with these settings come piece by piece: not those that are chosen among several."""
         beams = generation.get("num_beams") or self.model.generation_config.num_beams or 1
-        return beams == 1 and generation.get("consensus") is None
+        return beams == 1 and generation.get("consensus") is None and not generation.get("look_again")
 
     # the parts -------------------------------------------------------------------------------------------------------
 
@@ -268,9 +267,10 @@ class Assistant:
         self, conversations: Sequence[Sequence[Message]], image_embeds: torch.Tensor | None, **generation
     ) -> list[Answer]:
         """The assistant's next message in each conversation; pictures in order of their placeholders."""
-        generation.pop("mirrored", None)  # a task may wish it, but here the pictures have been looked at already
+        for wish in ("mirrored", "look_again"):  # of a task; but here the pictures have been looked at already
+            generation.pop(wish, None)
         if generation.get("consensus") is not None:
-            return [Answer(agreed(several)) for several in self._drawn(conversations, image_embeds, generation)]
+            return [Answer(agreed(several)) for several in self.drawn(conversations, image_embeds, generation)]
         inputs = self.inputs(conversations, generation)
         if self.published:
             return [Answer(text) for text in self._published(inputs, image_embeds, generation)]
@@ -278,7 +278,7 @@ class Assistant:
         return [Answer(self._text(row)) for row in ids]
 
     @torch.inference_mode()
-    def _drawn(
+    def drawn(
         self, conversations: Sequence[Sequence[Message]], image_embeds: torch.Tensor | None, generation: dict[str, Any]
     ) -> list[list[str]]:
         """Several possible next messages of each conversation."""
@@ -387,15 +387,6 @@ class Assistant:
                 StopAtText(self.processor.tokenizer, stop),
             ]
         return settings
-
-
-def _conversations(asked: Sequence[tuple[list[PictureLike], str]]) -> list[list[Message]]:
-    """Each question, behind the places of its pictures, as the beginning of a conversation."""
-    return [[{"role": "user", "content": with_pictures(question, len(pictures))}] for pictures, question in asked]
-
-
-def _as_it_is(text: str) -> str:
-    return text
 
 
 def as_list(pictures: Pictures) -> list[PictureLike]:

@@ -36,8 +36,11 @@ class Chat:
 
     def ask(self, question: str, **generation) -> Answer:
         """Say something and get the answer, which draws on the picture shown last; both become part of the history."""
-        if generation.get("mirrored"):
-            raise UserError("mirrored is for single questions: the pictures of a conversation have been looked at already")
+        for setting in ("mirrored", "look_again"):
+            if generation.get(setting):
+                raise UserError(
+                    f"{setting} is for single questions: the pictures of a conversation have been looked at already"
+                )
         settings = self.assistant.settings_for(question, generation)
         conversation = self._with(question)
         answer = self.assistant.complete([conversation], self._pictures(), **settings)[0]

@@ -24,7 +24,7 @@ _WARPERS: dict[str, Callable[[Any], Any]] = {
     "top_k": TopKLogitsWarper,
     "top_p": TopPLogitsWarper,
 }
-BESIDE_CONSENSUS = frozenset(("max_new_tokens", "mirrored", "seed", *_WARPERS))
+BESIDE_CONSENSUS = frozenset(("max_new_tokens", "mirrored", "look_again", "seed", *_WARPERS))
 """Settings that go with consensus."""
 
 

@@ -8,7 +8,6 @@ import shapes
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import ImageOps
 from test_assistant import assistant
 
 from minigpt4 import UserError
@@ -169,42 +168,3 @@ def test_published_behaviour_knows_no_consensus():
     assert "consensus" not in system.settings_for("[refer] a dog", {})
     with pytest.raises(UserError, match="published behaviour with consensus"):
         system.ask(PICTURES[0], "[refer] a dog", consensus=4)
-
-
-def test_half_of_the_answers_are_drawn_before_the_picture_in_a_mirror(monkeypatch):
-    """Two models' worth of answers: of the picture, and of its mirror image with left and right exchanged, turned back."""
-    system = assistant()
-    asked = []
-
-    def drawn(conversations, embeds, generation):
-        asked.append((conversations[0][0]["content"].rpartition("> ")[2], embeds, generation["consensus"]))
-        return [["{<10><20><30><40>}"] * generation["consensus"]] if len(asked) == 1 else [["{<60><20><80><40>}"] * 7]
-
-    monkeypatch.setattr(system, "_drawn", drawn)
-    picture = PICTURES[0]
-    answer = system.refer(picture, "the dog on the left", consensus=7, mirrored=True)
-    (question, plain, first), (turned, mirrored, second) = asked
-    assert question.endswith("the dog on the left")
-    assert turned == question.replace("left", "right")
-    assert (first, second) == (4, 3)
-    torch.testing.assert_close(plain, system.encode([picture]))
-    torch.testing.assert_close(mirrored, system.encode([ImageOps.mirror(picture)]))
-    assert not torch.equal(plain, mirrored)
-    assert answer.text == "{<20><20><40><40>}"  # seven that were turned back against four
-
-
-def test_looking_twice_is_for_several_answers(system):
-    short = {"max_new_tokens": 6}
-    with pytest.raises(UserError, match="mirrored goes with consensus"):
-        system.refer(PICTURES[0], "a dog", mirrored=True, **short)
-    few = system.refer(PICTURES[0], "a dog", consensus=3, **short)
-    assert system.refer(PICTURES[0], "a dog", consensus=3, mirrored=True, **short) == few
-    both = assistant(task_generation={"refer": {"consensus": 6, "mirrored": True}})
-    items = [(picture, f"[refer] dog {i}") for i, picture in enumerate(PICTURES)]
-    alone = [both.ask(*item, **short) for item in items]
-    assert both.ask_many(items, batch_size=4, **short) == alone
-    in_a_chat = both.chat(PICTURES[0]).ask("[refer] dog 0", **short)  # a conversation's pictures are looked at once
-    assert in_a_chat == system.ask(PICTURES[0], "[refer] dog 0", consensus=6, **short)
-    with pytest.raises(UserError, match="mirrored is for single questions"):
-        both.chat(PICTURES[0]).ask("[refer] dog 0", mirrored=True, **short)
-    assert both.ask(PICTURES[0], "[refer] dog 0", consensus=1, **short) == system.ask(PICTURES[0], "[refer] dog 0", **short)

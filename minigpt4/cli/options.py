@@ -67,6 +67,14 @@ Mirrored = Annotated[
     bool | None,
     typer.Option(help="Draw half of the answers of --consensus before the picture in a mirror.", rich_help_panel=_DECODING),
 ]
+LookAgain = Annotated[
+    bool | None,
+    typer.Option(
+        "--look-again/--no-look-again",
+        help="Of a grounded description, ask about each phrase by itself for its box.",
+        rich_help_panel=_DECODING,
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="For sampling.", rich_help_panel=_DECODING)]
 
 
@@ -127,6 +135,7 @@ CHOSEN = {
     "length_penalty": (LengthPenalty, None),
     "consensus": (Consensus, None),
     "mirrored": (Mirrored, None),
+    "look_again": (LookAgain, None),
 }
 DECODING = Group(STREAMED | CHOSEN, _given)
 

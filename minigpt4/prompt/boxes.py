@@ -7,7 +7,7 @@ width and height. Several boxes of one phrase are joined by ``<delim>``, and a p
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -215,18 +215,19 @@ def parse_boxes(text: str) -> list[Box]:
 
 def parse_phrases(text: str) -> list[Phrase]:
     """Every phrase that is tied to boxes, in order; a phrase that comes again adds to its boxes."""
-    boxes = list(_find_boxes(text))
-    opened = list(re.finditer(r"<\s*p\s*>", text, re.IGNORECASE))
     found: dict[str, list[Box]] = {}
-    for i, tag in enumerate(opened):
-        end = opened[i + 1].start() if i + 1 < len(opened) else len(text)
-        mine = [(start, box) for start, _, box in boxes if tag.end() <= start < end]
-        if not mine:
-            continue
-        # A phrase that is never closed ends where its first box begins.
-        words = re.split(r"<\s*/\s*p\s*>", text[tag.end() : mine[0][0]], maxsplit=1, flags=re.IGNORECASE)[0]
-        found.setdefault(" ".join(words.split()), []).extend(box for _, box in mine)
+    for words, spans in _tied(text):
+        found.setdefault(words, []).extend(box for _, _, box in spans)
     return list(found.items())
+
+
+def with_other_boxes(text: str, others: Mapping[str, Sequence[Box]]) -> str:
+    """The text with the boxes of `others` in place of their own for those of its phrases (as `parse_phrases` reads them)."""
+    for words, spans in reversed(list(_tied(text))):
+        if words in others:
+            start, end = spans[0][0], spans[-1][1]
+            text = text[:start] + render_boxes(others[words]) + text[end:]
+    return text
 
 
 def without_boxes(text: str) -> str:
@@ -240,6 +241,19 @@ def without_boxes(text: str) -> str:
         return text
     stripped = re.sub(r"[^\S\n]+", " ", _BEGUN.sub("", stripped))
     return re.sub(r" +(?=[.,;:!?)\n]|$)", "", stripped).strip()
+
+
+def _tied(text: str) -> Iterator[tuple[str, list[tuple[int, int, Box]]]]:
+    """Every place where a phrase is tied to boxes: its words, and start, end and value of each box."""
+    boxes = list(_find_boxes(text))
+    opened = list(re.finditer(r"<\s*p\s*>", text, re.IGNORECASE))
+    for i, tag in enumerate(opened):
+        end = opened[i + 1].start() if i + 1 < len(opened) else len(text)
+        mine = [span for span in boxes if tag.end() <= span[0] < end]
+        if mine:
+            # A phrase that is never closed ends where its first box begins.
+            words = re.split(r"<\s*/\s*p\s*>", text[tag.end() : mine[0][0]], maxsplit=1, flags=re.IGNORECASE)[0]
+            yield " ".join(words.split()), mine
 
 
 def _find_boxes(text: str) -> Iterator[tuple[int, int, Box]]:

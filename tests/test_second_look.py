@@ -1,0 +1,129 @@
+"""Looking more than once: in a mirror, and at each thing that a description names."""
+
+import random
+
+import pytest
+import shapes
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import ImageOps
+from test_assistant import assistant
+
+from minigpt4 import UserError
+from minigpt4.prompt.answer import Answer
+from minigpt4.prompt.boxes import Box, parse_phrases, render_phrases, with_other_boxes
+
+PICTURES = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes.things(4))]
+GROUNDED = (
+    "<p>A man</p> {<10><20><30><40>} and <p>two dogs</p> {<1><2><3><4>}<delim>{<5><6><7><8>} near <p>a car</p> {<0><0><9><9>}."
+)
+
+
+@pytest.fixture(scope="module")
+def system():
+    return assistant()
+
+
+def test_half_of_the_answers_are_drawn_before_the_picture_in_a_mirror(monkeypatch):
+    """Two models' worth of answers: of the picture, and of its mirror image with left and right exchanged, turned back."""
+    system = assistant()
+    asked = []
+
+    def drawn(conversations, embeds, generation):
+        asked.append((conversations[0][0]["content"].rpartition("> ")[2], embeds, generation["consensus"]))
+        return [["{<10><20><30><40>}"] * generation["consensus"]] if len(asked) == 1 else [["{<60><20><80><40>}"] * 7]
+
+    monkeypatch.setattr(system, "drawn", drawn)
+    picture = PICTURES[0]
+    answer = system.refer(picture, "the dog on the left", consensus=7, mirrored=True)
+    (question, plain, first), (turned, mirrored, second) = asked
+    assert question.endswith("the dog on the left")
+    assert turned == question.replace("left", "right")
+    assert (first, second) == (4, 3)
+    torch.testing.assert_close(plain, system.encode([picture]))
+    torch.testing.assert_close(mirrored, system.encode([ImageOps.mirror(picture)]))
+    assert not torch.equal(plain, mirrored)
+    assert answer.text == "{<20><20><40><40>}"  # seven that were turned back against four
+
+
+def test_looking_twice_is_for_several_answers(system):
+    short = {"max_new_tokens": 6}
+    with pytest.raises(UserError, match="mirrored goes with consensus"):
+        system.refer(PICTURES[0], "a dog", mirrored=True, **short)
+    few = system.refer(PICTURES[0], "a dog", consensus=3, **short)
+    assert system.refer(PICTURES[0], "a dog", consensus=3, mirrored=True, **short) == few
+    both = assistant(task_generation={"refer": {"consensus": 6, "mirrored": True}})
+    items = [(picture, f"[refer] dog {i}") for i, picture in enumerate(PICTURES)]
+    alone = [both.ask(*item, **short) for item in items]
+    assert both.ask_many(items, batch_size=4, **short) == alone
+    in_a_chat = both.chat(PICTURES[0]).ask("[refer] dog 0", **short)  # a conversation's pictures are looked at once
+    assert in_a_chat == system.ask(PICTURES[0], "[refer] dog 0", consensus=6, **short)
+    with pytest.raises(UserError, match="mirrored is for single questions"):
+        both.chat(PICTURES[0]).ask("[refer] dog 0", mirrored=True, **short)
+    assert both.ask(PICTURES[0], "[refer] dog 0", consensus=1, **short) == system.ask(PICTURES[0], "[refer] dog 0", **short)
+
+
+def test_other_boxes_take_the_place_of_a_phrases_own():
+    one, two = Box.from_grid(50, 60, 70, 80), Box.from_grid(0, 0, 100, 100)
+    text = with_other_boxes(GROUNDED, {"A man": [one, two], "two dogs": [one], "a cat": [two]})
+    assert text == (
+        "<p>A man</p> {<50><60><70><80>}<delim>{<0><0><100><100>} and <p>two dogs</p> {<50><60><70><80>} "
+        "near <p>a car</p> {<0><0><9><9>}."
+    )
+    assert with_other_boxes("<p>a dog {<1><2><3><4>} runs", {"a dog": [one]}) == "<p>a dog {<50><60><70><80>} runs"
+    assert with_other_boxes("a dog {<1><2><3><4>}", {"a dog": [one], "": [one]}) == "a dog {<1><2><3><4>}"
+
+
+BOXES = st.builds(lambda x, y, w, h: Box.from_grid(x, y, x + w, y + h), *[st.integers(0, 50)] * 4)
+PHRASES = st.tuples(st.sampled_from(["a dog", "the man", "left shoe"]), st.lists(BOXES, min_size=1, max_size=3))
+TIED = st.lists(PHRASES, max_size=4)
+
+
+@given(TIED, st.dictionaries(st.sampled_from(["a dog", "the man", "a hat"]), st.lists(BOXES, min_size=1, max_size=2)))
+def test_what_is_read_is_what_was_put_in(tied, others):
+    text = " and ".join(render_phrases([phrase]) for phrase in tied)
+    assert with_other_boxes(text, dict(parse_phrases(text))) == text or len({phrase for phrase, _ in tied}) < len(tied)
+    read = dict(parse_phrases(with_other_boxes(text, others)))
+    for phrase, boxes in parse_phrases(text):
+        times = sum(name == phrase for name, _ in tied)
+        assert read[phrase] == (others[phrase] * times if phrase in others else boxes)
+
+
+def test_each_phrase_of_a_description_is_asked_about_by_itself(monkeypatch):
+    system = assistant(task_generation={"grounding": {"look_again": True, "max_new_tokens": 9}})
+    found = {"A man": "{<50><60><70><80>}", "two dogs": "nothing to see", "a car": "<p>a car</p> {<8><8><9><9>}"}
+    asked = []
+
+    def again(items, **generation):
+        asked.append([question for _, question in items])
+        assert [pictures for pictures, _ in items] == [[PICTURES[0]]] * 3 + [[PICTURES[1]]] * 3
+        return [Answer(found[next(name for name in found if name in question)]) for _, question in items]
+
+    monkeypatch.setattr(system, "complete", lambda asked, *a, **k: [Answer(GROUNDED)] * len(asked))
+    monkeypatch.setattr(system, "ask_many", again)
+    question = "[grounding] describe this image in detail"
+    answers = system._answer([([picture], question) for picture in PICTURES[:2]], {})
+    expected = GROUNDED.replace("{<10><20><30><40>}", found["A man"]).replace("{<0><0><9><9>}", "{<8><8><9><9>}")
+    assert list(answers) == [expected] * 2  # for the dogs nothing was found, and they stay where they were
+    assert [q.split("]")[0] for q in asked[0]] == ["[refer", "[detection", "[refer"] * 2
+    (plain,) = system._answer([([PICTURES[0]], question)], {"look_again": False})[:1]
+    assert plain == GROUNDED
+    assert len(asked) == 1
+
+
+def test_looking_again_ends_and_is_for_descriptions_with_places(system):
+    wished = assistant(task_generation={"grounding": {"look_again": True}, "refer": {"consensus": 4, "mirrored": True}})
+    short = {"max_new_tokens": 6}
+    question = "[grounding] describe this image in detail"
+    assert isinstance(wished.ground(PICTURES[0], **short), Answer)  # for real, if only with noise to look at
+    assert not wished.streams(wished.settings_for(question, {}))
+    assert wished.streams(wished.settings_for(question, {"look_again": False}))
+    assert "".join(wished.stream(PICTURES[0], question, **short)).strip() == system.ask(PICTURES[0], question, **short)
+    for ask in (system.ask, lambda *a, **k: list(system.stream(*a, **k))):
+        with pytest.raises(UserError, match=r"look_again goes with \[grounding\]"):
+            ask(PICTURES[0], "[refer] a dog" if ask == system.ask else question, look_again=True, **short)
+    with pytest.raises(UserError, match="look_again is for single questions"):
+        system.chat(PICTURES[0]).ask(question, look_again=True, **short)
+    wished.published = True
+    assert "look_again" not in wished.settings_for(question, {})
