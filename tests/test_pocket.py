@@ -372,19 +372,3 @@ def test_the_pocket_model_answers(tmp_path):
     one_by_one = plain.caption(asked, batch_size=1)
     assert plain.caption(asked, batch_size=16) == one_by_one
     assert one_by_one[-1] == one_by_one[0]
-
-
-@pytest.mark.parametrize("stage", ["stage1", "stage2"])
-def test_the_projections_of_the_first_papers_way_are_there(stage):
-    one = minigpt4.load(f"pocket-v1-{stage}", dtype=torch.float32)
-    assert one.model.config.lora is None  # the mind is as it came
-    said = one.ask_many(
-        [(photo, "Describe this image in detail.") for photo in sorted(PHOTOS.glob("*.jpg"))], max_new_tokens=12
-    )
-    assert len(set(said)) == len(said) >= 2
-    assert all(len(text.split()) >= 3 for text in said)
-
-
-def test_a_name_that_does_not_ship_is_answered_with_those_that_do():
-    with pytest.raises(UserError, match="give pocket, pocket-v1-stage1, pocket-v1-stage2, a folder, or a hub id"):
-        minigpt4.load("pocket-v3")

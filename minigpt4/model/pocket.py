@@ -33,13 +33,6 @@ from ..errors import UserError
 FOLDER = Path(__file__).parent.parent / "pocket"
 """Our own part: configuration, tokenizer-independent settings and the trained weights, shipped with the package."""
 
-SYSTEMS = {
-    "pocket": FOLDER,
-    "pocket-v1-stage1": FOLDER / "v1_stage1",
-    "pocket-v1-stage2": FOLDER / "v1_stage2",
-}
-"""The systems that ship, by name: the pocket model, and the two projections of its MiniGPT-4 way, for before and after."""
-
 _FORMAT = 1  # of the prepared folder; a change makes every cache anew
 _MANIFEST = "manifest.json"
 
