@@ -227,7 +227,7 @@ class Assistant:
             del settings["consensus"]
         if settings.get("mirrored") and not settings.get("consensus") and given.get("mirrored"):
             raise UserError("mirrored goes with consensus: say how many answers are to be drawn")
-        if given.get("look_again") and (streamed or not question.lstrip().startswith(TASKS["grounding"].identifier)):
+        if given.get("look_again") and (streamed or split_identifier(question)[0] is not TASKS["grounding"]):
             raise UserError(f"look_again goes with {TASKS['grounding'].identifier}, and with answers that come all at once")
         if streamed:
             settings.pop("look_again", None)

@@ -35,8 +35,8 @@ def in_a_mirror(assistant: "Assistant", asked: Asked, generation: dict[str, Any]
 
 def at_each_thing(assistant: "Assistant", asked: Asked, answers: Sequence[str]) -> list[str]:
     """The answers with the boxes that are found when each of their phrases is asked about by itself: ``[refer]`` for one box,
-    ``[detection]`` for several. A phrase for which none is found then keeps what it had."""
-    phrases = [parse_phrases(answer) for answer in answers]
+    ``[detection]`` for several. A phrase for which none is found then keeps what it had, as does one without a word."""
+    phrases = [[(phrase, boxes) for phrase, boxes in parse_phrases(answer) if phrase.strip()] for answer in answers]
     items = [
         (pictures, TASKS["refer" if len(boxes) == 1 else "detection"].instruction(phrase))
         for (pictures, _), named in zip(asked, phrases, strict=True)

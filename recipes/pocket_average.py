@@ -1,6 +1,6 @@
 """The mean of two trainings of the same system: what one has learnt last without losing all of what the other knew.
 
-    python recipes/pocket_average.py runs/pocket_stage5 0.5 runs/pocket_stage6 runs/pocket
+    python recipes/pocket_average.py runs/pocket_stage6 0.5 runs/pocket_stage7 runs/pocket_half
 
 The folders hold the same trained weights (``trained.safetensors``); 0.5 is the first one's share. The second's configuration is
 taken; where its eye says places louder (`coordinate_scale`), the first's projection is brought to the same scale, which

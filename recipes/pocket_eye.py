@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import nn
 
+from minigpt4.data.look import Part, some_part
 from minigpt4.model.checkpoint import load_system, save_trained
 from minigpt4.model.minigpt4 import MiniGPT4ForConditionalGeneration
 from minigpt4.model.processor import MiniGPT4Processor
@@ -77,10 +78,12 @@ class Lesson:
         """Of `chosen` pictures: pixels (B, 3, side, side), shares (B, W), and for each pair of a picture and a word that has
         boxes in it the number of the picture (N,), that of the word (N,) and how much of each cell they cover (N, cells).
 
-        With `rng`, of each picture a part of half its area or more is shown, and half of them mirrored.
+        With `rng`, of each picture a part that has at least half of its area is shown, and half of them mirrored.
         """
-        views = [_view(rng) if rng else (0.0, 0.0, 1.0, 1.0, False) for _ in chosen]
-        turns = torch.tensor([[[-w if flip else w, 0, 2 * x + w - 1], [0, h, 2 * y + h - 1]] for x, y, w, h, flip in views])
+        views = [(some_part(0.5, rng), rng.random() < 0.5) if rng else ((0.0, 0.0, 1.0, 1.0), False) for _ in chosen]
+        turns = torch.tensor(
+            [[[x1 - x2 if flip else x2 - x1, 0, x1 + x2 - 1], [0, y2 - y1, y1 + y2 - 1]] for (x1, y1, x2, y2), flip in views]
+        )
         pixels = torch.from_numpy(self.pixels[chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
         grid = F.affine_grid(turns, [len(chosen), 3, side, side], align_corners=False)
         pixels = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
@@ -89,7 +92,7 @@ class Lesson:
             for word, boxes in self.boxes[number].items():
                 pictures.append(place)
                 words.append(word)
-                covered.append(torch.stack([cells(seen(box, view), side // 32) for box in boxes]).amax(0))
+                covered.append(torch.stack([cells(seen(box, *view), side // 32) for box in boxes]).amax(0))
         covered = torch.stack(covered) if covered else torch.zeros(0, (side // 32) ** 2)
         return pixels, self.shares[chosen], torch.tensor(pictures).long(), torch.tensor(words).long(), covered
 
@@ -100,19 +103,10 @@ def words_of(texts: list[str]) -> dict[str, float]:
     return {word: n / len(texts) for word, n in count.items()}
 
 
-def _view(rng: random.Random) -> tuple[float, float, float, float, bool]:
-    root, stretch = math.sqrt(rng.uniform(0.5, 1)), math.exp(rng.uniform(-0.2, 0.2))
-    width, height = min(root * stretch, 1), min(root / stretch, 1)
-    return rng.uniform(0, 1 - width), rng.uniform(0, 1 - height), width, height, rng.random() < 0.5
-
-
-def seen(box: list[float], view: tuple[float, float, float, float, bool]) -> list[float]:
-    """Where a box of the whole picture (corners as shares of its sides) is in a view of it."""
-    x, y, width, height, mirrored = view
-    left, top, right, bottom = (
-        min(max(v, 0.0), 1.0)
-        for v in ((box[0] - x) / width, (box[1] - y) / height, (box[2] - x) / width, (box[3] - y) / height)
-    )
+def seen(box: list[float], part: Part, mirrored: bool) -> list[float]:
+    """Where a box of the whole picture (corners as shares of its sides) is in a part of it, mirrored or not."""
+    width, height = part[2] - part[0], part[3] - part[1]
+    left, top, right, bottom = (min(max((edge - part[i % 2]) / (width, height)[i % 2], 0.0), 1.0) for i, edge in enumerate(box))
     return [1 - right, top, 1 - left, bottom] if mirrored else [left, top, right, bottom]
 
 

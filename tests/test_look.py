@@ -96,5 +96,8 @@ def test_a_part_of_the_picture_is_what_is_seen():
     for part, grey in [((0, 0, 0.5, 0.5), 0), ((0.5, 0, 1, 0.5), 80), ((0, 0.5, 0.5, 1), 160)]:
         expected = pixels_of(image_processor, Image.new("RGB", (9, 9), (grey,) * 3), False)
         torch.testing.assert_close(pixels_of(image_processor, picture, False, part), expected)
+    thin = picture.crop((119, 0, 120, 80))  # of a picture one pixel wide, every part is
+    for part in [(0, 0, 0.4, 0.4), (0.6, 0.6, 1, 1)]:
+        assert pixels_of(image_processor, thin, False, part).unique().numel() == 3  # one value a channel
     right = pixels_of(image_processor, picture, False, (0.5, 0, 1, 1))
     torch.testing.assert_close(pixels_of(image_processor, picture, True, (0.5, 0, 1, 1)), right)  # cropped, then mirrored

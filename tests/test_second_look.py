@@ -112,6 +112,15 @@ def test_each_phrase_of_a_description_is_asked_about_by_itself(monkeypatch):
     assert len(asked) == 1
 
 
+def test_what_has_no_name_is_not_asked_about(monkeypatch):
+    system = assistant(task_generation={"grounding": {"look_again": True}})
+    nameless = "<p></p> {<1><2><3><4>} and <p>a dog</p> {<1><1><2><2>}"
+    monkeypatch.setattr(system, "complete", lambda asked, *a, **k: [Answer(nameless)])
+    monkeypatch.setattr(system, "ask_many", lambda items, **k: [Answer("{<5><5><6><6>}") for _ in items])
+    (answer,) = system._answer([([PICTURES[0]], "[grounding] describe this image in detail")], {})
+    assert answer == "<p></p> {<1><2><3><4>} and <p>a dog</p> {<5><5><6><6>}"
+
+
 def test_looking_again_ends_and_is_for_descriptions_with_places(system):
     wished = assistant(task_generation={"grounding": {"look_again": True}, "refer": {"consensus": 4, "mirrored": True}})
     short = {"max_new_tokens": 6}

@@ -183,7 +183,8 @@ def pixels_of(
     if crop is not None:
         whole = open_picture(picture)
         left, top, right, bottom = (round(share * side) for share, side in zip(crop, whole.size * 2, strict=True))
-        picture = whole.crop((left, top, right, bottom))
+        left, top = min(left, whole.width - 1), min(top, whole.height - 1)
+        picture = whole.crop((left, top, max(right, left + 1), max(bottom, top + 1)))  # a pixel at least
     image: Any = ImageOps.mirror(open_picture(picture)) if mirrored else picture
     return image_processor(image)["pixel_values"][0]
 

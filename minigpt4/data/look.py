@@ -10,7 +10,11 @@ from ..prompt.mirror import mirror_text
 from .records import Sample, Turn
 
 _STRETCH = 4 / 3
-"""How far a cropped part's shape may be from the picture's, either way; the papers' first stages use the same."""
+"""How many times as wide for its height as another part's a part may be at most. The papers' first stages take parts of a fixed
+range of shapes, 3:4 to 4:3; here it is the picture's own shape that is changed a little."""
+
+Part = tuple[float, float, float, float]
+"""A part of a picture: left, top, right and bottom as shares of its sides."""
 
 
 def mirror(sample: Sample) -> Sample:
@@ -35,9 +39,14 @@ def crop(sample: Sample, least: float, rng: random.Random) -> Sample:
     texts = [text for turn in sample.turns for text in (turn.question, *turn.answers)]
     if any("{<" in text for text in texts):
         raise UserError(f"{sample.id}: has boxes, and its picture cannot be cropped; leave crop out for this dataset")
+    return dataclasses.replace(sample, crop=some_part(least, rng))
+
+
+def some_part(least: float, rng: random.Random) -> Part:
+    """A part of a picture, anywhere in it, that has from `least` to all of its area."""
     root = math.sqrt(rng.uniform(least, 1))
     stretch = math.exp(rng.uniform(-1, 1) * math.log(_STRETCH) / 2)
     stretch = min(max(stretch, root), 1 / root)  # no wider or higher than the picture
     width, height = root * stretch, root / stretch
     left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
-    return dataclasses.replace(sample, crop=(left, top, left + width, top + height))
+    return left, top, left + width, top + height

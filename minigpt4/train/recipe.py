@@ -184,6 +184,14 @@ class Validation(_Section):
     """Pictures that get a written answer each time."""
     question: str = CAPTION
 
+    @model_validator(mode="after")
+    def _as_they_are(self) -> "Validation":
+        for dataset in self.datasets:
+            for name in ("mirror", "crop", "reward"):
+                if getattr(dataset, name):
+                    raise ValueError(f"{name} is for datasets that are learnt from; these are measured as they are")
+        return self
+
 
 class Recipe(_Section):
     """A training stage."""
