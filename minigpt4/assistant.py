@@ -34,7 +34,7 @@ from .prompt.boxes import Box
 from .prompt.history import without_oldest
 from .prompt.tasks import TASKS, split_identifier
 from .prompt.templates import Message
-from .second_look import at_each_thing, conversations, in_a_mirror
+from .second_look import at_each_thing, at_what_was_found, several
 from .stopping import StopAtText, StopWhenTold, TextStream, cut_at
 
 Pictures = PictureLike | Sequence[PictureLike]
@@ -90,7 +90,8 @@ class Assistant:
     ``do_sample``, ``temperature``, ``top_p``, ...); what is not given comes from the system's generation_config.json. One is
     ours: ``consensus=N`` draws N answers and gives the one that the others agree with most (see `consensus`); with
     ``mirrored=True``, half of them before the picture in a mirror, if there are four or more. And ``look_again=True``
-    asks about each phrase of a grounded description by itself, for its box.
+    asks about each phrase of a grounded description by itself, for its box, and with ``[refer]`` draws as many answers again
+    before what surrounds the box on which the first ones agree.
     """
 
     def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor, published: bool = False):
@@ -179,22 +180,20 @@ class Assistant:
 
     def _answer(self, batch: list[tuple[list[PictureLike], str]], generation: dict[str, Any]) -> list[Answer]:
         """One batch; questions of tasks that are decoded differently go through the mind one kind after the other."""
-        kinds: dict[str, list[int]] = {}
+        kinds: dict[tuple[str | None, str], list[int]] = {}
         settings = [self.settings_for(question, generation) for _, question in batch]
         for i, setting in enumerate(settings):
-            kinds.setdefault(repr(setting), []).append(i)
+            task, _ = split_identifier(batch[i][1])
+            kinds.setdefault((task.name if task else None, repr(setting)), []).append(i)
         answers = [Answer("")] * len(batch)
-        for rows in kinds.values():
+        for (name, _), rows in kinds.items():
             asked, setting = [batch[i] for i in rows], dict(settings[rows[0]])
             again = setting.pop("look_again", False)
-            texts: Sequence[str]
-            if setting.pop("mirrored", False):
-                texts = [agreed(several) for several in in_a_mirror(self, asked, setting)]
-            else:
-                texts = self.complete(
-                    conversations(asked), self.encode([p for pictures, _ in asked for p in pictures]), **setting
-                )
-            if again:
+            drawn = several(self, asked, setting)
+            if again and name == "refer":
+                drawn = at_what_was_found(self, asked, drawn, setting)
+            texts = [agreed(each) for each in drawn]
+            if again and name == "grounding":
                 texts = at_each_thing(self, asked, texts)
             for i, text in zip(rows, texts, strict=True):
                 answers[i] = about(text, *batch[i])
@@ -227,9 +226,13 @@ class Assistant:
             del settings["consensus"]
         if settings.get("mirrored") and not settings.get("consensus") and given.get("mirrored"):
             raise UserError("mirrored goes with consensus: say how many answers are to be drawn")
-        if given.get("look_again") and (streamed or split_identifier(question)[0] is not TASKS["grounding"]):
-            raise UserError(f"look_again goes with {TASKS['grounding'].identifier}, and with answers that come all at once")
-        if streamed:
+        task, _ = split_identifier(question)
+        if streamed or not (task is TASKS["grounding"] or (task is TASKS["refer"] and settings.get("consensus"))):
+            if given.get("look_again"):
+                raise UserError(
+                    f"look_again goes with {TASKS['grounding'].identifier}, or with {TASKS['refer'].identifier} and consensus, "
+                    "and with answers that come all at once"
+                )
             settings.pop("look_again", None)
         if (settings.get("consensus") or 0) < 4:  # a half would be one answer
             settings.pop("mirrored", None)

@@ -15,6 +15,8 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from .errors import UserError
 
 PictureLike: TypeAlias = str | os.PathLike | Image.Image
+Part: TypeAlias = tuple[float, float, float, float]
+"""A part of a picture: left, top, right and bottom as shares of its sides."""
 
 MAX_PIXELS = 100_000_000  # a 100-megapixel photo takes 300 MB as RGB; anything above is refused, not opened
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif"})
@@ -56,6 +58,14 @@ def open_picture(picture: PictureLike) -> Image.Image:
         return _upright_rgb(picture)
     with _opened(_file(picture), _named(picture)) as image:
         return _upright_rgb(image)
+
+
+def part_of_picture(picture: PictureLike, part: Part) -> Image.Image:
+    """A part of a picture, a pixel at least."""
+    whole = open_picture(picture)
+    left, top, right, bottom = (round(share * side) for share, side in zip(part, whole.size * 2, strict=True))
+    left, top = min(left, whole.width - 1), min(top, whole.height - 1)
+    return whole.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
 
 
 def check_picture(picture: PictureLike) -> None:

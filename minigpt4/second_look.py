@@ -1,10 +1,12 @@
-"""Looking more than once before answering: at the picture in a mirror, and at each thing that a description names."""
+"""Looking more than once before answering: at the picture in a mirror, at what surrounds a box that was found, and at each
+thing that a description names."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .pictures import PictureLike
-from .prompt.boxes import parse_phrases, with_other_boxes
+from .consensus import agreed
+from .pictures import Part, PictureLike, part_of_picture
+from .prompt.boxes import Box, parse_boxes, parse_phrases, with_boxes_moved, with_other_boxes
 from .prompt.mirror import mirror_text
 from .prompt.tasks import TASKS
 from .prompt.templates import Message, with_pictures
@@ -15,22 +17,67 @@ if TYPE_CHECKING:
 Asked = Sequence[tuple[list[PictureLike], str]]
 """Questions, each about its pictures."""
 
+_AROUND = (1.5, 3.0)
+"""How large the parts are in which a box is looked for again, as multiples of its sides."""
+_LEAST_SIDE = 0.3
+
 
 def conversations(asked: Asked) -> list[list[Message]]:
     """Each question, behind the places of its pictures, as the beginning of a conversation."""
     return [[{"role": "user", "content": with_pictures(question, len(pictures))}] for pictures, question in asked]
 
 
-def in_a_mirror(assistant: "Assistant", asked: Asked, generation: dict[str, Any]) -> list[list[str]]:
-    """Several answers to each question, half of them drawn before its pictures in a mirror and turned back."""
-    texts: list[list[str]] = [[] for _ in asked]
+def several(assistant: "Assistant", asked: Asked, generation: dict[str, Any]) -> list[list[str]]:
+    """As many answers to each question as `generation` says (``consensus``, ``mirrored``)."""
+    generation = dict(generation)
+    mirrored = generation.pop("mirrored", False)
     everything = [picture for pictures, _ in asked for picture in pictures]
+    if not generation.get("consensus"):
+        return [[text] for text in assistant.complete(conversations(asked), assistant.encode(everything), **generation)]
+    if not mirrored:
+        return assistant.drawn(conversations(asked), assistant.encode(everything), generation)
+    texts: list[list[str]] = [[] for _ in asked]
     for mirrored, turn in ((False, str), (True, mirror_text)):
         prompts = conversations([(pictures, turn(question)) for pictures, question in asked])
         half = generation | {"consensus": (generation["consensus"] + (not mirrored)) // 2}
         for own, more in zip(texts, assistant.drawn(prompts, assistant.encode(everything, mirrored), half), strict=True):
             own += map(turn, more)
     return texts
+
+
+def at_what_was_found(
+    assistant: "Assistant", asked: Asked, answers: Sequence[list[str]], generation: dict[str, Any]
+) -> list[list[str]]:
+    """More answers to questions for one box: as many again for each of the parts of the picture that surround the box on which
+    the first ones agree, more closely or less. Of questions about no one picture, or without an answer of one box, the first
+    answers alone."""
+    views: list[tuple[int, Part]] = []
+    for number, ((pictures, _), first) in enumerate(zip(asked, answers, strict=True)):
+        found = parse_boxes(agreed(first))
+        if len(pictures) == len(found) == 1:
+            views += [(number, around(found[0], times)) for times in _AROUND]
+    closer: Asked = [([part_of_picture(asked[number][0][0], part)], asked[number][1]) for number, part in views]
+    texts = [list(first) for first in answers]
+    seen = several(assistant, closer, generation) if closer else []
+    for (number, (left, top, right, bottom)), more in zip(views, seen, strict=True):
+
+        def back(box: Box, x: float = left, y: float = top, width: float = right - left, height: float = bottom - top) -> Box:
+            return Box(x + width * box.x1, y + height * box.y1, x + width * box.x2, y + height * box.y2)
+
+        texts[number] += [with_boxes_moved(text, back) for text in more]
+    return texts
+
+
+def around(box: Box, times: float) -> Part:
+    """The part of the picture, so many times as wide and high as a box and never small, that has the box in its middle, or as
+    near to it as the picture's edges allow."""
+    spans = []
+    for low, high in ((box.x1, box.x2), (box.y1, box.y2)):
+        side = min(max(times * (high - low), _LEAST_SIDE), 1.0)
+        begin = min(max((low + high - side) / 2, 0.0), 1.0 - side)
+        spans.append((begin, begin + side))
+    (left, right), (top, bottom) = spans
+    return left, top, right, bottom
 
 
 def at_each_thing(assistant: "Assistant", asked: Asked, answers: Sequence[str]) -> list[str]:

@@ -124,11 +124,8 @@ def _pointing(image: str, known: Row) -> Iterator[Row]:
 
 
 def _places(image: str, known: Row, rng: random.Random) -> Iterator[Row]:
-    """Each place of a picture once, under one of its names, and all people and dogs: on the eye's own grid of tenths.
-
-    Finer digits are noise to an eye of 10x10 cells, and noise is most of what a box's digits would otherwise teach. Twice, with
-    other names, so that a second pass over the pictures is not the first.
-    """
+    """Each place of a picture once, under one of its names, and all people and dogs. Twice, with other names, so that a second
+    pass over the pictures is not the first."""
     boxes = {key: [b for b in map(_ordered, found) if b is not None] for key, found in known["boxes_xyxy_norm"].items()}
     names: dict[str, dict[str, None]] = defaultdict(dict)
     kinds: dict[str, dict[str, None]] = {"people": {}, "dog": {}}
@@ -153,20 +150,8 @@ def _places(image: str, known: Row, rng: random.Random) -> Iterator[Row]:
 
 
 def _place(file: str, image: str, task: str, phrase: str, boxes: list[list[float]]) -> Row:
-    rounded = [[*_tenths(x1, x2), *_tenths(y1, y2)] for x1, y1, x2, y2 in boxes]
-    largest_first = sorted(rounded, key=lambda b: (b[0] - b[1]) * (b[3] - b[2]))
-    boxes = [[x1, y1, x2, y2] for x1, x2, y1, y2 in largest_first]
-    return {"file": file, "image": image, "task": task, "phrase": phrase, "boxes": boxes}
-
-
-def _tenths(low: float, high: float) -> tuple[float, float]:
-    """Both edges on the nearest tenth, at least one apart."""
-    low, high = max(low, 0.0), min(high, 1.0)
-    first, last = round(10 * low), round(10 * high)
-    if first >= last:
-        first = min(int(5 * (low + high)), 9)
-        last = first + 1
-    return first / 10, last / 10
+    largest_first = sorted(boxes, key=lambda box: (box[0] - box[2]) * (box[3] - box[1]))
+    return {"file": file, "image": image, "task": task, "phrase": phrase, "boxes": largest_first}
 
 
 def _grounded(image: str, text: str, phrases: list[Row]) -> Row | None:

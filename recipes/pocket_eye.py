@@ -25,11 +25,11 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import nn
 
-from minigpt4.data.look import Part, some_part
+from minigpt4.data.look import some_part
 from minigpt4.model.checkpoint import load_system, save_trained
 from minigpt4.model.minigpt4 import MiniGPT4ForConditionalGeneration
 from minigpt4.model.processor import MiniGPT4Processor
-from minigpt4.pictures import open_picture
+from minigpt4.pictures import Part, open_picture
 from minigpt4.train.prepare import freeze
 from minigpt4.train.recipe import Trained
 

@@ -1,6 +1,7 @@
 """Samples seen otherwise: in the mirror, or a part of their pictures."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from minigpt4.data.cache import pixels_of
-from minigpt4.data.look import crop, mirror
+from minigpt4.data.look import crop, mirror, on_lines
 from minigpt4.data.records import Sample, Turn, ask
 from minigpt4.errors import UserError
 from minigpt4.prompt.boxes import Box, parse_boxes
@@ -84,10 +85,64 @@ def test_parts_are_anywhere_and_of_all_sizes():
     assert (sizes[:, 0] / sizes[:, 1]).log().abs().max() > 0.15
 
 
-def test_boxes_are_not_cropped_away():
-    sample = Sample(turns=ask("[refer] the dog", Box(0, 0, 0.5, 0.5).render()), images=("a.jpg",), id="refs/3")
-    with pytest.raises(UserError, match="refs/3.*boxes"):
+BIRDS = "{<0><0><9><9>}<delim>{<30><60><40><70>}<delim>{<55><90><80><99>}"
+
+
+def test_boxes_move_with_the_part(monkeypatch):
+    monkeypatch.setattr("minigpt4.data.look.some_part", lambda least, rng: (0.2, 0.5, 0.7, 1.0))
+    turns = (
+        Turn(question="[refer] the dog", answers=("{<20><50><45><75>}",)),
+        Turn(question="[refer] the cat", answers=("{<0><0><30><40>}",)),  # outside
+        Turn(question="[refer] the man", answers=("{<60><0><90><100>}",)),  # one sixth is left of him
+        Turn(
+            question="[detection] birds",
+            answers=("<p>birds</p> {<0><0><9><9>}<delim>{<30><60><40><70>}<delim>{<55><90><80><99>}",),
+        ),
+        Turn(question="[identify] {<45><75><70><100>}", answers=("a hat",)),
+        Turn(question="Is it day?", answers=("yes",)),
+    )
+    sample = Sample(turns=turns, images=("a.jpg",), apart=True, extra={"boxes": (), "width": 9})
+    seen = crop(sample, 0.25, random.Random(0))
+    assert {turn.question: turn.answers[0] for turn in seen.turns} == {
+        "[refer] the dog": "{<0><0><50><50>}",
+        "[detection] birds": "<p>birds</p> {<20><20><40><40>}<delim>{<70><80><100><98>}",
+        "[identify] {<50><50><100><100>}": "a hat",
+        "Is it day?": "yes",
+    }
+    assert seen.crop == (0.2, 0.5, 0.7, 1.0)
+    assert seen.extra == {"width": 9}
+    for unseen in (replace(sample, turns=turns[:3]), replace(sample, turns=turns[1:], apart=False)):
+        assert crop(unseen, 0.25, random.Random(0)) == unseen  # too little is left: the whole picture
+
+
+def test_a_box_is_around_the_same_pixels_in_the_part():
+    rng = random.Random(1)
+    for _ in range(200):
+        x1, y1 = rng.uniform(0, 0.8), rng.uniform(0, 0.8)
+        box = Box(x1, y1, rng.uniform(x1 + 0.1, 1), rng.uniform(y1 + 0.1, 1))
+        sample = Sample(turns=ask("[refer] it", box.render("nearest")), images=("a.jpg",))
+        seen = crop(sample, 0.3, rng)
+        (moved,) = parse_boxes(seen.turns[0].answers[0])
+        left, top, right, bottom = seen.crop or (0, 0, 1, 1)
+        back = Box(*(o + v * s for v, o, s in zip(moved, (left, top) * 2, (right - left, bottom - top) * 2, strict=True)))
+        cut = Box(max(box.x1, left), max(box.y1, top), min(box.x2, right), min(box.y2, bottom))
+        assert max(abs(a - b) for a, b in zip(back, cut, strict=True)) < 0.011
+        assert cut.area > 0.45 * box.area
+
+
+def test_text_with_phrases_in_their_places_is_not_cropped():
+    sample = Sample(turns=ask("[grounding] tell", "<p>a dog</p> {<0><0><50><50>} runs"), images=("a.jpg",), id="refs/3")
+    with pytest.raises(UserError, match="refs/3.*no part can be shown"):
         crop(sample, 0.5, random.Random(0))
+
+
+def test_boxes_on_the_lines_of_a_grid():
+    answer = "{<10><20><52><100>}<delim>{<71><32><73><34>}<delim>{<9><18><53><99>}"
+    sample = Sample(turns=ask("[detection] {<1><2><3>} of 9", answer, "{<99><0><100><4>}"), images=("a.jpg",))
+    (turn,) = on_lines(sample, 10).turns
+    assert turn.question == "[detection] {<1><2><3>} of 9"
+    assert turn.answers == ("{<10><20><50><100>}<delim>{<70><30><80><40>}", "{<90><0><100><10>}")  # never thin, nor twice
+    assert on_lines(sample, 100).turns[0].answers[0] == answer
 
 
 def test_a_part_of_the_picture_is_what_is_seen():

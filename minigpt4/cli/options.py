@@ -71,7 +71,8 @@ LookAgain = Annotated[
     bool | None,
     typer.Option(
         "--look-again/--no-look-again",
-        help="Of a grounded description, ask about each phrase by itself for its box.",
+        help="With ground, ask about each phrase by itself for its box; with refer and --consensus, ask again about what "
+        "surrounds the box that was found.",
         rich_help_panel=_DECODING,
     ),
 ]

@@ -27,7 +27,7 @@ from ..errors import UserError
 from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
 from ..model.pocket import cache_folder
 from ..model.processor import MiniGPT4ImageProcessor
-from ..pictures import PictureLike, open_picture
+from ..pictures import Part, PictureLike, open_picture, part_of_picture
 
 
 class FeatureCache:
@@ -177,14 +177,11 @@ def pixels_of(
     image_processor: MiniGPT4ImageProcessor,
     picture: PictureLike,
     mirrored: bool,
-    crop: tuple[float, float, float, float] | None = None,
+    crop: Part | None = None,
 ) -> torch.Tensor:
     """One picture, or the part of it that `crop` says (`Sample.crop`), as (3, size, size), mirrored left to right if asked."""
     if crop is not None:
-        whole = open_picture(picture)
-        left, top, right, bottom = (round(share * side) for share, side in zip(crop, whole.size * 2, strict=True))
-        left, top = min(left, whole.width - 1), min(top, whole.height - 1)
-        picture = whole.crop((left, top, max(right, left + 1), max(bottom, top + 1)))  # a pixel at least
+        picture = part_of_picture(picture, crop)
     image: Any = ImageOps.mirror(open_picture(picture)) if mirrored else picture
     return image_processor(image)["pixel_values"][0]
 

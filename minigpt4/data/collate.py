@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..model.processor import MiniGPT4Processor
 from ..prompt.templates import PICTURE, PLACEHOLDER
 from .cache import FeatureCache, pixels_of
-from .look import crop, mirror
+from .look import crop, mirror, on_lines
 from .mixture import Draw, Part
 from .records import Sample
 from .sequence import IGNORE, Branch, Example, build_example, side_by_side
@@ -115,7 +115,9 @@ class Reader(Dataset):
         sample = part.source.sample(draw.key, rng)
         if part.crop is not None:
             sample = crop(sample, part.crop, rng)
-        return mirror(sample) if part.mirror and rng.random() < 0.5 else sample
+        if part.mirror and rng.random() < 0.5:
+            sample = mirror(sample)
+        return sample if part.grid is None else on_lines(sample, part.grid)
 
     def item(self, sample: Sample) -> Item:
         """A sample with its pictures."""

@@ -1,11 +1,13 @@
-"""A sample seen otherwise: in a mirror, where left is right in the text as well, or a part of its pictures."""
+"""A sample seen otherwise: in a mirror, where left is right in the text as well, a part of its pictures, or more coarsely."""
 
 import dataclasses
 import math
 import random
+import re
 
 from ..errors import UserError
-from ..prompt.boxes import Box
+from ..pictures import Part
+from ..prompt.boxes import Box, parse_boxes, render_boxes
 from ..prompt.mirror import mirror_text
 from .records import Sample, Turn
 
@@ -13,8 +15,14 @@ _STRETCH = 4 / 3
 """How many times as wide for its height as another part's a part may be at most. The papers' first stages take parts of a fixed
 range of shapes, 3:4 to 4:3; here it is the picture's own shape that is changed a little."""
 
-Part = tuple[float, float, float, float]
-"""A part of a picture: left, top, right and bottom as shares of its sides."""
+_TRIES = 8
+"""Parts of a picture that are tried until enough of what is asked about is seen."""
+_MOST, _HARDLY = 0.5, 0.1
+"""A box is asked about if at least so much of it is seen, and counts as gone if no more than that is."""
+_ONE = r"\{(?:<\d+>){4}\}"
+_BOXES = re.compile(rf"{_ONE}(?:<delim>{_ONE})*")
+"""The boxes of one thing or kind, as samples write them."""
+_ONE_PHRASE = re.compile(rf"<p>[^<]*</p> {_BOXES.pattern}")
 
 
 def mirror(sample: Sample) -> Sample:
@@ -33,13 +41,75 @@ def mirror(sample: Sample) -> Sample:
 def crop(sample: Sample, least: float, rng: random.Random) -> Sample:
     """The sample with a part of its pictures, anywhere in them, that has from `least` to all of their area.
 
+    Boxes in the text move with the part. Of questions side by side, those go whose boxes lie outside or are mostly cut off;
+    where half of them would go, or the sample is a conversation, another part is tried, and at last the whole picture.
+
     Raises:
-        UserError: the sample's text has boxes, which would no longer be where it says.
+        UserError: a text that ties phrases to places, of which it would speak whether they are seen or not.
     """
     texts = [text for turn in sample.turns for text in (turn.question, *turn.answers)]
-    if any("{<" in text for text in texts):
-        raise UserError(f"{sample.id}: has boxes, and its picture cannot be cropped; leave crop out for this dataset")
-    return dataclasses.replace(sample, crop=some_part(least, rng))
+    if any("<p>" in text and not _ONE_PHRASE.fullmatch(text) for text in texts):
+        raise UserError(f"{sample.id}: its text tells of things in their places, so no part can be shown; leave crop out")
+    for _ in range(_TRIES):
+        part = some_part(least, rng)
+        turns = tuple(seen for turn in sample.turns if (seen := _seen_in(part, turn)) is not None)
+        if len(turns) == len(sample.turns) or (sample.apart and 2 * len(turns) >= len(sample.turns)):
+            extra = {key: value for key, value in sample.extra.items() if key != "boxes"}  # they stood for the whole picture
+            return dataclasses.replace(sample, turns=turns, crop=part, extra=extra)
+    return sample
+
+
+def on_lines(sample: Sample, lines: int) -> Sample:
+    """The sample with the edges of boxes in its text on the nearest of so many lines a side, at least one apart.
+
+    What is finer than an eye can tell is noise, and noise is most of what the digits of such a box would teach.
+    """
+
+    def nearest(low: float, high: float) -> tuple[float, float]:
+        first, last = round(lines * low), round(lines * high)
+        if first >= last:
+            first = min(int(lines * (low + high) / 2), lines - 1)
+            last = first + 1
+        return first / lines, last / lines
+
+    def moved(match: re.Match[str]) -> str:
+        boxes = [box.clipped() for box in parse_boxes(match[0])]
+        if not boxes:  # only looked like some
+            return match[0]
+        spans = [(*nearest(box.x1, box.x2), *nearest(box.y1, box.y2)) for box in boxes]
+        return render_boxes((Box(x1, y1, x2, y2) for x1, x2, y1, y2 in dict.fromkeys(spans)), "nearest")
+
+    turns = (
+        Turn(question=_BOXES.sub(moved, turn.question), answers=tuple(_BOXES.sub(moved, text) for text in turn.answers))
+        for turn in sample.turns
+    )
+    return dataclasses.replace(sample, turns=tuple(turns))
+
+
+def _seen_in(part: Part, turn: Turn) -> Turn | None:
+    """A turn about the whole picture as one about a part of it; None if its boxes are not to be seen there."""
+    unseen = False
+
+    def moved(match: re.Match[str]) -> str:
+        nonlocal unseen
+        found = [_box_in(part, box) for box in parse_boxes(match[0])]
+        kept = [box for share, box in found if share >= _MOST]
+        unseen |= not kept or any(_HARDLY < share < _MOST for share, _ in found)
+        return render_boxes(kept, "nearest")
+
+    question, *answers = (_BOXES.sub(moved, text) for text in (turn.question, *turn.answers))
+    return None if unseen else Turn(question=question, answers=tuple(answers))
+
+
+def _box_in(part: Part, box: Box) -> tuple[float, Box]:
+    """The share of a box that a part of the picture shows, and where it shows that."""
+    share, edges = 1.0, []
+    for low, high, begin, end in ((box.x1, box.x2, part[0], part[2]), (box.y1, box.y2, part[1], part[3])):
+        inside = [min(max(v, begin), end) for v in (low, high)]
+        share *= (inside[1] - inside[0]) / (high - low) if high > low else float(begin <= low <= end)
+        edges.append([(v - begin) / (end - begin) for v in inside])
+    (x1, x2), (y1, y2) = edges
+    return share, Box(x1, y1, x2, y2)
 
 
 def some_part(least: float, rng: random.Random) -> Part:

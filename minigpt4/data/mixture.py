@@ -39,6 +39,7 @@ class Part:
     mirror: bool = False
     crop: float | None = None
     reward: str | None = None
+    grid: int | None = None
 
 
 class Mixture:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..pictures import PictureLike
+from ..pictures import Part, PictureLike
 from ..prompt.templates import PLACEHOLDER
 
 
@@ -39,8 +39,8 @@ class Sample:
     """Where the sample comes from: a dataset's name and the item's number or key in it."""
     mirrored: bool = False
     """The pictures are to be mirrored left to right (the text already is)."""
-    crop: tuple[float, float, float, float] | None = None
-    """The part of the pictures to be seen (before mirroring): left, top, right, bottom as shares of width and height."""
+    crop: Part | None = None
+    """The part of the pictures to be seen (before mirroring)."""
     apart: bool = False
     """The turns are no conversation: questions about the same pictures, learnt side by side without seeing each other."""
     extra: dict[str, Any] = field(default_factory=dict, compare=False)

@@ -7,7 +7,7 @@ width and height. Several boxes of one phrase are joined by ``<delim>``, and a p
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -227,6 +227,13 @@ def with_other_boxes(text: str, others: Mapping[str, Sequence[Box]]) -> str:
         if words in others:
             start, end = spans[0][0], spans[-1][1]
             text = text[:start] + render_boxes(others[words]) + text[end:]
+    return text
+
+
+def with_boxes_moved(text: str, move: Callable[[Box], Box]) -> str:
+    """The text with each meaningful box moved, everything else as it stands."""
+    for start, end, box in reversed(list(_find_boxes(text))):
+        text = text[:start] + move(box).render("nearest") + text[end:]
     return text
 
 

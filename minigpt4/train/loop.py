@@ -85,7 +85,8 @@ def build_parts(recipe: Recipe, datasets: list[Dataset]) -> list[Part]:
             source = Together(source, dataset.together)
         if not isinstance(source, StreamSource) and (problem := next(source.problems(), None)):
             log.warning("%s: %s (minigpt4 data check lists all)", source.name, problem.message)
-        parts.append(Part(source, dataset.ratio, recipe.data.batch_of(dataset), dataset.mirror, dataset.crop, dataset.reward))
+        batch = recipe.data.batch_of(dataset)
+        parts.append(Part(source, dataset.ratio, batch, dataset.mirror, dataset.crop, dataset.reward, dataset.grid))
     return parts
 
 

@@ -91,8 +91,9 @@ class Dataset(_Section):
     mirror: bool = False
     """Show half of the pictures mirrored, with left and right exchanged in the text."""
     crop: float | None = Field(None, gt=0, le=1)
-    """Show a part of each picture, another each time, that has at least this share of its area; for samples without boxes."""
-
+    """Show a part of each picture, another each time, that has at least this share of its area; boxes move with it."""
+    grid: int | None = Field(None, ge=1, le=100)
+    """Put the edges of boxes on the nearest of so many lines a side, when an eye cannot tell finer ones apart."""
     together: int = Field(1, ge=1)
     """Up to so many samples about the same picture are read side by side: the picture is read once for all of them."""
 
