@@ -328,3 +328,21 @@ def test_cropped_pictures_are_learnt_from_and_never_cached(world, tmp_path):
     assert losses[12] < losses[1]
     assert not (tmp_path / "cache").exists()
     assert losses != metrics(run(recipe_of(world, tmp_path / "whole", steps=12)))
+
+
+def test_boxes_on_lines_are_learnt_and_measured_as_boxes_that_lie_there(world, tmp_path):
+    def rows(name, box):
+        path = world / f"data/{name}.jsonl"
+        path.write_text(
+            "".join(json.dumps({"image": f"shapes-{i}.png", "phrase": "it", "boxes": [box]}) + "\n" for i in range(4))
+        )
+        return {"format": "jsonl", "annotations": str(path), "images": str(world / "data"), "task": "refer"}
+
+    exact, coarse = rows("exact", [0.11, 0.22, 0.68, 0.71]) | {"grid": 10}, rows("coarse", [0.1, 0.2, 0.7, 0.7])
+    runs = [
+        run(recipe_of(world, tmp_path / name, steps=5, data__datasets=[dataset], validation__datasets=[dataset]))
+        for name, dataset in (("exact", exact), ("coarse", coarse), ("fine", rows("exact", [0.11, 0.22, 0.68, 0.71])))
+    ]
+    losses, measured = [metrics(output) for output in runs], [metrics(output, "valid_loss") for output in runs]
+    assert losses[0] == losses[1] != losses[2]
+    assert measured[0] == measured[1] != measured[2]
