@@ -48,24 +48,24 @@ def several(assistant: "Assistant", asked: Asked, generation: dict[str, Any]) ->
 def at_what_was_found(
     assistant: "Assistant", asked: Asked, answers: Sequence[list[str]], generation: dict[str, Any]
 ) -> list[list[str]]:
-    """More answers to questions for one box: as many again for each of the parts of the picture that surround the box on which
-    the first ones agree, more closely or less. Of questions about no one picture, or without an answer of one box, the first
-    answers alone."""
+    """Other answers to questions for one box: as many again for each of the parts of the picture that surround the box on which
+    the first ones agree, more closely or less. The first answers stay where there is not one picture, or not one box, or where
+    nothing is found in those parts."""
     views: list[tuple[int, Part]] = []
     for number, ((pictures, _), first) in enumerate(zip(asked, answers, strict=True)):
         found = parse_boxes(agreed(first))
         if len(pictures) == len(found) == 1:
             views += [(number, around(found[0], times)) for times in _AROUND]
     closer: Asked = [([part_of_picture(asked[number][0][0], part)], asked[number][1]) for number, part in views]
-    texts = [list(first) for first in answers]
+    texts: list[list[str]] = [[] for _ in answers]
     seen = several(assistant, closer, generation) if closer else []
     for (number, (left, top, right, bottom)), more in zip(views, seen, strict=True):
 
         def back(box: Box, x: float = left, y: float = top, width: float = right - left, height: float = bottom - top) -> Box:
             return Box(x + width * box.x1, y + height * box.y1, x + width * box.x2, y + height * box.y2)
 
-        texts[number] += [with_boxes_moved(text, back) for text in more]
-    return texts
+        texts[number] += [with_boxes_moved(text, back) for text in more if parse_boxes(text)]
+    return [new or first for new, first in zip(texts, answers, strict=True)]
 
 
 def around(box: Box, times: float) -> Part:

@@ -86,22 +86,25 @@ def test_what_surrounds_a_found_box_is_looked_at(monkeypatch):
     def drawn(conversations, embeds, generation):
         looks.append((conversations, embeds, generation["consensus"]))
         said = {1: "{<40><40><60><80>}", 2: "{<40><40><60><80>}", 3: "{<0><50><100><100>}", 4: "{<0><50><100><100>}"}
-        return [[said.get(len(looks), "nothing")] * generation["consensus"] for _ in conversations]
+        unseen = len(looks) == 4  # of the second part, in the mirror
+        texts = ["nothing" if unseen and i else said.get(len(looks), "nothing") for i in range(len(conversations))]
+        return [[text] * generation["consensus"] for text in texts]
 
     monkeypatch.setattr(system, "drawn", drawn)
     picture = PICTURES[0]
     texts = several(system, [([picture], "[refer] it")], {"consensus": 4, "mirrored": True})
     (all_texts,) = at_what_was_found(system, [([picture], "[refer] it")], texts, {"consensus": 4, "mirrored": True})
     # the parts: 0.35 .. 0.65 by 0.3 .. 0.9 and 0.2 .. 0.8 by 0 .. 1; what is said of their lower halves
-    assert all_texts == ["{<40><40><60><80>}"] * 4 + ["{<35><60><65><90>}"] * 4 + ["{<20><50><80><100>}"] * 4
+    assert all_texts == ["{<35><60><65><90>}"] * 4 + ["{<20><50><80><100>}"] * 2
     sides = picture.size * 2
     for number, part in enumerate([(0.35, 0.3, 0.65, 0.9), (0.2, 0, 0.8, 1)]):
         seen = picture.crop([round(v * side) for v, side in zip(part, sides, strict=True)])
         torch.testing.assert_close(looks[2][1][number], system.encode([seen])[0])
         torch.testing.assert_close(looks[3][1][number], system.encode([seen], mirrored=True)[0])
     looks.clear()
-    assert system.refer(picture, "it").boxes == [Box.from_grid(35, 60, 65, 90)]  # the one between the others
+    assert system.refer(picture, "it").boxes == [Box.from_grid(35, 60, 65, 90)]  # four against two
     assert [count for _, _, count in looks] == [2] * 4
+    assert at_what_was_found(system, [([picture], "[refer] it")], texts, {"consensus": 4}) == texts  # nothing is found there
     looks.clear()
     system.refer(picture, "it", look_again=False)
     system.detect(picture, "it")
