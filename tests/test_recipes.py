@@ -72,6 +72,10 @@ def run(name: str, place: Path) -> Path:
             run("pocket_stage5", place)
             script = [sys.executable, "recipes/pocket_eye.py", "data/pocket", "runs/pocket_stage5", "runs/pocket_eye"]
             subprocess.run([*script, "--steps", "2", "--least", "1"], check=True)
+        elif before == "pocket_half":
+            run("pocket_stage7", place)
+            script = ["recipes/pocket_average.py", "runs/pocket_stage6", "0.5", "runs/pocket_stage7", "runs/pocket_half"]
+            subprocess.run([sys.executable, *script], check=True)
         else:
             run(before, place)
     changes = list(SMALL)
