@@ -90,8 +90,8 @@ class Assistant:
     ``do_sample``, ``temperature``, ``top_p``, ...); what is not given comes from the system's generation_config.json. One is
     ours: ``consensus=N`` draws N answers and gives the one that the others agree with most (see `consensus`); with
     ``mirrored=True``, half of them before the picture in a mirror, if there are four or more. And ``look_again=True``
-    asks about each phrase of a grounded description by itself, for its box, and with ``[refer]`` draws as many answers again
-    before what surrounds the box on which the first ones agree.
+    asks about each phrase of a grounded description by itself, for its box, and with ``[refer]`` and consensus
+    asks again about what surrounds the box that was found.
     """
 
     def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor, published: bool = False):

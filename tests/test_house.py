@@ -18,7 +18,7 @@ ROOMS = {
     "stopping": set(),
     "chat": {"model", "prompt"},
     "consensus": {"model", "prompt", "metrics"},
-    "second_look": {"prompt"},
+    "second_look": {"prompt", "consensus"},
     "assistant": {"model", "prompt", "stopping", "chat", "consensus", "second_look"},
     "train": {"data", "model", "prompt", "stopping", "metrics"},
     "evaluate": {"assistant", "data", "model", "prompt", "metrics", "jsonl", "batch"},
