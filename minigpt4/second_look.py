@@ -2,6 +2,7 @@
 thing that a description names."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .consensus import agreed
@@ -59,13 +60,16 @@ def at_what_was_found(
     closer: Asked = [([part_of_picture(asked[number][0][0], part)], asked[number][1]) for number, part in views]
     texts: list[list[str]] = [[] for _ in answers]
     seen = several(assistant, closer, generation) if closer else []
-    for (number, (left, top, right, bottom)), more in zip(views, seen, strict=True):
-
-        def back(box: Box, x: float = left, y: float = top, width: float = right - left, height: float = bottom - top) -> Box:
-            return Box(x + width * box.x1, y + height * box.y1, x + width * box.x2, y + height * box.y2)
-
-        texts[number] += [with_boxes_moved(text, back) for text in more if parse_boxes(text)]
+    for (number, part), more in zip(views, seen, strict=True):
+        texts[number] += [with_boxes_moved(text, partial(_out_of, part)) for text in more if parse_boxes(text)]
     return [new or first for new, first in zip(texts, answers, strict=True)]
+
+
+def _out_of(part: Part, box: Box) -> Box:
+    """Where a box of a part of the picture is in the whole."""
+    left, top, right, bottom = part
+    width, height = right - left, bottom - top
+    return Box(left + width * box.x1, top + height * box.y1, left + width * box.x2, top + height * box.y2)
 
 
 def around(box: Box, times: float) -> Part:

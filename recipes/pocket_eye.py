@@ -25,11 +25,12 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import nn
 
-from minigpt4.data.look import some_part
+from minigpt4.data.look import box_in, some_part
 from minigpt4.model.checkpoint import load_system, save_trained
 from minigpt4.model.minigpt4 import MiniGPT4ForConditionalGeneration
 from minigpt4.model.processor import MiniGPT4Processor
 from minigpt4.pictures import Part, open_picture
+from minigpt4.prompt.boxes import Box
 from minigpt4.train.prepare import freeze
 from minigpt4.train.recipe import Trained
 
@@ -105,8 +106,7 @@ def words_of(texts: list[str]) -> dict[str, float]:
 
 def seen(box: list[float], part: Part, mirrored: bool) -> list[float]:
     """Where a box of the whole picture (corners as shares of its sides) is in a part of it, mirrored or not."""
-    width, height = part[2] - part[0], part[3] - part[1]
-    left, top, right, bottom = (min(max((edge - part[i % 2]) / (width, height)[i % 2], 0.0), 1.0) for i, edge in enumerate(box))
+    _, (left, top, right, bottom) = box_in(part, Box(*box))
     return [1 - right, top, 1 - left, bottom] if mirrored else [left, top, right, bottom]
 
 

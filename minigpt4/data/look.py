@@ -92,7 +92,7 @@ def _seen_in(part: Part, turn: Turn) -> Turn | None:
 
     def moved(match: re.Match[str]) -> str:
         nonlocal unseen
-        found = [_box_in(part, box) for box in parse_boxes(match[0])]
+        found = [box_in(part, box) for box in parse_boxes(match[0])]
         kept = [box for share, box in found if share >= _MOST]
         unseen |= not kept or any(_HARDLY < share < _MOST for share, _ in found)
         return render_boxes(kept, "nearest")
@@ -101,7 +101,7 @@ def _seen_in(part: Part, turn: Turn) -> Turn | None:
     return None if unseen else Turn(question=question, answers=tuple(answers))
 
 
-def _box_in(part: Part, box: Box) -> tuple[float, Box]:
+def box_in(part: Part, box: Box) -> tuple[float, Box]:
     """The share of a box that a part of the picture shows, and where it shows that."""
     share, edges = 1.0, []
     for low, high, begin, end in ((box.x1, box.x2, part[0], part[2]), (box.y1, box.y2, part[1], part[3])):

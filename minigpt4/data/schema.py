@@ -11,12 +11,11 @@ A row is a JSON object in one of five forms, told apart by their keys::
 Boxes are [x1, y1, x2, y2] as fractions of the picture's width and height.
 """
 
-import difflib
-import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeGuard
+from typing import Any, ClassVar
 
 from ..errors import UserError
 from ..pictures import PictureLike
@@ -24,6 +23,7 @@ from ..prompt.boxes import Box, Rounding, render_boxes, render_phrases
 from ..prompt.tasks import TASKS
 from ..prompt.templates import PLACEHOLDER
 from .records import Sample, Turn, ask
+from .values import is_number, kind_of, nearest, quoted, text_of, texts_of
 
 DESCRIBE = (  # the wordings of MiniGPT-4's second stage (paper, section 3.2)
     "Describe this image in detail.",
@@ -44,7 +44,7 @@ class Style:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Row(ABC):
     """What all forms have in common."""
 
     serves: ClassVar[tuple[str, ...]] = ()
@@ -79,9 +79,9 @@ class Row:
                 f'{self.where}: no "task" ({", ".join(self.serves)}); give the row one, or the dataset the option task'
             )
 
+    @abstractmethod
     def turns(self, task: str | None, rng: random.Random, style: Style) -> tuple[Turn, ...]:
         """Questions and answers of the row, used for `task`."""
-        raise NotImplementedError
 
     def sample(self, turns: tuple[Turn, ...], images: tuple[PictureLike, ...], task: str | None, id: str) -> Sample:
         """The row as a sample, with the pictures found for it."""
@@ -352,64 +352,6 @@ def _count_placeholders(questions: Iterable[str], images: int, where: str) -> No
 def _no_placeholders(answers: Iterable[str], where: str) -> None:
     if any(PLACEHOLDER in answer for answer in answers):
         raise UserError(f"{where}: an answer cannot have {PLACEHOLDER} in it")
-
-
-def text_of(row: Mapping, key: str, where: str) -> str:
-    """The text under a key, which must be there and not be blank."""
-    if key not in row:
-        raise UserError(f'{where}: no "{key}"')
-    text = row[key]
-    if not isinstance(text, str):
-        raise UserError(f'{where}: "{key}" must be text, found {kind_of(text)}')
-    if not text.strip():
-        raise UserError(f'{where}: "{key}" is empty')
-    return text
-
-
-def texts_of(row: Mapping, key: str, where: str, blank: bool = False) -> tuple[str, ...]:
-    """The list of texts under a key, which must be there and hold at least one; `blank` allows empty ones."""
-    if key not in row:
-        raise UserError(f'{where}: no "{key}"')
-    texts = row[key]
-    if not isinstance(texts, Sequence) or isinstance(texts, str) or not texts:
-        raise UserError(f'{where}: "{key}" must be a list of texts, found {kind_of(texts)}')
-    for i, text in enumerate(texts):
-        if not isinstance(text, str) or not (text.strip() or blank):
-            found = "an empty one" if isinstance(text, str) else kind_of(text)
-            raise UserError(f'{where}: "{key}"[{i}] must be text, found {found}')
-    return tuple(texts)
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def kind_of(value: Any) -> str:
-    """What a JSON value is, in words for a message."""
-    if isinstance(value, Mapping):
-        return "an object with " + (", ".join(map(quoted, value)) if value else "nothing in it")
-    if isinstance(value, bool):
-        return str(value).lower()
-    if value is None:
-        return "nothing"
-    if isinstance(value, str):
-        return f"text {value!r}" if len(value) <= 40 else f"text {value[:37]!r}..."
-    if isinstance(value, int | float):
-        return f"the number {value}"
-    if isinstance(value, Sequence) and not isinstance(value, bytes):
-        return f"a list of {len(value)}"
-    return type(value).__name__
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """``did you mean ...?``, or the whole list."""
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    return f'did you mean "{close[0]}"?' if close else f"known: {', '.join(known)}"
-
-
-def quoted(word: Any) -> str:
-    return f'"{word}"'
 
 
 FORMS: dict[str, tuple[type[Row], tuple[str, ...], Any]] = {  # by the key that tells them apart: form, keys, parser

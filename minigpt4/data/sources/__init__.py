@@ -5,8 +5,8 @@ import logging
 from typing import Any
 
 from ...errors import UserError
-from ..schema import nearest
 from ..source import Source, StreamSource
+from ..values import nearest
 from .base import Items
 from .captions import CcSbuAlign, CocoCaption, TextCaps
 from .coco_instances import CocoInstances

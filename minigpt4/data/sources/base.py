@@ -12,8 +12,8 @@ from ...errors import UserError
 from ...pictures import PictureLike
 from ...prompt.tasks import TASKS
 from ..records import Sample, Turn
-from ..schema import is_number, kind_of, nearest, text_of, texts_of
 from ..source import Problem
+from ..values import is_number, kind_of, nearest, text_of, texts_of
 from .files import Folders, Paths, files, load_json
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ...errors import UserError
 from ...prompt.text import clean_text
 from ..records import ask
-from ..schema import kind_of
+from ..values import kind_of
 from .base import Annotated, Fields, choose, instruct
 from .files import Paths
 from .rows import prompts_of

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from ...errors import UserError
 from ...prompt.boxes import Box, Rounding
-from ..schema import kind_of, phrase_turns
+from ..schema import phrase_turns
 from ..source import Problem
+from ..values import kind_of
 from .base import Annotated, Fields, choose
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from typing import Any
 
 from ...errors import UserError
 from ...pictures import PictureLike, decode_picture
-from ..schema import KEYS, Row, nearest
+from ..schema import KEYS, Row
+from ..values import nearest
 from .files import Folders, Paths, files
 from .rows import RowItems
 

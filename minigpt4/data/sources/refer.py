@@ -14,7 +14,8 @@ from ...pictures import open_picture
 from ...prompt.boxes import Box
 from ...prompt.text import clean_text
 from ..records import Turn
-from ..schema import kind_of, phrase_turns
+from ..schema import phrase_turns
+from ..values import kind_of
 from .base import Annotated, Fields, choose, coco_names
 from .files import Paths, load_json
 

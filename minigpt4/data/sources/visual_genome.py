@@ -7,7 +7,7 @@ from typing import Any
 
 from ...errors import UserError
 from ...prompt.text import clean_text
-from ..schema import is_number, kind_of
+from ..values import is_number, kind_of
 from .base import Fields
 from .files import Paths, load_json
 from .refer import Referring

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from ...errors import UserError
 from ...prompt.text import clean_text
 from ..records import ask
-from ..schema import kind_of
 from ..source import Problem
+from ..values import kind_of
 from .base import Annotated, Fields, choose, coco_names, instruct
 from .captions import cleaned
 
