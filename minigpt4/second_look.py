@@ -29,19 +29,22 @@ def conversations(asked: Asked) -> list[list[Message]]:
 
 
 def several(assistant: "Assistant", asked: Asked, generation: dict[str, Any]) -> list[list[str]]:
-    """As many answers to each question as `generation` says (``consensus``, ``mirrored``)."""
+    """As many answers to each question as `generation` says (``consensus``, ``mirrored``). Without consensus it is one answer,
+    for which picture and mirror image choose every word together."""
     generation = dict(generation)
     mirrored = generation.pop("mirrored", False)
     everything = [picture for pictures, _ in asked for picture in pictures]
-    if not generation.get("consensus"):
-        return [[text] for text in assistant.complete(conversations(asked), assistant.encode(everything), **generation)]
-    if not mirrored:
-        return assistant.drawn(conversations(asked), assistant.encode(everything), generation)
+    looks = [(conversations(asked), assistant.encode(everything))]
+    if mirrored:
+        turned = [(pictures, mirror_text(question)) for pictures, question in asked]
+        looks.append((conversations(turned), assistant.encode(everything, mirrored=True)))
+    if generation.get("consensus") is None:
+        return [[text] for text in assistant.complete_together(looks, **generation)]
     texts: list[list[str]] = [[] for _ in asked]
-    for mirrored, turn in ((False, str), (True, mirror_text)):
-        prompts = conversations([(pictures, turn(question)) for pictures, question in asked])
-        half = generation | {"consensus": (generation["consensus"] + (not mirrored)) // 2}
-        for own, more in zip(texts, assistant.drawn(prompts, assistant.encode(everything, mirrored), half), strict=True):
+    for number, (prompts, embeds) in enumerate(looks):
+        share = generation | {"consensus": (generation["consensus"] + len(looks) - 1 - number) // len(looks)}
+        turn = mirror_text if number else str
+        for own, more in zip(texts, assistant.drawn(prompts, embeds, share), strict=True):
             own += map(turn, more)
     return texts
 

@@ -144,7 +144,7 @@ def test_settings_that_do_not_go_together(system, settings, message):
 
 def test_streaming_leaves_a_task_s_consensus_out_and_refuses_a_given_one():
     system = assistant(task_generation={"refer": {"consensus": 4}})
-    assert not system.streams(system.question_settings("[refer] a dog"))
+    assert not system.streams(system.settings_for("[refer] a dog", {}))
     assert "".join(system.stream(PICTURES[0], "[refer] a dog", max_new_tokens=5))
     with pytest.raises(UserError, match="leave out consensus"):
         next(system.stream(PICTURES[0], "[refer] a dog", consensus=4))

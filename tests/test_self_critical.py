@@ -8,6 +8,7 @@ from conftest import tiny_model, tiny_processor
 from minigpt4.data.collate import Collator, Formatter, Reader
 from minigpt4.data.records import Sample, ask
 from minigpt4.metrics.caption import Cider
+from minigpt4.model.drawing import at_random
 from minigpt4.train.self_critical import SelfCritic
 
 
@@ -72,15 +73,37 @@ def test_sampled_captions_are_the_models_own(learner):
     """Their likelihood under the ordinary forward pass is that under which they were drawn: greedy drawing gives greedy
     answers, for prompts of unequal length."""
     model, items, critic = learner
-    plain = torch.multinomial
-    torch.multinomial = lambda probabilities, n: probabilities.argmax(-1, keepdim=True)
-    try:
-        drawn = critic._sample(items, torch.device("cpu"))
-    finally:
-        torch.multinomial = plain
+    model.get_output_embeddings().weight.data.mul_(1e5)  # so sure of itself that drawing leaves no choice
+    drawn = critic._sample(items, critic.collator.stage, torch.device("cpu"))
     for item, captions in zip(items, drawn, strict=True):
         ids = torch.tensor([item.example.prefix_ids])
         greedy = model.generate(
             ids, item.pictures, max_new_tokens=8, do_sample=False, eos_token_id=critic.end[0], pad_token_id=0
         )
         assert all(caption == greedy[0].tolist()[: len(caption)] for caption in captions)
+
+
+def test_a_frozen_eye_looks_once_for_drawing_and_learning(learner, monkeypatch):
+    model, items, critic = learner
+    torch.manual_seed(0)
+    expected, _ = critic(items, torch.device("cpu"))
+    assert set(expected.inputs) >= {"pixel_values", "label_factors"}  # an eye that learns must look for itself
+    model.vision_tower.requires_grad_(False)
+    looks = []
+    look = model.get_vision_tokens
+    monkeypatch.setattr(model, "get_vision_tokens", lambda pixels: looks.append(len(pixels)) or look(pixels))
+    torch.manual_seed(0)
+    batch, _ = critic(items, torch.device("cpu"))
+    loss = model(**batch.inputs, loss_only=True).loss
+    assert looks == [len(items)]
+    assert torch.equal(batch.inputs["input_ids"], expected.inputs["input_ids"])
+    torch.testing.assert_close(loss, model(**expected.inputs, loss_only=True).loss)
+
+
+def test_drawing_follows_the_chances():
+    logits = torch.tensor([[0.1, 0.2, 0.0, 0.7], [0.5, 0.0, 0.5, 0.0]]).log()
+    torch.manual_seed(0)
+    drawn = at_random(logits, [0] * 20_000 + [1] * 20_000, range(40_000), 0).view(2, -1)
+    for row, chances in zip(drawn, logits.exp(), strict=True):
+        assert row.bincount(minlength=4) / 20_000 == pytest.approx(chances.numpy(), abs=0.02)
+        assert not row.bincount(minlength=4)[chances == 0].any()

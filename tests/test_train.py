@@ -19,7 +19,8 @@ import minigpt4
 from minigpt4.errors import UserError
 from minigpt4.train import checkpoint as checkpoint_module
 from minigpt4.train.loop import train
-from minigpt4.train.recipe import parse_recipe
+from minigpt4.train.prepare import settled
+from minigpt4.train.recipe import load_recipe, parse_recipe
 
 LORA = {"r": 4, "alpha": 8, "dropout": 0.1, "target_modules": ["q_proj", "v_proj"]}
 
@@ -289,6 +290,19 @@ def test_another_recipe_does_not_continue_this_one(world, tmp_path):
     run(recipe_of(world, tmp_path / "out"))
     with pytest.raises(UserError, match=r"another recipe \(schedule is different\)"):
         run(recipe_of(world, tmp_path / "out", schedule={"lr": 1e-3}))
+
+
+def test_precision_is_that_of_the_machine(world, tmp_path, monkeypatch):
+    """bf16 where it is fast, else fp32; the recipe that is kept says which, and a run does not change it on its way."""
+    given = recipe_of(world, tmp_path / "out", precision="auto", steps=2)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
+    kept = load_recipe(run(given) / "recipe.yaml")
+    assert kept.precision == "fp32"
+    assert metrics(tmp_path / "out") == metrics(run(recipe_of(world, tmp_path / "same", precision="fp32", steps=2)))
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+    assert settled(parse_recipe(given, "test"), "cpu").precision == "bf16"
+    with pytest.raises(UserError, match=r"another recipe \(precision was fp32, and is bf16 now\)"):
+        run(given)
 
 
 def test_gradient_checkpointing_changes_nothing(world, tmp_path):

@@ -7,6 +7,7 @@ examples (see `model.packing`); without, one each, padded on the right to the lo
 import logging
 import random
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -170,6 +171,12 @@ class Collator:
         self.pad = processor.tokenizer.pad_token_id or 0
         self.image_token_id = processor.image_token_id
         self.pack, self.row_tokens, self.stage = pack, row_tokens, stage
+
+    def at_stage(self, stage: str) -> "Collator":
+        """The same for items whose pictures are at another stage of their way to the mind."""
+        other = copy(self)
+        other.stage = stage
+        return other
 
     def __call__(self, given: Sequence[Item | None]) -> Batch:
         """Raises UserError where not one of a batch's records could be read."""

@@ -14,7 +14,9 @@ Choose = Callable[[torch.Tensor, Sequence[int], Sequence[int], int], torch.Tenso
 
 def at_random(logits: torch.Tensor, rows: Sequence[int], answers: Sequence[int], step: int) -> torch.Tensor:
     """The next tokens, drawn as likely as the model has them."""
-    return torch.multinomial(logits.float().softmax(-1)[list(rows)], 1)[:, 0]
+    upto = logits.float().softmax(-1).cumsum(-1)[list(rows)]  # a number to each answer; `multinomial` takes one to each word
+    chances = torch.rand(len(upto), 1, device=upto.device) * upto[:, -1:]
+    return torch.searchsorted(upto, chances, right=True)[:, 0].clamp(max=upto.shape[-1] - 1)
 
 
 @torch.no_grad()

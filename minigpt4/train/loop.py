@@ -33,7 +33,7 @@ from .distributed import World, join_world, leave_world, shard_frozen
 from .features import fill, wants_features
 from .flops import StepFlops, matmul_peak
 from .loader import Loader
-from .prepare import DTYPES, PLAIN, parameter_groups, prepare
+from .prepare import DTYPES, PLAIN, parameter_groups, prepare, settled
 from .progress import Progress
 from .recipe import Dataset, Recipe, load_recipe, save_recipe
 from .schedule import SCHEDULES
@@ -105,6 +105,7 @@ class Trainer:
     """Everything that a run holds while it goes on."""
 
     def __init__(self, recipe: Recipe, world: World):
+        recipe = settled(recipe, world.device)
         self.recipe, self.world = recipe, world
         self.output = Path(recipe.output)
         self._make_output()
@@ -335,7 +336,7 @@ class Trainer:
         for key in new:
             if key not in _HARMLESS and old[key] != new[key]:
                 raise UserError(
-                    f"{folder} was trained by another recipe ({key} is different): "
+                    f"{folder} was trained by another recipe ({_difference(key, old[key], new[key])}): "
                     f"name another output, or remove {self.output} to begin anew"
                 )
 
@@ -344,6 +345,10 @@ class Trainer:
             self.output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{self.output}: {error.strerror}") from None
+
+
+def _difference(key: str, old: Any, new: Any) -> str:
+    return f"{key} is different" if isinstance(old, dict | list) else f"{key} was {old}, and is {new} now"
 
 
 @contextmanager

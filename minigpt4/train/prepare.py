@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from ..errors import UserError
-from ..model.checkpoint import load_parts, load_system
+from ..model.attention import plain_attention
+from ..model.checkpoint import fast_dtype, load_parts, load_system
 from ..model.config import MiniGPT4Config
 from ..model.folder import TRAINED, find_folder, text_folder, vision_folder
 from ..model.lora import learn_merged, set_lora
@@ -33,6 +34,7 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> tuple[MiniGPT
     Raises:
         UserError: the base or a part is not there, or values of the recipe do not fit it.
     """
+    recipe = settled(recipe, device)
     dtype = DTYPES[recipe.precision]
     try:
         model, processor = _from_parts(recipe.model, dtype) if recipe.model.vision else _from_base(recipe, dtype)
@@ -45,7 +47,7 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> tuple[MiniGPT
         model.config.base_source = _absolute(recipe.model.base)  # its adapters are part of our mind now
         model.learnt_before.clear()  # and its eye is found there
     model.config.lora = lora
-    model.language_model.set_attn_implementation(_attention(recipe.attention, device))
+    model.language_model.set_attn_implementation(_attention(recipe.attention, model.config.text_config, device))
     if recipe.gradient_checkpointing:
         model.language_model.activation_checkpointing_enable({"use_reentrant": False})
     freeze(model, recipe.trained)
@@ -55,6 +57,14 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> tuple[MiniGPT
     if torch.device(device).type == "cpu":
         model.vision_tower.to(memory_format=torch.channels_last)  # convolutions on a CPU run twice as fast
     return model, processor
+
+
+def settled(recipe: Recipe, device: torch.device | str) -> Recipe:
+    """The recipe with a precision that is not left to the machine."""
+    if recipe.precision != "auto":
+        return recipe
+    fast = fast_dtype(device)
+    return recipe.model_copy(update={"precision": next(name for name, dtype in DTYPES.items() if dtype is fast)})
 
 
 def freeze(model: MiniGPT4ForConditionalGeneration, trained: Trained) -> None:
@@ -265,11 +275,11 @@ def _statistics(source: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return CLIP_MEAN, CLIP_STD
 
 
-def _attention(wanted: str, device: torch.device | str) -> str:
+def _attention(wanted: str, mind: PreTrainedConfig, device: torch.device | str) -> str:
     """On a CPU, plain attention trains faster than the fused kernel (benchmarks/RESULTS.md)."""
     if wanted != "auto":
         return wanted
-    return "eager" if torch.device(device).type == "cpu" else "sdpa"
+    return plain_attention(mind) if torch.device(device).type == "cpu" else "sdpa"
 
 
 def _absolute(source: str | None) -> str | None:

@@ -46,7 +46,8 @@ class SelfCritic:
 
     def __call__(self, items: Sequence[Item], device: torch.device) -> tuple[Batch, dict[str, float]]:
         """A batch of sampled captions with a factor for each label, and what to log of it."""
-        drawn = self._sample(items, device)
+        items, collator = self._looked_at(items, device)
+        drawn = self._sample(items, collator.stage, device)
         advantages, total, best = [], 0.0, 0.0
         for item, captions in zip(items, drawn, strict=True):
             (turn,) = item.sample.turns
@@ -61,26 +62,36 @@ class SelfCritic:
             replace(item, example=Example(item.example.prefix_ids, _weighed(captions, (advantage / spread).tolist())))
             for item, captions, advantage in zip(items, drawn, advantages, strict=True)
         ]
-        return self.collator(factors), {"reward": total / len(items), "reward_best": best / len(items)}
+        return collator(factors), {"reward": total / len(items), "reward_best": best / len(items)}
 
     def _text(self, ids: list[int]) -> str:
         text = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
         return text + _ENDED if ids[-1] == self.end[0] else text
 
+    def _looked_at(self, items: Sequence[Item], device: torch.device) -> tuple[Sequence[Item], Collator]:
+        """The items with what a frozen eye sees in place of pixels, which drawing and learning then share."""
+        if self.collator.stage != "pixel_values" or any(p.requires_grad for p in self.model.vision_tower.parameters()):
+            return items, self.collator
+        counts = [0 if item.pictures is None else len(item.pictures) for item in items]
+        pixels = torch.cat([item.pictures for item in items if item.pictures is not None])
+        seen = self.model.get_vision_tokens(pixels.to(device)).split(counts)
+        looked = [replace(item, pictures=tokens if len(tokens) else None) for item, tokens in zip(items, seen, strict=True)]
+        return looked, self.collator.at_stage("vision_tokens")
+
     @torch.no_grad()
-    def _sample(self, items: Sequence[Item], device: torch.device) -> list[list[list[int]]]:
+    def _sample(self, items: Sequence[Item], stage: str, device: torch.device) -> list[list[list[int]]]:
         """`samples` captions of each item as ids, their end included. The prompt is read once an item, not once a caption."""
         was_training = self.model.training
         self.model.eval()
         with merged_for_use(self.model.language_model):
-            said = self._draw(items, device)
+            said = self._draw(items, stage, device)
         self.model.train(was_training)
         return [said[i : i + self.samples] for i in range(0, len(said), self.samples)]
 
-    def _draw(self, items: Sequence[Item], device: torch.device) -> list[list[int]]:
+    def _draw(self, items: Sequence[Item], stage: str, device: torch.device) -> list[list[int]]:
         rows = self.processor.pad([item.example.prefix_ids for item in items])
         pictures = torch.cat([item.pictures for item in items if item.pictures is not None])
-        embeds = self.model.get_image_features(**inputs_to({self.collator.stage: pictures}, device))
+        embeds = self.model.get_image_features(**inputs_to({stage: pictures}, device))
         return draw(
             self.model,
             rows["input_ids"].to(device),
