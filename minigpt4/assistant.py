@@ -20,10 +20,9 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageOps
-from transformers import LogitsProcessorList
 
 from .chat import Chat, about
-from .consensus import MeanOfLooks, agreed, drawn
+from .consensus import agreed, drawn
 from .decoding import settings_for
 from .errors import UserError
 from .model.checkpoint import load_system
@@ -91,10 +90,9 @@ class Assistant:
     Keyword arguments named ``generation`` below are those of `transformers` generation (``max_new_tokens``, ``num_beams``,
     ``do_sample``, ``temperature``, ``top_p``, ...); what is not given comes from the system's generation_config.json. One is
     ours: ``consensus=N`` draws N answers and gives the one that the others agree with most (see `consensus`); with
-    ``mirrored=True``, half of them before the picture in a mirror, if there are four or more; without consensus, picture and
-    mirror image choose each word together (captions and free questions). And ``look_again=True`` asks about each phrase of a
-    grounded description by itself, for its box, and with ``[refer]`` and consensus asks again about what surrounds the box that
-    was found.
+    ``mirrored=True``, half of them before the picture in a mirror, if there are four or more. And ``look_again=True``
+    asks about each phrase of a grounded description by itself, for its box, and with ``[refer]`` and consensus
+    asks again about what surrounds the box that was found.
     """
 
     def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor, published: bool = False):
@@ -168,34 +166,23 @@ class Assistant:
         to be asked, when `prompt` is not given: a short one of systems that know tasks, else a description."""
         asked = self.processor.chat.caption if prompt is None else prompt
         items = [(picture, asked) for picture in as_list(pictures)]
-        answers = self._ask_many(items, batch_size, generation, self.task_settings("caption"))
+        answers = self.ask_many(items, batch_size=batch_size, **(self.task_settings("caption") | generation))
         return answers[0] if isinstance(pictures, str | os.PathLike | Image.Image) else answers
 
     def ask_many(self, items: Iterable[tuple[Pictures, str]], batch_size: int = 16, **generation) -> list[Answer]:
         """Answer many questions, each about its own picture or pictures, in order."""
-        return self._ask_many(items, batch_size, generation)
-
-    def _ask_many(
-        self,
-        items: Iterable[tuple[Pictures, str]],
-        batch_size: int,
-        generation: dict[str, Any],
-        wished: dict[str, Any] | None = None,
-    ) -> list[Answer]:
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, not {batch_size}")
         answers: list[Answer] = []
         remaining = iter(items)
         while batch := list(islice(remaining, batch_size)):
-            answers += self._answer([(as_list(pictures), question) for pictures, question in batch], generation, wished)
+            answers += self._answer([(as_list(pictures), question) for pictures, question in batch], generation)
         return answers
 
-    def _answer(
-        self, batch: list[tuple[list[PictureLike], str]], generation: dict[str, Any], wished: dict[str, Any] | None = None
-    ) -> list[Answer]:
+    def _answer(self, batch: list[tuple[list[PictureLike], str]], generation: dict[str, Any]) -> list[Answer]:
         """One batch; questions of tasks that are decoded differently go through the mind one kind after the other."""
         kinds: dict[tuple[str | None, str], list[int]] = {}
-        settings = [self.settings_for(question, generation, wished=wished) for _, question in batch]
+        settings = [self.settings_for(question, generation) for _, question in batch]
         for i, setting in enumerate(settings):
             task, _ = split_identifier(batch[i][1])
             kinds.setdefault((task.name if task else None, repr(setting)), []).append(i)
@@ -213,15 +200,13 @@ class Assistant:
                 answers[i] = about(text, *batch[i])
         return answers
 
-    def settings_for(
-        self, question: str, given: dict[str, Any], streamed: bool = False, wished: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """How a question is decoded (`decoding.settings_for`); `wished` stands in for what the system wishes where the question
-        names no task."""
+    def settings_for(self, question: str, given: dict[str, Any], streamed: bool = False) -> dict[str, Any]:
+        """How a question is decoded: `decoding.settings_for`, with what the system wishes for the task that it names."""
         task, _ = split_identifier(question)
-        wished = dict(wished or {}) if task is None else self.task_settings(task.name)
-        if task is not None and task.max_new_tokens is not None:
-            wished.setdefault("max_new_tokens", task.max_new_tokens)
+        wished: dict[str, Any] = {}
+        if task is not None:
+            room = {} if task.max_new_tokens is None else {"max_new_tokens": task.max_new_tokens}
+            wished = room | self.task_settings(task.name)
         return settings_for(question, wished, given, streamed=streamed, published=self.published)
 
     def task_settings(self, task: str) -> dict[str, Any]:
@@ -231,7 +216,7 @@ class Assistant:
     def streams(self, generation: dict[str, Any]) -> bool:
         """Whether answers with these settings come piece by piece: not those that are chosen among several."""
         beams = generation.get("num_beams") or self.model.generation_config.num_beams or 1
-        return beams == 1 and not any(generation.get(name) for name in ("consensus", "mirrored", "look_again"))
+        return beams == 1 and not any(generation.get(name) for name in ("consensus", "look_again"))
 
     # the parts -------------------------------------------------------------------------------------------------------
 
@@ -260,25 +245,11 @@ class Assistant:
             generation.pop(wish, None)
         if generation.get("consensus") is not None:
             return [Answer(agreed(several)) for several in self.drawn(conversations, image_embeds, generation)]
-        return self.complete_together([(conversations, image_embeds)], **generation)
-
-    @torch.inference_mode()
-    def complete_together(
-        self, looks: Sequence[tuple[Sequence[Sequence[Message]], torch.Tensor | None]], **generation
-    ) -> list[Answer]:
-        """The same from several looks at what the same conversations are about, each as `complete` takes one: every word is the
-        likeliest by the mean of the chances that the looks give it."""
-        conversations = [conversation for look, _ in looks for conversation in look]
-        seen = [embeds for _, embeds in looks if embeds is not None]
-        image_embeds = torch.cat(seen) if len(seen) > 1 else next(iter(seen), None)
         inputs = self.inputs(conversations, generation)
         if self.published:
             return [Answer(text) for text in self._published(inputs, image_embeds, generation)]
-        settings = self._settings(generation)
-        if len(looks) > 1:
-            settings["logits_processor"] = LogitsProcessorList([MeanOfLooks(len(looks))])
-        ids = self.model.generate(**inputs, image_embeds=image_embeds, **settings)
-        return [Answer(self._text(row)) for row in ids[: len(looks[0][0])]]
+        ids = self.model.generate(**inputs, image_embeds=image_embeds, **self._settings(generation))
+        return [Answer(self._text(row)) for row in ids]
 
     @torch.inference_mode()
     def drawn(

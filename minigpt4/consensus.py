@@ -3,16 +3,15 @@
 A model that is unsure where a thing ends spreads its probability over many boxes; the likeliest digits, one after the other,
 then make a box that is often far from most of them. Drawing several answers and taking the one with the greatest mean likeness
 to the others (minimum Bayes risk decoding, Kumar & Byrne 2004) is right more often, for the price of a few short answers drawn
-side by side. Of texts, which seldom come out alike, it is the chances of each next word that several looks agree on.
+side by side.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from .errors import UserError
 from .metrics.boxes import iou
@@ -27,22 +26,6 @@ _WARPERS: dict[str, Callable[[Any], Any]] = {
 }
 BESIDE_CONSENSUS = frozenset(("max_new_tokens", "mirrored", "look_again", "seed", *_WARPERS))
 """Settings that go with consensus."""
-
-
-class MeanOfLooks(LogitsProcessor):
-    """Rows of several looks at the same go on with the same words: by the mean of the chances that each look gives them.
-
-    Args:
-        looks: how many; row i of the first look has its others at N + i, 2 N + i, ...
-    """
-
-    def __init__(self, looks: int):
-        self.looks = looks
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        chances = scores.float().log_softmax(-1).view(self.looks, -1, scores.shape[-1])
-        mean = chances.logsumexp(0) - math.log(self.looks)
-        return mean.repeat(self.looks, 1).to(scores.dtype)
 
 
 def drawn(

@@ -4,9 +4,7 @@ from typing import Any
 
 from .consensus import BESIDE_CONSENSUS
 from .errors import UserError
-from .prompt.tasks import TASKS, Task, split_identifier
-
-_SAMPLING = ("do_sample", "temperature", "top_p", "top_k")
+from .prompt.tasks import TASKS, split_identifier
 
 
 def settings_for(
@@ -37,13 +35,10 @@ def settings_for(
     settings = wished | given
     if settings.get("consensus") == 1:
         del settings["consensus"]
-    if settings.get("mirrored") and not _can_be_mirrored(task, settings, streamed or published):
-        if given.get("mirrored") and not settings.get("consensus"):
-            raise UserError(
-                "mirrored goes with consensus (say how many answers are to be drawn), or with a caption or a free question "
-                "that is answered all at once and without sampling"
-            )
-        del settings["mirrored"]
+    if settings.get("mirrored") and not settings.get("consensus") and given.get("mirrored"):
+        raise UserError("mirrored goes with consensus: say how many answers are to be drawn")
+    if (settings.get("consensus") or 0) < 4:  # a half would be one answer
+        settings.pop("mirrored", None)
     if streamed or not (task is TASKS["grounding"] or (task is TASKS["refer"] and settings.get("consensus"))):
         if given.get("look_again"):
             raise UserError(
@@ -52,10 +47,3 @@ def settings_for(
             )
         settings.pop("look_again", None)
     return settings
-
-
-def _can_be_mirrored(task: Task | None, settings: dict[str, Any], plainly: bool) -> bool:
-    if drawn := settings.get("consensus"):
-        return drawn >= 4  # a half of fewer would be one answer
-    sampled = any(settings.get(name) for name in _SAMPLING)
-    return not plainly and not sampled and (task is None or task is TASKS["caption"])  # answers without boxes

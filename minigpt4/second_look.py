@@ -29,22 +29,19 @@ def conversations(asked: Asked) -> list[list[Message]]:
 
 
 def several(assistant: "Assistant", asked: Asked, generation: dict[str, Any]) -> list[list[str]]:
-    """As many answers to each question as `generation` says (``consensus``, ``mirrored``). Without consensus it is one answer,
-    for which picture and mirror image choose every word together."""
+    """As many answers to each question as `generation` says (``consensus``, ``mirrored``)."""
     generation = dict(generation)
     mirrored = generation.pop("mirrored", False)
     everything = [picture for pictures, _ in asked for picture in pictures]
-    looks = [(conversations(asked), assistant.encode(everything))]
-    if mirrored:
-        turned = [(pictures, mirror_text(question)) for pictures, question in asked]
-        looks.append((conversations(turned), assistant.encode(everything, mirrored=True)))
-    if generation.get("consensus") is None:
-        return [[text] for text in assistant.complete_together(looks, **generation)]
+    if not generation.get("consensus"):
+        return [[text] for text in assistant.complete(conversations(asked), assistant.encode(everything), **generation)]
+    if not mirrored:
+        return assistant.drawn(conversations(asked), assistant.encode(everything), generation)
     texts: list[list[str]] = [[] for _ in asked]
-    for number, (prompts, embeds) in enumerate(looks):
-        share = generation | {"consensus": (generation["consensus"] + len(looks) - 1 - number) // len(looks)}
-        turn = mirror_text if number else str
-        for own, more in zip(texts, assistant.drawn(prompts, embeds, share), strict=True):
+    for mirrored, turn in ((False, str), (True, mirror_text)):
+        prompts = conversations([(pictures, turn(question)) for pictures, question in asked])
+        half = generation | {"consensus": (generation["consensus"] + (not mirrored)) // 2}
+        for own, more in zip(texts, assistant.drawn(prompts, assistant.encode(everything, mirrored), half), strict=True):
             own += map(turn, more)
     return texts
 

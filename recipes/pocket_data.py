@@ -215,19 +215,16 @@ def _questions(image: str, captions: list[str], known: Row, rng: random.Random) 
 
 
 def _coco(source: Path) -> Iterator[tuple[str, Row]]:
-    texts: dict[str, list[str]] = defaultdict(list)  # of each picture, that name things in it
     for row in _rows(source / "coco/vqa.jsonl"):
         image = f"coco/{row['image']}"
         for qa in row["qa"]:
             yield f"vqa.{_split(image)}", {"image": image, "question": qa["question"], "answers": qa["answers"], "task": "vqa"}
-            texts[image] += _granted(qa)
     for row in _rows(source / "coco/vsr.jsonl"):
         image = f"coco/{row['image']}"
         for fact in row["vsr"]:
             answer = "true" if fact["label"] else "false"
             made = {"image": image, "question": f"[vqa] {TRUE_OR_FALSE}{fact['statement']}", "answer": answer}
             yield f"vsr.{_split(image)}", made
-            texts[image].append(fact["statement"])
     for name in ("boxes80", "persons"):
         for row in _rows(source / f"coco/{name}.jsonl"):
             image = f"coco/{row['image']}"
@@ -235,7 +232,6 @@ def _coco(source: Path) -> Iterator[tuple[str, Row]]:
             for box in row["boxes"]:
                 if (ordered := _ordered(box["bbox_xyxy_norm"])) is not None:
                     places[box["category"]].append(ordered)
-            texts[image] += places
             for category, boxes in places.items():
                 if len(boxes) <= 6:
                     yield f"objects.{_split(image)}", {"image": image, "phrase": category, "boxes": boxes, "task": "detection"}
@@ -243,51 +239,6 @@ def _coco(source: Path) -> Iterator[tuple[str, Row]]:
         image = f"coco/{row['image']}"
         captions = [sentence(text) for text in row["captions"]]
         yield f"coco_captions.{_split(image)}", {"image": image, "answers": captions}
-    for image, said in texts.items():
-        if (things := _things(said)) not in ([], ["person"]):  # every second picture has a person in it, and nothing else named
-            answers = dict.fromkeys((_there_is(things), _there_is(things[::-1])))
-            yield f"things.{_split(image)}", {"image": image, "answers": list(answers)}
-
-
-def _granted(qa: Row) -> list[str]:
-    """What a question takes for granted, and most people's answer; nothing of one that asks whether something is there, or
-    how many of it are."""
-    ((answer, _),) = Counter(qa["answers"]).most_common(1)
-    asks = re.match(r"(is|are|do you see|can you see)\b.*\b(there|this|that|it|any)\b", qa["question"].lower())
-    if asks or answer in ("0", "none"):
-        return []
-    return [qa["question"], *([] if answer in ("yes", "no") else [answer])]
-
-
-def _known_things() -> list[tuple[str, re.Pattern]]:
-    """Names of things and what else they are called, names of several words first: a hot dog is no dog."""
-    lines = Path(__file__).with_name("things.txt").read_text().splitlines()
-    pairs = [(name, [name, *filter(None, others.strip().split(", "))]) for name, _, others in (x.partition(":") for x in lines)]
-    pairs.sort(key=lambda pair: -max(len(word.split()) for word in pair[1]))
-    return [(name, re.compile(rf"\b({'|'.join(words)})\b")) for name, words in pairs]
-
-
-def _things(texts: Iterable[str]) -> list[str]:
-    """Things that are named in texts about a picture, the most often named first; three at most."""
-    named: Counter = Counter()
-    for text in texts:
-        left = text.lower()
-        for name, pattern in _THINGS:
-            left, found = pattern.subn(" ", left)
-            named[name] += bool(found)
-    return [name for name, times in named.most_common(3) if times]
-
-
-def _there_is(things: list[str]) -> str:
-    """There is a cat and a remote control."""
-    *first, last = [
-        thing if thing in ("broccoli", "snow", "sheep") else f"{'an' if thing[0] in 'aeiou' else 'a'} {thing}"
-        for thing in things
-    ]
-    return f"There is {', '.join(first)}{' and ' if first else ''}{last}."
-
-
-_THINGS = _known_things()
 
 
 def _daquar(source: Path) -> Iterator[tuple[str, Row]]:

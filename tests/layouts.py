@@ -105,7 +105,6 @@ def write_pocket(data: Path) -> None:
     rows = {
         "captions": [one | {"answers": ["A wall.", "A blue wall."]}],
         "coco_captions": [one | {"answers": ["A wall."]}],
-        "things": [one | {"answers": ["There is a wall."]}],
         "describe": [one | {"answer": "A wall. It is blue."}],
         "questions": [one | {"question": "What color is the wall?", "answer": "blue", "task": "vqa"}],
         "vqa": [one | {"question": "What is it?", "answers": ["wall"] * 10, "task": "vqa"}],

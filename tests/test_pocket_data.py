@@ -34,30 +34,12 @@ PLAY = {
 
 
 @pytest.fixture(scope="module")
-def recipe():
-    spec = importlib.util.spec_from_file_location("pocket_data", RECIPE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def made(recipe, tmp_path_factory) -> dict[str, list[dict]]:
+def made(tmp_path_factory) -> dict[str, list[dict]]:
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("target")
     files = {
         "flickr8k/captions": [PLAY | {"captions": [c["caption"] for c in PLAY["captions"]]}],
         "flickr8k/entities": [PLAY],
-        "coco/vqa": [
-            {
-                "image": "b.jpg",
-                "qa": [
-                    {"question": "What?", "answers": ["cat"] * 10},
-                    {"question": "Is there an elephant?", "answers": ["no"] * 10},
-                    {"question": "Who eats the hot dog?", "answers": ["man"] * 6 + ["bear"] * 4},
-                    {"question": "How many forks are on the table?", "answers": ["0"] * 10},
-                ],
-            }
-        ],
+        "coco/vqa": [{"image": "b.jpg", "qa": [{"question": "What?", "answers": ["cat"] * 10}]}],
         "coco/vsr": [{"image": "b.jpg", "vsr": [{"statement": "The cat is on the mat.", "label": 1}]}],
         "coco/persons": [],
         "coco/boxes80": [{"image": "b.jpg", "boxes": [{"category": "cat", "bbox_xyxy_norm": [0.1, 0.2, 0.3, 0.4]}]}],
@@ -68,9 +50,12 @@ def made(recipe, tmp_path_factory) -> dict[str, list[dict]]:
         path = source / f"{name}.jsonl"
         path.parent.mkdir(exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = importlib.util.spec_from_file_location("pocket_data", RECIPE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["pocket_data", str(source), str(target)])
-        recipe.main()
+        module.main()
     found = defaultdict(list)
     for path in target.glob("*.jsonl"):
         found[path.stem.split(".")[0]] = [json.loads(line) for line in path.read_text().splitlines()]
@@ -112,13 +97,3 @@ def test_the_other_datasets(made):
         "task": "detection",
     }
     assert (made["daquar"][0]["question"], made["daquar"][0]["answer"]) == ("what is it ?", "night stand")
-
-
-def test_what_questions_take_for_granted_is_there(recipe, made):
-    """An elephant that is asked for may not be there, and a hot dog is no dog."""
-    (row,) = made["things"]
-    assert row["answers"] == ["There is a cat, a hot dog and a person.", "There is a person, a hot dog and a cat."]
-    assert recipe._things(["The dogs eat an orange hot dog on a bed."]) == ["hot dog", "dog", "bed"]
-    assert recipe._granted({"question": "Are there trees?", "answers": ["yes"]}) == []
-    assert recipe._there_is(["umbrella", "broccoli"]) == "There is an umbrella and broccoli."
-    assert recipe._there_is(["snow"]) == "There is snow."

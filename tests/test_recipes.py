@@ -28,8 +28,6 @@ PAPERS = (
     "minigptv2_stage3 minigptv2_finetune ablation_no_qformer ablation_three_layers ablation_qformer_trained own_data"
 ).split()
 
-MEANS = {"pocket_half": ("pocket_stage6", "pocket_stage7"), "pocket_nine": ("pocket_stage8", "pocket_stage9")}
-
 SMALL = [
     "steps=2",
     "data.batch=2",
@@ -74,10 +72,9 @@ def run(name: str, place: Path) -> Path:
             run("pocket_stage5", place)
             script = [sys.executable, "recipes/pocket_eye.py", "data/pocket", "runs/pocket_stage5", "runs/pocket_eye"]
             subprocess.run([*script, "--steps", "2", "--least", "1"], check=True)
-        elif before in MEANS:
-            first, second = MEANS[before]
-            run(second, place)
-            script = ["recipes/pocket_average.py", f"runs/{first}", "0.5", f"runs/{second}", f"runs/{before}"]
+        elif before == "pocket_half":
+            run("pocket_stage7", place)
+            script = ["recipes/pocket_average.py", "runs/pocket_stage6", "0.5", "runs/pocket_stage7", "runs/pocket_half"]
             subprocess.run([sys.executable, *script], check=True)
         else:
             run(before, place)

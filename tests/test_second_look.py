@@ -11,7 +11,6 @@ from PIL import ImageOps
 from test_assistant import assistant
 
 from minigpt4 import UserError
-from minigpt4.consensus import MeanOfLooks
 from minigpt4.prompt.answer import Answer
 from minigpt4.prompt.boxes import Box, parse_boxes, parse_phrases, render_phrases, with_boxes_moved, with_other_boxes
 from minigpt4.second_look import around, at_what_was_found, several
@@ -47,38 +46,6 @@ def test_half_of_the_answers_are_drawn_before_the_picture_in_a_mirror(monkeypatc
     torch.testing.assert_close(mirrored, system.encode([ImageOps.mirror(picture)]))
     assert not torch.equal(plain, mirrored)
     assert answer.text == "{<20><20><40><40>}"  # seven that were turned back against four
-
-
-def test_words_are_chosen_by_the_mean_chance_of_all_looks():
-    first, second = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]]), torch.tensor([[0.1, 0.5, 0.4], [0.1, 0.7, 0.2]])
-    chances = MeanOfLooks(2)(torch.zeros(4, 1), torch.cat([first, second]).log() + 3).exp()
-    expected = torch.tensor([[0.3, 0.4, 0.3], [0.1, 0.4, 0.5]])
-    torch.testing.assert_close(chances, torch.cat([expected, expected]))
-    forbidden = torch.tensor([[-torch.inf, 0.0], [-torch.inf, 1.0]])
-    assert MeanOfLooks(2)(torch.zeros(2, 1), forbidden)[:, 0].eq(-torch.inf).all()
-
-
-@pytest.mark.parametrize("beams", [1, 3])
-def test_picture_and_mirror_image_choose_a_caption_together(system, beams):
-    """Then it is the same for either, and not what the picture alone gives; in batches too."""
-    settings = {"num_beams": beams, "max_new_tokens": 12, "mirrored": True}
-    captions = system.caption(PICTURES, prompt="What is this?", **settings)
-    assert captions == system.caption([ImageOps.mirror(p) for p in PICTURES], prompt="What is this?", **settings)
-    assert captions == [system.caption(p, prompt="What is this?", **settings) for p in PICTURES]
-    assert captions != system.caption(PICTURES, prompt="What is this?", **settings | {"mirrored": False})
-
-
-def test_a_wish_for_the_mirror_gives_way_to_sampling_and_streaming():
-    wished = assistant(task_generation={"caption": {"mirrored": True}})
-    short = {"max_new_tokens": 6}
-    assert wished.settings_for("[caption]", short) == {"mirrored": True, **short}
-    assert wished.settings_for("[caption]", {"do_sample": True, **short}) == {"do_sample": True, **short}
-    assert "mirrored" not in wished.settings_for("[caption]", short, streamed=True)
-    assert wished.caption(PICTURES[0], seed=1, temperature=2.0, **short)
-    assert wished.caption(PICTURES[0], prompt="hm?", **short) == wished.ask(PICTURES[0], "hm?", mirrored=True, **short)
-    assert not wished.streams(wished.settings_for("[caption]", {}))
-    with pytest.raises(UserError, match="without sampling"):
-        wished.ask(PICTURES[0], "hm?", mirrored=True, temperature=0.5, **short)
 
 
 def test_looking_twice_is_for_several_answers(system):
@@ -189,7 +156,7 @@ def test_each_phrase_of_a_description_is_asked_about_by_itself(monkeypatch):
         assert [pictures for pictures, _ in items] == [[PICTURES[0]]] * 3 + [[PICTURES[1]]] * 3
         return [Answer(found[next(name for name in found if name in question)]) for _, question in items]
 
-    monkeypatch.setattr(system, "complete_together", lambda looks, **k: [Answer(GROUNDED)] * len(looks[0][0]))
+    monkeypatch.setattr(system, "complete", lambda asked, *a, **k: [Answer(GROUNDED)] * len(asked))
     monkeypatch.setattr(system, "ask_many", again)
     question = "[grounding] describe this image in detail"
     answers = system._answer([([picture], question) for picture in PICTURES[:2]], {})
@@ -204,7 +171,7 @@ def test_each_phrase_of_a_description_is_asked_about_by_itself(monkeypatch):
 def test_what_has_no_name_is_not_asked_about(monkeypatch):
     system = assistant(task_generation={"grounding": {"look_again": True}})
     nameless = "<p></p> {<1><2><3><4>} and <p>a dog</p> {<1><1><2><2>}"
-    monkeypatch.setattr(system, "complete_together", lambda *a, **k: [Answer(nameless)])
+    monkeypatch.setattr(system, "complete", lambda asked, *a, **k: [Answer(nameless)])
     monkeypatch.setattr(system, "ask_many", lambda items, **k: [Answer("{<5><5><6><6>}") for _ in items])
     (answer,) = system._answer([([PICTURES[0]], "[grounding] describe this image in detail")], {})
     assert answer == "<p></p> {<1><2><3><4>} and <p>a dog</p> {<5><5><6><6>}"

@@ -65,11 +65,7 @@ Consensus = Annotated[
 ]
 Mirrored = Annotated[
     bool | None,
-    typer.Option(
-        help="Look at the picture in a mirror too: half of the answers of --consensus are drawn before it; without that, both "
-        "choose every word of a caption or of a free answer together.",
-        rich_help_panel=_DECODING,
-    ),
+    typer.Option(help="Draw half of the answers of --consensus before the picture in a mirror.", rich_help_panel=_DECODING),
 ]
 LookAgain = Annotated[
     bool | None,
