@@ -216,7 +216,7 @@ class Assistant:
     def streams(self, generation: dict[str, Any]) -> bool:
         """Whether answers with these settings come piece by piece: not those that are chosen among several."""
         beams = generation.get("num_beams") or self.model.generation_config.num_beams or 1
-        return beams == 1 and not any(generation.get(name) for name in ("consensus", "look_again"))
+        return beams == 1 and generation.get("consensus") is None and not generation.get("look_again")
 
     # the parts -------------------------------------------------------------------------------------------------------
 

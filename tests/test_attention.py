@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache, Gemma2Config, LlamaConfig, Qwen3Config
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, Gemma2Config
 
-from minigpt4.model.attention import GROUPED, plain_attention
+from minigpt4.model.attention import _PLAIN, GROUPED, plain_attention
 from minigpt4.model.packing import packed_attention_mask
 
 SIZES = {
@@ -13,11 +13,12 @@ SIZES = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=[(LlamaConfig, 2), (LlamaConfig, 6), (Qwen3Config, 3), (Qwen3Config, 1)], ids=str)
+@pytest.fixture(params=[("llama", 6), *((kind, 2) for kind in sorted(_PLAIN))], ids=str)
 def mind(request):
     kind, shared = request.param
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(kind(**SIZES, num_key_value_heads=shared)).eval()
+    config = AutoConfig.for_model(kind, **SIZES, num_key_value_heads=shared)
+    return AutoModelForCausalLM.from_config(config).eval()
 
 
 def both(mind, run):

@@ -14,9 +14,11 @@ Choose = Callable[[torch.Tensor, Sequence[int], Sequence[int], int], torch.Tenso
 
 def at_random(logits: torch.Tensor, rows: Sequence[int], answers: Sequence[int], step: int) -> torch.Tensor:
     """The next tokens, drawn as likely as the model has them."""
-    upto = logits.float().softmax(-1).cumsum(-1)[list(rows)]  # a number to each answer; `multinomial` takes one to each word
-    chances = torch.rand(len(upto), 1, device=upto.device) * upto[:, -1:]
-    return torch.searchsorted(upto, chances, right=True)[:, 0].clamp(max=upto.shape[-1] - 1)
+    upto = logits.float().softmax(-1).cumsum(-1)[list(rows)]
+    whole = upto[:, -1:].contiguous()
+    chances = torch.rand_like(whole) * whole  # one an answer, where `multinomial` draws one a word
+    last = torch.searchsorted(upto, whole)  # that can be said at all, should a chance have been rounded up to the whole
+    return torch.minimum(torch.searchsorted(upto, chances, right=True), last)[:, 0]
 
 
 @torch.no_grad()
