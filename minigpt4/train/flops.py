@@ -10,17 +10,28 @@ from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a large matrix product here, best of five (a fraction of a second)."""
-    size = 8192 if device.type == "cuda" else 2048
+    """FLOP/s of a large matrix product here, best of five (a fraction of a second).
+
+    Large is what takes a fiftieth of a second at least: in a precision that a machine only imitates, a product of the size that
+    others need takes minutes.
+    """
+    size, largest = 256, 8192 if device.type == "cuda" else 2048
+    while size < largest and _product_seconds(size, device, dtype, times=2) < 0.02:
+        size *= 2
+    return 2 * size**3 / _product_seconds(size, device, dtype, times=6)
+
+
+def _product_seconds(size: int, device: torch.device, dtype: torch.dtype, times: int) -> float:
+    """The least time of a product of two square matrices, the first of `times` left out: it warms up."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(6):  # the first warms up
+    taken = []
+    for _ in range(times):
         _wait(device)
         begun = time.perf_counter()
         a @ b
         _wait(device)
-        best = min(best, time.perf_counter() - begun)
-    return 2 * size**3 / best
+        taken.append(time.perf_counter() - begun)
+    return min(taken[1:])
 
 
 def _wait(device: torch.device) -> None:
