@@ -71,7 +71,7 @@ def best_dtype(config: MiniGPT4Config, device: str | torch.device = "cpu") -> to
 
 def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
     """The half precision that a device multiplies faster than float32; float32 where there is none. A CPU without bfloat16
-    products works them out seven times more slowly than float32's."""
+    products works them out many times more slowly than float32's."""
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
