@@ -54,9 +54,7 @@ MIND = LlamaConfig(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=12, help="measured steps of each loop, after two that warm up")
-    parser.add_argument("--attention", default="auto", help="of our loop, as in a recipe")
-    given = parser.parse_args()
-    steps = given.steps
+    steps = parser.parse_args().steps
     torch.manual_seed(0)
     dtype = fast_dtype("cpu")
     name = str(dtype).removeprefix("torch.")
@@ -69,10 +67,8 @@ def main() -> None:
         rows = {f"transformers, {str(d).removeprefix('torch.')}": straightforward(steps, d) for d in {torch.float32, dtype}}
         fastest = max(rows, key=rows.__getitem__)
         system, data = write_system(Path(folder)), write_data(Path(folder))
-        rows[f"ours, {name}"] = ours(Path(folder) / "plain", system, data, steps, given.attention, cached=False)
-        rows[f"ours, {name}, cached features"] = ours(
-            Path(folder) / "cached", system, data, steps, given.attention, cached=True
-        )
+        rows[f"ours, {name}"] = ours(Path(folder) / "plain", system, data, steps, cached=False)
+        rows[f"ours, {name}, cached features"] = ours(Path(folder) / "cached", system, data, steps, cached=True)
     print(f"\nmatrix-product peak {peak / 1e9:.0f} GFLOP/s in {name}, {torch.get_num_threads()} threads, {tokens} positions\n")
     print(f"| loop | examples/s | against {fastest} | of the ceiling |\n|---|---|---|---|")
     for loop, speed in rows.items():
@@ -106,11 +102,10 @@ def straightforward(steps: int, dtype: torch.dtype) -> float:
     return BATCH / statistics.median(times[2:])
 
 
-def ours(output: Path, system: Path, data: Path, steps: int, attention: str, cached: bool) -> float:
+def ours(output: Path, system: Path, data: Path, steps: int, cached: bool) -> float:
     """Examples a second of `minigpt4.train` on a folder of pictures."""
     recipe = {
         "model": {"base": str(system)},
-        "attention": attention,
         "data": {
             "datasets": [{"format": "jsonl", "annotations": str(data)}],
             "batch": BATCH,

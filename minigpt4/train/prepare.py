@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from ..errors import UserError
-from ..model.attention import plain_attention
 from ..model.checkpoint import fast_dtype, load_parts, load_system
 from ..model.config import MiniGPT4Config
 from ..model.folder import TRAINED, find_folder, text_folder, vision_folder
@@ -47,7 +46,7 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> tuple[MiniGPT
         model.config.base_source = _absolute(recipe.model.base)  # its adapters are part of our mind now
         model.learnt_before.clear()  # and its eye is found there
     model.config.lora = lora
-    model.language_model.set_attn_implementation(_attention(recipe.attention, model.config.text_config, device))
+    model.language_model.set_attn_implementation(_attention(recipe.attention, device))
     if recipe.gradient_checkpointing:
         model.language_model.activation_checkpointing_enable({"use_reentrant": False})
     freeze(model, recipe.trained)
@@ -275,11 +274,11 @@ def _statistics(source: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         return CLIP_MEAN, CLIP_STD
 
 
-def _attention(wanted: str, mind: PreTrainedConfig, device: torch.device | str) -> str:
+def _attention(wanted: str, device: torch.device | str) -> str:
     """On a CPU, plain attention trains faster than the fused kernel (benchmarks/RESULTS.md)."""
     if wanted != "auto":
         return wanted
-    return plain_attention(mind) if torch.device(device).type == "cpu" else "sdpa"
+    return "eager" if torch.device(device).type == "cpu" else "sdpa"
 
 
 def _absolute(source: str | None) -> str | None:

@@ -209,8 +209,7 @@ class Recipe(_Section):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Of the frozen weights and the arithmetic; what is trained is kept in float32. fp16 scales its gradients. ``auto``: bf16
     where the machine multiplies it fast, else fp16 on a GPU and fp32 on a CPU."""
-    attention: Literal["auto", "eager", "grouped", "sdpa", "flash_attention_2"] = "auto"
-    """How the mind attends; ``grouped`` is `model.attention`. ``auto``: sdpa, and on a CPU grouped or eager."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     gradient_checkpointing: bool = False
     """Compute the mind's activations again in the backward pass instead of keeping them."""
     compile: bool = False
