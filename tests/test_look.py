@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from minigpt4.data.cache import pixels_of
-from minigpt4.data.look import crop, mirror, on_lines
+from minigpt4.data.look import closer, crop, mirror, on_lines
 from minigpt4.data.records import Sample, Turn, ask
 from minigpt4.errors import UserError
 from minigpt4.prompt.boxes import Box, parse_boxes
@@ -130,10 +130,50 @@ def test_a_box_is_around_the_same_pixels_in_the_part():
         assert cut.area > 0.45 * box.area
 
 
+def test_looking_closer_shows_what_surrounds_a_box_and_all_of_it():
+    rng, sizes, middles = random.Random(2), [], []
+    for _ in range(300):
+        x1, y1 = rng.uniform(0, 0.7), rng.uniform(0, 0.7)
+        box = parse_boxes(Box(x1, y1, rng.uniform(x1 + 0.05, 1), rng.uniform(y1 + 0.05, 1)).render("nearest"))[0]
+        seen = closer(Sample(turns=ask("[refer] it", box.render("nearest")), images=("a.jpg",)), rng)
+        left, top, right, bottom = seen.crop
+        assert -1e-9 <= left <= box.x1 + 1e-9 < box.x2 - 1e-9 <= right <= 1 + 1e-9
+        assert -1e-9 <= top <= box.y1 + 1e-9 < box.y2 - 1e-9 <= bottom <= 1 + 1e-9
+        width = right - left
+        assert 0.2 - 1e-9 <= width <= max(4 * (box.x2 - box.x1), 0.2) + 1e-9
+        sizes.append(width / (box.x2 - box.x1))
+        (moved,) = parse_boxes(seen.turns[0].answers[0])
+        back = Box(*(o + v * s for v, o, s in zip(moved, (left, top) * 2, (width, bottom - top) * 2, strict=True)))
+        assert max(abs(a - b) for a, b in zip(back, box, strict=True)) < 0.011
+        middles.append((moved.x1 + moved.x2) / 2)
+    assert min(sizes) < 1.2
+    assert max(sizes) > 3
+    assert min(middles) < 0.25  # not always in the middle, which would need no look
+    assert max(middles) > 0.75
+
+
+def test_looking_closer_leaves_out_questions_about_what_is_elsewhere():
+    turns = (*ask("[refer] the dog", "{<10><10><20><20>}"), *ask("[refer] the cat", "{<80><80><90><95>}"))
+    sample, rng = Sample(turns=turns, images=("a.jpg",), apart=True), random.Random(0)
+    kept = [closer(sample, rng).turns for _ in range(40)]
+    assert {len(seen) for seen in kept} <= {1, 2}
+    assert {turn.question for seen in kept for turn in seen} == {"[refer] the dog", "[refer] the cat"}
+    assert all(turn.answers[0] != "" for seen in kept for turn in seen)
+    together = replace(sample, apart=False)  # a conversation keeps all its turns, or is about the whole picture
+    assert all(len(closer(together, rng).turns) == 2 for _ in range(20))
+
+
+def test_looking_closer_needs_a_box():
+    with pytest.raises(UserError, match="no box in its text"):
+        closer(Sample(turns=ask("what is it?", "a dog"), images=("a.jpg",)), random.Random(0))
+
+
 def test_text_with_phrases_in_their_places_is_not_cropped():
     sample = Sample(turns=ask("[grounding] tell", "<p>a dog</p> {<0><0><50><50>} runs"), images=("a.jpg",), id="refs/3")
     with pytest.raises(UserError, match="refs/3.*no part can be shown"):
         crop(sample, 0.5, random.Random(0))
+    with pytest.raises(UserError, match="leave crop and closer out"):
+        closer(sample, random.Random(0))
 
 
 def test_boxes_on_the_lines_of_a_grid():

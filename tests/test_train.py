@@ -344,6 +344,24 @@ def test_cropped_pictures_are_learnt_from_and_never_cached(world, tmp_path):
     assert losses != metrics(run(recipe_of(world, tmp_path / "whole", steps=12)))
 
 
+def test_things_looked_at_closely_are_learnt_from_and_never_cached(world, tmp_path):
+    path = world / "data/things.jsonl"
+    path.write_text(
+        "".join(
+            json.dumps({"image": f"shapes-{i}.png", "phrase": "it", "boxes": [[0.2, 0.3, 0.6, 0.5]]}) + "\n" for i in range(4)
+        )
+    )
+    dataset = {"format": "jsonl", "annotations": str(path), "images": str(world / "data"), "task": "refer"}
+    cache = str(tmp_path / "cache")
+    whole, close = (
+        metrics(run(recipe_of(world, tmp_path / name, steps=6, data__cache_folder=cache, data__datasets=[dataset | more])))
+        for name, more in (("whole", {"crop": 1.0}), ("close", {"crop": 1.0, "closer": 1.0}))
+    )
+    assert close[6] < close[1]
+    assert close != whole
+    assert not (tmp_path / "cache").exists()
+
+
 def test_boxes_on_lines_are_learnt_and_measured_as_boxes_that_lie_there(world, tmp_path):
     def rows(name, box):
         path = world / f"data/{name}.jsonl"

@@ -143,6 +143,13 @@ def captions(
 
 
 @app.command()
+@options(**ASKED)
+def failures(annotations: Annotations, **common: Any) -> None:
+    """Descriptions and poems that repeat themselves, break off, or miss the subject; ANNOTATIONS as for `captions`."""
+    _evaluate("failures", annotations, **common)
+
+
+@app.command()
 def score(
     predictions: Annotated[Path, typer.Argument(metavar="PREDICTIONS", show_default=False)],
     blind: Annotated[Path | None, typer.Option(help="Answers about grey pictures, to set beside.")] = None,
@@ -232,10 +239,10 @@ def _evaluate(
 
 def _folder(model: str) -> Path | None:
     """Where a system's files lie, if they lie here."""
-    if model == "pocket":
-        from ..model import pocket
+    from ..model import pocket
 
-        return pocket.FOLDER
+    if ours := pocket.FOLDERS.get(model):
+        return ours
     return Path(model) if Path(model).is_dir() else None
 
 

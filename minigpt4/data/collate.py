@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..model.processor import MiniGPT4Processor
 from ..prompt.templates import PICTURE, PLACEHOLDER
 from .cache import FeatureCache, pixels_of
-from .look import crop, mirror, on_lines
+from .look import closer, crop, mirror, on_lines
 from .mixture import Draw, Part
 from .records import Sample
 from .sequence import IGNORE, Branch, Example, build_example, side_by_side
@@ -114,7 +114,9 @@ class Reader(Dataset):
         """The sample that a draw stands for."""
         part, rng = self.parts[draw.dataset], random.Random(draw.seed)
         sample = part.source.sample(draw.key, rng)
-        if part.crop is not None:
+        if part.closer and rng.random() < part.closer:
+            sample = closer(sample, rng)
+        elif part.crop is not None:
             sample = crop(sample, part.crop, rng)
         if part.mirror and rng.random() < 0.5:
             sample = mirror(sample)

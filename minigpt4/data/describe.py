@@ -45,12 +45,10 @@ class Sentence:
     pairs: frozenset[tuple[str, str]] = field(init=False)
 
     def __post_init__(self) -> None:
-        stems = [
-            "person" if singular(word) in PEOPLE else _stem(word)
-            for word in re.findall(r"[a-z0-9]+(?:['-][a-z]+)*", self.text.lower())
-        ]
+        said = re.findall(r"[a-z0-9]+(?:['-][a-z]+)*", self.text.lower())
+        stems = ["person" if singular(word) in PEOPLE else _stem(word) for word in said]
         self.facts = facts_of(self.text)
-        self.content = frozenset(word for word in stems if word not in _EMPTY)
+        self.content = frozenset(stem for word, stem in zip(said, stems, strict=True) if word not in _EMPTY)
         self.pairs = frozenset(pairwise(stems))
 
 

@@ -19,6 +19,8 @@ _TRIES = 8
 """Parts of a picture that are tried until enough of what is asked about is seen."""
 _MOST, _HARDLY = 0.5, 0.1
 """A box is asked about if at least so much of it is seen, and counts as gone if no more than that is."""
+_TIMES, _LEAST_SIDE = 4.0, 0.2
+"""Of parts around a box: how many times its sides at most, and how much of the picture's at least."""
 _ONE = r"\{(?:<\d+>){4}\}"
 _BOXES = re.compile(rf"{_ONE}(?:<delim>{_ONE})*")
 """The boxes of one thing or kind, as samples write them."""
@@ -47,15 +49,31 @@ def crop(sample: Sample, least: float, rng: random.Random) -> Sample:
     Raises:
         UserError: a text that ties phrases to places, of which it would speak whether they are seen or not.
     """
-    texts = [text for turn in sample.turns for text in (turn.question, *turn.answers)]
-    if any("<p>" in text and not _ONE_PHRASE.fullmatch(text) for text in texts):
-        raise UserError(f"{sample.id}: its text tells of things in their places, so no part can be shown; leave crop out")
+    _check_parts(sample)
     for _ in range(_TRIES):
-        part = some_part(least, rng)
-        turns = tuple(seen for turn in sample.turns if (seen := _seen_in(part, turn)) is not None)
-        if len(turns) == len(sample.turns) or (sample.apart and 2 * len(turns) >= len(sample.turns)):
-            extra = {key: value for key, value in sample.extra.items() if key != "boxes"}  # they stood for the whole picture
-            return dataclasses.replace(sample, turns=turns, crop=part, extra=extra)
+        if (seen := _shown(sample, some_part(least, rng), len(sample.turns) / 2)) is not None:
+            return seen
+    return sample
+
+
+def closer(sample: Sample, rng: random.Random) -> Sample:
+    """The sample with what surrounds one of its boxes, enlarged, as a second look at a thing shows it.
+
+    The part is one to four times as wide and high as the box, and has it anywhere. Boxes in the text move with the part; of
+    questions side by side, those go whose boxes lie outside or are mostly cut off. Where none is left, or a conversation would
+    lose a turn, another part is tried, and at last the whole picture.
+
+    Raises:
+        UserError: a text without a box, or one that ties several phrases to places.
+    """
+    _check_parts(sample)
+    boxes = [box for text in _texts(sample) for match in _BOXES.finditer(text) for box in parse_boxes(match[0])]
+    if not boxes:
+        raise UserError(f"{sample.id}: there is no box in its text to look at more closely; leave closer out")
+    for _ in range(_TRIES):
+        box = min(rng.choices(boxes, k=2), key=lambda box: box.area)  # a small one more often: large ones fill the picture
+        if (seen := _shown(sample, part_around(box, rng), 1)) is not None:
+            return seen
     return sample
 
 
@@ -84,6 +102,26 @@ def on_lines(sample: Sample, lines: int) -> Sample:
         for turn in sample.turns
     )
     return dataclasses.replace(sample, turns=tuple(turns))
+
+
+def _texts(sample: Sample) -> list[str]:
+    return [text for turn in sample.turns for text in (turn.question, *turn.answers)]
+
+
+def _check_parts(sample: Sample) -> None:
+    if any("<p>" in text and not _ONE_PHRASE.fullmatch(text) for text in _texts(sample)):
+        message = "its text tells of things in their places, so no part can be shown; leave crop and closer out"
+        raise UserError(f"{sample.id}: {message}")
+
+
+def _shown(sample: Sample, part: Part, enough: float) -> Sample | None:
+    """The sample with a part of its pictures, and those of its questions side by side whose boxes are seen there. None if they
+    are fewer than `enough`, or if a conversation would lose a turn."""
+    turns = tuple(seen for turn in sample.turns if (seen := _seen_in(part, turn)) is not None)
+    if len(turns) < (enough if sample.apart else len(sample.turns)):
+        return None
+    extra = {key: value for key, value in sample.extra.items() if key != "boxes"}  # they stood for the whole picture
+    return dataclasses.replace(sample, turns=turns, crop=part, extra=extra)
 
 
 def _seen_in(part: Part, turn: Turn) -> Turn | None:
@@ -120,3 +158,16 @@ def some_part(least: float, rng: random.Random) -> Part:
     width, height = root * stretch, root / stretch
     left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
     return left, top, left + width, top + height
+
+
+def part_around(box: Box, rng: random.Random) -> Part:
+    """A part of a picture that has a box anywhere in it: one to four times as wide and high, and a fifth of the picture's sides
+    at least."""
+    box, times = box.clipped(), math.exp(rng.uniform(0, math.log(_TIMES)))
+    spans = []
+    for low, high in ((box.x1, box.x2), (box.y1, box.y2)):
+        side = min(max(times * (high - low), _LEAST_SIDE), 1.0)
+        begin = rng.uniform(max(high - side, 0.0), min(low, 1.0 - side))
+        spans.append((begin, begin + side))
+    (left, right), (top, bottom) = spans
+    return left, top, right, bottom

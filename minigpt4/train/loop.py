@@ -86,7 +86,8 @@ def build_parts(recipe: Recipe, datasets: list[Dataset]) -> list[Part]:
         if not isinstance(source, StreamSource) and (problem := next(source.problems(), None)):
             log.warning("%s: %s (minigpt4 data check lists all)", source.name, problem.message)
         batch = recipe.data.batch_of(dataset)
-        parts.append(Part(source, dataset.ratio, batch, dataset.mirror, dataset.crop, dataset.reward, dataset.grid))
+        shown = {name: getattr(dataset, name) for name in ("mirror", "crop", "closer", "grid", "reward")}
+        parts.append(Part(source, dataset.ratio, batch, **shown))
     return parts
 
 

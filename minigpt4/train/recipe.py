@@ -92,6 +92,8 @@ class Dataset(_Section):
     """Show half of the pictures mirrored, with left and right exchanged in the text."""
     crop: float | None = Field(None, gt=0, le=1)
     """Show a part of each picture, another each time, that has at least this share of its area; boxes move with it."""
+    closer: float = Field(0.0, ge=0, le=1)
+    """Show in this share of the samples what surrounds one of the boxes that they ask about, enlarged, instead of `crop`."""
     grid: int | None = Field(None, ge=1, le=100)
     """Put the edges of boxes on the nearest of so many lines a side, when an eye cannot tell finer ones apart."""
     together: int = Field(1, ge=1)
@@ -188,7 +190,7 @@ class Validation(_Section):
     @model_validator(mode="after")
     def _as_they_are(self) -> "Validation":
         for dataset in self.datasets:
-            for name in ("mirror", "crop", "reward"):
+            for name in ("mirror", "crop", "closer", "reward"):
                 if getattr(dataset, name):
                     raise ValueError(f"{name} is for datasets that are learnt from; these are measured as they are")
         return self
