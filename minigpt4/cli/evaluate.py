@@ -239,10 +239,10 @@ def _evaluate(
 
 def _folder(model: str) -> Path | None:
     """Where a system's files lie, if they lie here."""
-    from ..model import pocket
+    if model == "pocket":
+        from ..model import pocket
 
-    if ours := pocket.FOLDERS.get(model):
-        return ours
+        return pocket.FOLDER
     return Path(model) if Path(model).is_dir() else None
 
 

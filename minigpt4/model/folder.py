@@ -17,9 +17,9 @@ TRAINED = "trained.safetensors"
 
 
 def find_folder(source: str | os.PathLike) -> Path:
-    """The folder of a system: that of one that ships, the named one, or a hub repository brought here."""
-    if ours := pocket.FOLDERS.get(str(source)):
-        return ours
+    """The folder of a system: the pocket model's, the named one, or a hub repository brought here."""
+    if str(source) == "pocket":
+        return pocket.FOLDER
     folder = Path(source)
     if folder.is_dir():
         return folder

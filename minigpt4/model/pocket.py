@@ -33,10 +33,6 @@ from ..errors import UserError
 FOLDER = Path(__file__).parent.parent / "pocket"
 """Our own part: configuration, tokenizer-independent settings and the trained weights, shipped with the package."""
 
-FOLDERS = {"pocket": FOLDER, "pocket-v1-stage1": FOLDER / "v1-stage1", "pocket-v1-stage2": FOLDER / "v1-stage2"}
-"""What ships, by the names that everything takes in place of a folder. The second and third are MiniGPT-4's way at this size:
-the projection alone has learnt, after the first and after the second stage."""
-
 _FORMAT = 1  # of the prepared folder; a change makes every cache anew
 _MANIFEST = "manifest.json"
 
