@@ -58,6 +58,10 @@ def place(tmp_path_factory):
     return root
 
 
+MEANS = {"pocket_half": ("pocket_stage6", "pocket_stage7"), "pocket_nine": ("pocket_stage8", "pocket_stage9")}
+"""What a stage begins with, where that is the mean of two earlier ones."""
+
+
 def stage_before(recipe: dict) -> str | None:
     """The recipe whose output a recipe begins with."""
     base = str(recipe.get("model", {}).get("base", ""))
@@ -72,9 +76,10 @@ def run(name: str, place: Path) -> Path:
             run("pocket_stage5", place)
             script = [sys.executable, "recipes/pocket_eye.py", "data/pocket", "runs/pocket_stage5", "runs/pocket_eye"]
             subprocess.run([*script, "--steps", "2", "--least", "1"], check=True)
-        elif before == "pocket_half":
-            run("pocket_stage7", place)
-            script = ["recipes/pocket_average.py", "runs/pocket_stage6", "0.5", "runs/pocket_stage7", "runs/pocket_half"]
+        elif before in MEANS:
+            first, second = MEANS[before]
+            run(second, place)
+            script = ["recipes/pocket_average.py", f"runs/{first}", "0.5", f"runs/{second}", f"runs/{before}"]
             subprocess.run([sys.executable, *script], check=True)
         else:
             run(before, place)
