@@ -213,7 +213,11 @@ def test_accumulation_equals_one_large_batch(world, tmp_path):
     how = {"data__datasets": [{"format": "jsonl", "annotations": str(plain)}], "trained__lora": lora}
     one = run(recipe_of(world, tmp_path / "one", data__batch=8, **how))
     two = run(recipe_of(world, tmp_path / "two", data__batch=4, accumulate=2, **how))
-    assert metrics(two) == pytest.approx(metrics(one), rel=1e-4)
+    # sums are made in another order, and Adam makes much of gradients near zero: the first losses are the same but for
+    # rounding, later ones nearly
+    first = {step: loss for step, loss in metrics(one).items() if step <= 2}
+    assert {step: metrics(two)[step] for step in first} == pytest.approx(first, rel=1e-5)
+    assert metrics(two) == pytest.approx(metrics(one), rel=2e-3)
 
 
 def test_cached_features_equal_computed_ones(world, tmp_path):

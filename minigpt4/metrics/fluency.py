@@ -1,7 +1,7 @@
 """What is wrong with a long answer, as far as it shows without a look at the picture.
 
-Source: MiniGPT-4 paper, section 3.2 and its table of failure rates: "repetitive or fragmented sentences" and "incomplete"
-answers, which the authors counted by hand; here rules count them, so that two systems are counted alike.
+Source: the MiniGPT-4 paper's table of failure rates, for which its authors counted repetition, fragments and what is incomplete
+by hand; here rules count them, so that two systems are counted alike.
 """
 
 import re
