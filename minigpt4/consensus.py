@@ -3,7 +3,8 @@
 A model that is unsure where a thing ends spreads its probability over many boxes; the likeliest digits, one after the other,
 then make a box that is often far from most of them. Drawing several answers and taking the one with the greatest mean likeness
 to the others (minimum Bayes risk decoding, Kumar & Byrne 2004) is right more often, for the price of a few short answers drawn
-side by side.
+side by side. Where its boxes lie, those of the others that are of the same thing have a say (as boxes of several detectors are
+fused: Solovyev et al. 2021).
 """
 
 from collections import Counter
@@ -17,7 +18,7 @@ from .errors import UserError
 from .metrics.boxes import iou
 from .model.drawing import Choose, draw
 from .model.minigpt4 import MiniGPT4ForConditionalGeneration
-from .prompt.boxes import Box, parse_boxes
+from .prompt.boxes import Box, parse_boxes, with_boxes_moved
 
 _WARPERS: dict[str, Callable[[Any], Any]] = {
     "temperature": TemperatureLogitsWarper,
@@ -80,14 +81,23 @@ def _evenly(samples: int, seed: int, warp: LogitsProcessorList) -> Choose:
 
 
 def agreed(texts: Sequence[str]) -> str:
-    """Of several answers the one that is most like all of them; of equals the first."""
+    """Of several answers the one that is most like all of them (of equals the first), with each of its boxes moved to the
+    mean of the boxes, one from an answer at most, that overlap it by half or more."""
     boxes, words = [parse_boxes(text) for text in texts], [text.lower().split() for text in texts]
     places = any(boxes)
 
     def likeness(i: int, j: int) -> float:
         return boxes_alike(boxes[i], boxes[j]) if places else words_alike(words[i], words[j])
 
-    return texts[max(range(len(texts)), key=lambda i: sum(likeness(i, j) for j in range(len(texts))))]
+    best = texts[max(range(len(texts)), key=lambda i: sum(likeness(i, j) for j in range(len(texts))))]
+    return with_boxes_moved(best, lambda box: _fused(box, boxes)) if len(texts) > 1 else best
+
+
+def _fused(box: Box, answers: Sequence[Sequence[Box]]) -> Box:
+    """The mean of a box and of what each answer has that is most like it, as far as the IoU is at least 0.5."""
+    nearest = [max(boxes, key=lambda other: iou(box, other)) for boxes in answers if boxes]
+    same = [other for other in nearest if iou(box, other) >= 0.5] or [box]
+    return Box(*(sum(edges) / len(same) for edges in zip(*same, strict=True)))
 
 
 def boxes_alike(first: Sequence[Box], second: Sequence[Box]) -> float:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 Asked = Sequence[tuple[list[PictureLike], str]]
 """Questions, each about its pictures."""
 
-_AROUND = (1.5, 3.0)
-"""How large the parts are in which a box is looked for again, as multiples of its sides."""
+_AROUND = 1.5
+"""How large the part is in which a box is looked for again, as a multiple of its sides."""
 _LEAST_SIDE = 0.3
 
 
@@ -49,20 +49,19 @@ def several(assistant: "Assistant", asked: Asked, generation: dict[str, Any]) ->
 def at_what_was_found(
     assistant: "Assistant", asked: Asked, answers: Sequence[list[str]], generation: dict[str, Any]
 ) -> list[list[str]]:
-    """Other answers to questions for one box: as many again for each of the parts of the picture that surround the box on which
-    the first ones agree, more closely or less. The first answers stay where there is not one picture, or not one box, or where
-    nothing is found in those parts."""
+    """Other answers to questions for one box: as many, of the part of the picture that surrounds the box on which the first
+    ones agree. The first ones stay where there is not one picture, or not one box, where nothing is found in the part, or
+    where the part is the whole."""
     views: list[tuple[int, Part]] = []
     for number, ((pictures, _), first) in enumerate(zip(asked, answers, strict=True)):
         found = parse_boxes(agreed(first))
-        if len(pictures) == len(found) == 1:
-            views += [(number, around(found[0], times)) for times in _AROUND]
+        if len(pictures) == len(found) == 1 and (part := around(found[0], _AROUND)) != (0.0, 0.0, 1.0, 1.0):
+            views.append((number, part))
     closer: Asked = [([part_of_picture(asked[number][0][0], part)], asked[number][1]) for number, part in views]
-    texts: list[list[str]] = [[] for _ in answers]
-    seen = several(assistant, closer, generation) if closer else []
-    for (number, part), more in zip(views, seen, strict=True):
-        texts[number] += [with_boxes_moved(text, partial(_out_of, part)) for text in more if parse_boxes(text)]
-    return [new or first for new, first in zip(texts, answers, strict=True)]
+    now = list(answers)
+    for (number, part), texts in zip(views, several(assistant, closer, generation) if closer else [], strict=True):
+        now[number] = [with_boxes_moved(text, partial(_out_of, part)) for text in texts if parse_boxes(text)] or now[number]
+    return now
 
 
 def _out_of(part: Part, box: Box) -> Box:

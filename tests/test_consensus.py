@@ -34,7 +34,19 @@ def test_the_box_in_the_middle_of_the_others_is_chosen():
         Box.from_grid(*corners).render() for corners in [(0, 0, 40, 40), (5, 0, 45, 40), (10, 0, 50, 40), (70, 70, 90, 90)]
     ]
     assert agreed(boxes) == boxes[1]
-    assert agreed(["nowhere", *boxes[:2]]) == boxes[0]
+    assert agreed(["nowhere", boxes[0], boxes[0]]) == boxes[0]
+
+
+def test_boxes_of_the_same_thing_are_fused():
+    near = ["{<10><10><50><50>}", "{<10><10><50><52>}", "{<16><10><56><48>}"]
+    assert agreed([*near, "{<70><70><90><90>}", "nothing"]) == "{<12><10><52><50>}"
+    several = [
+        "{<10><10><50><50>}<delim>{<60><60><90><90>}",
+        "{<60><60><90><94>}",
+        "{<60><62><90><90>}<delim>{<10><10><50><54>}",
+    ]
+    assert agreed(several) == "{<10><10><50><52>}<delim>{<60><61><90><91>}"  # each with its like, in whatever order
+    assert agreed(["{<1>, <2>, <30>, <40>}"]) == "{<1>, <2>, <30>, <40>}"  # a single answer is left as it is
 
 
 def test_the_sentence_that_shares_most_words_is_chosen():

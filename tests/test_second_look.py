@@ -79,37 +79,47 @@ def test_the_part_around_a_box(box, times, part):
 
 
 def test_what_surrounds_a_found_box_is_looked_at(monkeypatch):
-    """Four answers before the whole picture, then four before each of two parts around their box, brought back from there."""
+    """Four answers before the whole picture, then four before the part around their box, brought back from there."""
     system = assistant(task_generation={"refer": {"consensus": 4, "mirrored": True, "look_again": True}})
-    looks = []
+    looks, said = [], {}
 
     def drawn(conversations, embeds, generation):
         looks.append((conversations, embeds, generation["consensus"]))
-        said = {1: "{<40><40><60><80>}", 2: "{<40><40><60><80>}", 3: "{<0><50><100><100>}", 4: "{<0><50><100><100>}"}
-        unseen = len(looks) == 4  # of the second part, in the mirror
-        texts = ["nothing" if unseen and i else said.get(len(looks), "nothing") for i in range(len(conversations))]
-        return [[text] * generation["consensus"] for text in texts]
+        return [[said.get(len(looks), "nothing")] * generation["consensus"] for _ in conversations]
 
     monkeypatch.setattr(system, "drawn", drawn)
-    picture = PICTURES[0]
-    texts = several(system, [([picture], "[refer] it")], {"consensus": 4, "mirrored": True})
-    (all_texts,) = at_what_was_found(system, [([picture], "[refer] it")], texts, {"consensus": 4, "mirrored": True})
-    # the parts: 0.35 .. 0.65 by 0.3 .. 0.9 and 0.2 .. 0.8 by 0 .. 1; what is said of their lower halves
-    assert all_texts == ["{<35><60><65><90>}"] * 4 + ["{<20><50><80><100>}"] * 2
-    sides = picture.size * 2
-    for number, part in enumerate([(0.35, 0.3, 0.65, 0.9), (0.2, 0, 0.8, 1)]):
-        seen = picture.crop([round(v * side) for v, side in zip(part, sides, strict=True)])
-        torch.testing.assert_close(looks[2][1][number], system.encode([seen])[0])
-        torch.testing.assert_close(looks[3][1][number], system.encode([seen], mirrored=True)[0])
+    picture, asked, setting = PICTURES[0], [([PICTURES[0]], "[refer] it")], {"consensus": 4, "mirrored": True}
+    for number in (1, 2):  # in the whole picture, and in the mirror
+        said[number] = "{<40><40><60><80>}"
+    said[3] = said[4] = "{<0><50><100><100>}"  # in the part, whose lower half it is
+    first = several(system, asked, setting)
+    assert at_what_was_found(system, asked, first, setting) == [["{<35><60><65><90>}"] * 4]
+    # 1.5 times 0.2 by 0.4, the box in the middle
+    seen = picture.crop([round(v * side) for v, side in zip((0.35, 0.3, 0.65, 0.9), picture.size * 2, strict=True)])
+    torch.testing.assert_close(looks[2][1][0], system.encode([seen])[0])
+    torch.testing.assert_close(looks[3][1][0], system.encode([seen], mirrored=True)[0])
     looks.clear()
-    assert system.refer(picture, "it").boxes == [Box.from_grid(35, 60, 65, 90)]  # four against two
+    assert system.refer(picture, "it").boxes == [Box.from_grid(35, 60, 65, 90)]
     assert [count for _, _, count in looks] == [2] * 4
-    assert at_what_was_found(system, [([picture], "[refer] it")], texts, {"consensus": 4}) == texts  # nothing is found there
+    del said[3], said[4]
+    assert at_what_was_found(system, asked, first, setting) == first  # nothing is found there
+
     looks.clear()
     system.refer(picture, "it", look_again=False)
     system.detect(picture, "it")
     system.ask([picture, picture], "[refer] it")  # of two pictures, which one?
     assert len(looks) == 2 + 2
+
+
+def test_the_same_is_not_looked_at_twice(monkeypatch):
+    system, asked = assistant(), []
+    pictures = PICTURES[:3]
+    boxes = ["{<10><10><90><90>}", "{<40><40><60><60>}", "nothing"]  # what surrounds the first is the whole picture
+    monkeypatch.setattr(system, "drawn", lambda conversations, *_: asked.append(len(conversations)) or [["nothing"] * 3])
+    answers = [[box] * 3 for box in boxes]
+    questions = [([picture], "[refer] it") for picture in pictures]
+    assert at_what_was_found(system, questions, answers, {"consensus": 3}) == answers
+    assert asked == [1]
 
 
 def test_other_boxes_take_the_place_of_a_phrases_own():
