@@ -137,6 +137,21 @@ def test_first_use_fetches_through_pip_and_the_second_does_not(wheels, registry,
     assert capfd.readouterr() == ("", "")
 
 
+def test_the_progress_bar_goes_on_where_folders_vanish(tmp_path, monkeypatch):
+    """pip unpacks in folders of its own and removes them while they are measured."""
+    (tmp_path / "wheel").write_bytes(b"12345")
+    (tmp_path / "unpacked").mkdir()
+    listed = os.scandir
+
+    def scandir(path="."):
+        if str(path).endswith("unpacked"):
+            raise FileNotFoundError(path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert pocket._size(tmp_path) == 5
+
+
 def test_an_unreachable_registry_is_a_plain_message(wheels, cache, monkeypatch):
     fake_pocket.install(wheels, monkeypatch.setattr)
     for name, value in {

@@ -299,8 +299,10 @@ def _steps() -> Iterator[Callable]:
 
 
 def _size(folder: Path) -> int:
+    """Bytes of its files, as far as they are still there: others work in it. (`rglob` ends where a folder vanishes.)"""
     total = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):  # it was moved between the listing and the look
-            total += path.stat().st_size
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # it was moved between the listing and the look
+                total += os.stat(os.path.join(place, name)).st_size
     return total
