@@ -239,11 +239,9 @@ def _evaluate(
 
 def _folder(model: str) -> Path | None:
     """Where a system's files lie, if they lie here."""
-    if model == "pocket":
-        from ..model import pocket
+    from ..model.pocket import FOLDERS
 
-        return pocket.FOLDER
-    return Path(model) if Path(model).is_dir() else None
+    return FOLDERS.get(model) or (Path(model) if Path(model).is_dir() else None)
 
 
 def _print(report: Any, json: bool, notes: list[str] | tuple[str, ...] = ()) -> None:

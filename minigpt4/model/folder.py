@@ -17,14 +17,15 @@ TRAINED = "trained.safetensors"
 
 
 def find_folder(source: str | os.PathLike) -> Path:
-    """The folder of a system: the pocket model's, the named one, or a hub repository brought here."""
-    if str(source) == "pocket":
-        return pocket.FOLDER
+    """The folder of a system: one that ships, the named one, or a hub repository brought here."""
+    if shipped := pocket.FOLDERS.get(str(source)):
+        return shipped
     folder = Path(source)
     if folder.is_dir():
         return folder
     if not is_hub_id(source):
-        raise UserError(f"{source}: no such folder (give 'pocket', a folder, or a hub id like owner/name)")
+        names = ", ".join(pocket.FOLDERS)
+        raise UserError(f"{source}: no such folder (give {names}, a folder, or a hub id like owner/name)")
     from huggingface_hub import snapshot_download
 
     try:

@@ -33,6 +33,9 @@ from ..errors import UserError
 FOLDER = Path(__file__).parent.parent / "pocket"
 """Our own part: configuration, tokenizer-independent settings and the trained weights, shipped with the package."""
 
+FOLDERS = {"pocket": FOLDER} | {f"pocket-{stage}": FOLDER / stage for stage in ("v1-stage1", "v1-stage2")}
+"""Systems that ship, by name. The latter two are the way of MiniGPT-4: one projection, before and after its second stage."""
+
 _FORMAT = 1  # of the prepared folder; a change makes every cache anew
 _MANIFEST = "manifest.json"
 

@@ -16,6 +16,7 @@ from ..model.config import MiniGPT4Config
 from ..model.folder import TRAINED, find_folder, text_folder, vision_folder
 from ..model.lora import learn_merged, set_lora
 from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
+from ..model.pocket import FOLDERS
 from ..model.processor import CLIP_MEAN, CLIP_STD, MiniGPT4ImageProcessor, MiniGPT4Processor
 from .recipe import Model, Recipe, Trained
 
@@ -283,4 +284,4 @@ def _attention(wanted: str, device: torch.device | str) -> str:
 
 def _absolute(source: str | None) -> str | None:
     """A folder by its full path, so that what is written elsewhere still finds it; other names as they are."""
-    return str(Path(source).resolve()) if source and source != "pocket" and Path(source).is_dir() else source
+    return str(Path(source).resolve()) if source and source not in FOLDERS and Path(source).is_dir() else source
