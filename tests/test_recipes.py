@@ -58,14 +58,28 @@ def place(tmp_path_factory):
     return root
 
 
-MEANS = {"pocket_half": ("pocket_stage6", "pocket_stage7"), "pocket_nine": ("pocket_stage8", "pocket_stage9")}
-"""What a stage begins with, where that is the mean of two earlier ones."""
+MEANS = {
+    "pocket_half": ("pocket_stage6", 0.5, "pocket_stage7"),
+    "pocket_nine": ("pocket_stage8", 0.5, "pocket_stage9"),
+    "pocket_closer": ("pocket_stage10", 0.5, "pocket_stage11"),
+    "pocket_three": ("pocket_nine", 0.33, "pocket_closer"),
+}
+"""What a stage begins with, where that is the mean of two earlier ones, and the first one's share."""
 
 
 def stage_before(recipe: dict) -> str | None:
     """The recipe whose output a recipe begins with."""
     base = str(recipe.get("model", {}).get("base", ""))
     return base.removeprefix("runs/") if base.startswith("runs/") else None
+
+
+def mean(name: str, place: Path) -> None:
+    first, share, second = MEANS[name]
+    for part in (first, second):
+        if not (place / f"runs/{part}/trained.safetensors").exists():
+            mean(part, place) if part in MEANS else run(part, place)
+    script = ["recipes/pocket_average.py", f"runs/{first}", str(share), f"runs/{second}", f"runs/{name}"]
+    subprocess.run([sys.executable, *script], check=True)
 
 
 def run(name: str, place: Path) -> Path:
@@ -77,10 +91,7 @@ def run(name: str, place: Path) -> Path:
             script = [sys.executable, "recipes/pocket_eye.py", "data/pocket", "runs/pocket_stage5", "runs/pocket_eye"]
             subprocess.run([*script, "--steps", "2", "--least", "1"], check=True)
         elif before in MEANS:
-            first, second = MEANS[before]
-            run(second, place)
-            script = ["recipes/pocket_average.py", f"runs/{first}", "0.5", f"runs/{second}", f"runs/{before}"]
-            subprocess.run([sys.executable, *script], check=True)
+            mean(before, place)
         else:
             run(before, place)
     changes = list(SMALL)
