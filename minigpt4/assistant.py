@@ -51,7 +51,7 @@ def load(
     device_map: Any = None,
     published: bool = False,
 ) -> "Assistant":
-    """Load a system: the pocket model, a folder that training or `import-official` wrote, or a hub id.
+    """Load a system: one that ships (`model.pocket.FOLDERS`), a folder that training or `import-official` wrote, or a hub id.
 
     Args:
         device: ``"cuda"`` if there is one, else ``"cpu"``, when not given.

@@ -29,7 +29,7 @@ def test_only_the_projection_was_learnt(name):
     assert all("projection" in key for key in shapes)
 
 
-def test_the_second_stage_is_another_projection_that_describes():
+def test_both_look_and_differ():
     said = {}
     for name in STAGES:
         system = minigpt4.load(name, dtype=torch.float32)

@@ -77,7 +77,7 @@ def mean(name: str, place: Path) -> None:
     first, share, second = MEANS[name]
     for part in (first, second):
         if not (place / f"runs/{part}/trained.safetensors").exists():
-            mean(part, place) if part in MEANS else run(part, place)
+            (mean if part in MEANS else run)(part, place)
     script = ["recipes/pocket_average.py", f"runs/{first}", str(share), f"runs/{second}", f"runs/{name}"]
     subprocess.run([sys.executable, *script], check=True)
 

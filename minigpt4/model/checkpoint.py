@@ -96,7 +96,7 @@ def load_system(
     """A model and its processor, ready for use.
 
     Args:
-        source: ``"pocket"``, a folder of either kind, or a hub id.
+        source: a name of `pocket.FOLDERS`, a folder of either kind, or a hub id.
         dtype: of all weights; the best for `device` when not given.
         merge: add adapters of a trained folder to the mind's weights (no `peft` needed, nothing to compute at run time)
             instead of keeping them apart.
