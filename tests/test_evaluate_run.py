@@ -140,6 +140,15 @@ def test_tables_and_json_say_the_same():
     assert "model" in result.as_text()
     assert "100.0 (100.0 .. 100.0)" in result.as_text()
     assert json.loads(json.dumps(result.as_dict()))["lines"][0]["accuracy@0.5"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    rows = [row | {"image": f"{i}.jpg"} for i, row in enumerate(4 * rows)]
+    blind = [row | {"answer": FIRST if i < 2 else ""} for i, row in enumerate(rows)]
+    result = BENCHMARKS["refer"].report(rows, Against(blind=blind))
+    table, lines = result.as_text().splitlines(), result.as_dict()["lines"]
+    assert "model ahead by" in table[0]
+    assert "ahead" not in lines[0]
+    assert "+" not in table[2]
+    assert lines[1]["ahead"]["accuracy@0.5"] == {"value": 0.5, "low": 0.0, "high": 1.0}
+    assert "+50.0 (+0.0 .. +100.0)" in table[3]
     nothing = [new_row("grounding", "a.jpg", phrases=[{"phrase": "x", "boxes": HERE}]) | {"answer": ""}]
     lines = BENCHMARKS["grounding"].report(nothing, Against()).as_dict()["lines"]
     assert lines[0]["phrases right"] == {"value": None, "low": None, "high": None}

@@ -22,7 +22,7 @@ from minigpt4.metrics.boxes import (
     union_box,
 )
 from minigpt4.metrics.caption import bleu, cider, plain_tokens, ptb_tokens, rouge_l
-from minigpt4.metrics.interval import bootstrap
+from minigpt4.metrics.interval import Score, bootstrap
 from minigpt4.metrics.phrase import head_noun
 from minigpt4.prompt.boxes import Box
 
@@ -213,6 +213,23 @@ def test_questions_about_one_picture_are_one_piece_of_evidence():
     alone, together = bootstrap(right), bootstrap(right, groups=[i // 4 for i in range(160)])
     assert alone.value == together.value == 0.5
     assert together.high - together.low > 1.5 * (alone.high - alone.low)
+
+
+def test_a_difference_has_the_interval_of_the_pairs():
+    rng = np.random.default_rng(2)
+    hard = rng.random(500) < 0.5
+    first, second = hard | (rng.random(500) < 0.1), hard
+    score = bootstrap(first.tolist()) - bootstrap(second.tolist())
+    pairs = first.astype(float) - second
+    spread = 1.96 * pairs.std() / math.sqrt(500)
+    assert score.value == pytest.approx(pairs.mean())
+    assert (score.low, score.high) == pytest.approx((score.value - spread, score.value + spread), abs=0.006)
+    assert score.low > 0
+    assert bootstrap(first.tolist()).low < bootstrap(second.tolist()).high
+    assert math.isnan((bootstrap([1]) - Score(0.5, math.nan, math.nan)).low)
+    assert math.isnan((bootstrap([1]) - bootstrap([])).value)
+    sometimes = bootstrap([1, 0], [1, 0], ["a", "b"]) - bootstrap([0, 0], [1, 1], ["a", "b"])
+    assert (sometimes.value, sometimes.low, sometimes.high) == (1, 1, 1)  # pictures that say nothing of one are left out
 
 
 def test_ratios_and_their_edges():

@@ -59,9 +59,9 @@ def report(rows: Sequence[Row], against: Against) -> Report:
         hits = [matches(predicted[i], truth[i]) for i in of]
         said, true = [len(predicted[i]) for i in of], [len(truth[i]) for i in of]
         scores = {
+            F1: bootstrap([2 * h for h in hits], [s + t for s, t in zip(said, true, strict=True)], images),
             PRECISION: bootstrap(hits, said, images),
             RECALL: bootstrap(hits, true, images),
-            F1: bootstrap([2 * h for h in hits], [s + t for s, t in zip(said, true, strict=True)], images),
         }
         return Line(name, scores, note)
 

@@ -7,6 +7,9 @@ from typing import Any
 
 from ..metrics.interval import Score
 
+_MODEL, _BLIND = "model", "model, blind"
+"""How lines of the model's own answers are called, and of those before a grey picture."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -32,24 +35,35 @@ class Report:
     notes: Sequence[str] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; what was not defined is null."""
+        """For JSON; what was not defined is null. ``ahead`` is how far the model is ahead of the line, by each measure."""
         lines = [
             {"name": line.name, **{name: _numbers(score) for name, score in line.scores.items()}}
+            | ({"ahead": {name: _numbers(score) for name, score in ahead.items()}} if (ahead := self._ahead(line)) else {})
             | ({"note": line.note} if line.note else {})
             for line in self.lines
         ]
         return {"benchmark": self.benchmark, "items": self.items, "lines": lines, "notes": list(self.notes)}
 
     def as_text(self) -> str:
-        """A table: each score with its 95 % interval; CIDEr is a plain number, all others are percent."""
+        """A table: each score with its 95 % interval, and how far the model is ahead by the first measure, with an interval of
+        its own; CIDEr is a plain number, all others are percent."""
         measures = list(dict.fromkeys(name for line in self.lines for name in line.scores))
-        rows = [[self.benchmark, *measures, ""]]
+        rows = [[self.benchmark, *measures, "model ahead by", ""]]
         for line in self.lines:
             cells = [_cell(name, line.scores.get(name)) for name in measures]
-            rows.append([line.name, *cells, line.note])
+            rows.append([line.name, *cells, _cell(measures[0], self._ahead(line).get(measures[0]), "+"), line.note])
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         return "\n".join([table[0], "-" * max(map(len, table)), *table[1:], "", f"{self.items:,} questions", *self.notes])
+
+    def _ahead(self, line: Line) -> dict[str, Score]:
+        """By measure, how much better the model did than a line about the same questions; empty for the model itself."""
+        block, _, name = line.name.rpartition(": ")  # of some kinds of questions alone, such as those for one class
+        model = name.replace(_BLIND, _MODEL) if _BLIND in name else _MODEL
+        found = next((own for own in self.lines if own.name == (f"{block}: {model}" if block else model)), None)
+        if found is None or found is line:
+            return {}
+        return {name: found.scores[name] - score for name, score in line.scores.items() if name in found.scores}
 
 
 def _numbers(score: Score) -> dict[str, float | None]:
@@ -57,11 +71,11 @@ def _numbers(score: Score) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else round(value, 6) for name, value in values.items()}
 
 
-def _cell(measure: str, score: Score | None) -> str:
+def _cell(measure: str, score: Score | None, sign: str = "") -> str:
     if score is None:
         return ""
     if math.isnan(score.value):
         return "-"
     scale, digits = (1, 3) if measure == "CIDEr" else (100, 1)
-    value, low, high = (f"{scale * v:.{digits}f}" for v in (score.value, score.low, score.high))
+    value, low, high = (f"{scale * v:{sign}.{digits}f}" for v in (score.value, score.low, score.high))
     return value.rjust(5) + ("" if math.isnan(score.low) else f" ({low} .. {high})")

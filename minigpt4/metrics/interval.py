@@ -1,7 +1,7 @@
 """How far a score could be another by chance."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,6 +13,22 @@ class Score:
     value: float
     low: float
     high: float
+    draws: np.ndarray | None = field(default=None, repr=False, compare=False)
+    """What each repetition had; those of two scores of the same questions are of the same questions drawn again."""
+
+    def __sub__(self, other: "Score") -> "Score":
+        """How far ahead of another score of the same questions this one is. Questions that are hard for both are hard for both
+        in each repetition, so that the interval is narrower than two side by side suggest; what a difference is, it says.
+
+        Without an interval (nan) where one of them has none.
+        """
+        value = self.value - other.value
+        if self.draws is None or other.draws is None or len(self.draws) != len(other.draws):
+            return Score(value, float("nan"), float("nan"))
+        return _between(value, self.draws - other.draws, _LEVEL)
+
+
+_LEVEL = 0.95
 
 
 def bootstrap(
@@ -21,7 +37,7 @@ def bootstrap(
     groups: Sequence[Hashable] | None = None,
     *,
     samples: int = 1000,
-    level: float = 0.95,
+    level: float = _LEVEL,
     seed: int = 0,
 ) -> Score:
     """The ratio sum(right) / sum(of), with a percentile bootstrap interval (Efron 1979).
@@ -48,7 +64,11 @@ def bootstrap(
     ratios = []
     for _ in range(samples):
         drawn = np.bincount(rng.integers(len(hits), size=len(hits)), minlength=len(hits))
-        if total := drawn @ counts:
-            ratios.append(drawn @ hits / total)
-    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
-    return Score(float(hits.sum() / counts.sum()), float(low), float(high))
+        total = drawn @ counts
+        ratios.append(drawn @ hits / total if total else np.nan)
+    return _between(float(hits.sum() / counts.sum()), np.array(ratios), level)
+
+
+def _between(value: float, draws: np.ndarray, level: float) -> Score:
+    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Score(value, float(low), float(high), draws)
