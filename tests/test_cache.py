@@ -44,6 +44,13 @@ def test_cached_equals_computed(kind, tmp_path, pictures):
     assert not torch.equal(again.get(pictures[0]), again.get(pictures[0], True))
 
 
+def test_of_an_eye_whose_channels_change_only_the_eye_is_kept(tmp_path):
+    model = tiny_model("qformer")
+    model.requires_grad_(False)
+    model.vision_dropout = 0.1
+    assert opened(model, tmp_path / "cache").stage == "vision_tokens"
+
+
 def test_a_picture_is_known_by_its_content(tmp_path, pictures):
     model = tiny_model()
     cache = filled(model, tmp_path / "cache", pictures)

@@ -44,6 +44,20 @@ def test_an_eye_that_tells_places_begins_as_it_was(world, base):
     torch.testing.assert_close(loud[..., width:], 8 * tokens[..., width:])
 
 
+def test_no_picture_goes_without_what_tells_places(world, base):
+    config = {"concat_order": "square", "vision_config": {"coordinates": 3}}
+    changes = {"model": {"base": str(base), "config": config}, "trained__lora": None, "trained__vision_dropout": 0.9}
+    model = prepare(parse_recipe(recipe_of(world, world / "x", **changes), "test"))[0]
+    model.vision_tower.bn1.bias.data += 1  # random eyes this small see next to nothing
+    weight = model.projection.weight.data.view(-1, 4, model.config.vision_config.hidden_size)
+    weight[..., -12:] = 1.0
+    pixels = torch.randn(2, 3, 128, 128)
+    whole = model.get_image_features(pixels)
+    assert not torch.allclose(model.train().get_image_features(pixels), whole)
+    weight[..., :-12] = 0.0
+    torch.testing.assert_close(model.get_image_features(pixels), model.eval().get_image_features(pixels))
+
+
 def test_adapters_of_the_base_are_kept(world, base, tmp_path):
     first = train(parse_recipe(recipe_of(world, tmp_path / "first", model={"base": str(base)}, steps=2), "test"))
     narrow = load_system(first, dtype=torch.float32, merge=False)[0]

@@ -145,6 +145,13 @@ BASE = {"data": {"datasets": [{"format": "jsonl"}]}, "steps": 1, "output": "x"}
         ({"model": {"vision": "pocket"}}, "vision and text go together"),
         ({"validation": {"datasets": [{"format": "jsonl", "crop": 0.5}]}}, "crop is for datasets that are learnt from"),
         ({"validation": {"datasets": [{"format": "jsonl", "closer": 0.5}]}}, "closer is for datasets that are learnt from"),
+        (
+            {
+                "trained": {"vision_dropout": 0.2},
+                "data": {"mixing": "step", "datasets": [{"format": "jsonl", "reward": "cider"}]},
+            },
+            "no vision_dropout",
+        ),
         ({"data": {"datasets": []}}, "data.datasets: .*at least 1"),
         ({"data": {"datasets": [{"ratio": 1}]}}, r"data\.datasets\.0\.format is needed"),
     ],

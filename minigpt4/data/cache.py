@@ -36,7 +36,7 @@ class FeatureCache:
     Args:
         folder: where caches are kept; the user's cache folder when not given.
         stage: ``"vision_tokens"`` (B, T, V), or ``"bridge_features"`` (B, K, W) where the bridge is frozen as well and has
-            parameters (a Q-Former), so that its work is saved too.
+            parameters (a Q-Former), so that its work is saved too, unless it is given other channels each time.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class FeatureCache:
     ):
         self.model, self.image_processor = model, image_processor
         frozen_bridge = list(model.bridge.parameters()) and not any(p.requires_grad for p in model.bridge.parameters())
-        self.stage = "bridge_features" if frozen_bridge else "vision_tokens"
+        self.stage = "bridge_features" if frozen_bridge and not model.vision_dropout else "vision_tokens"
         about = {"stage": self.stage, "eye": _fingerprint(model, self.stage), "pictures": image_processor.to_dict()}
         name = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
         self.folder = (folder or cache_folder() / "features") / name

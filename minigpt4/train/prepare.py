@@ -51,6 +51,7 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> tuple[MiniGPT
     if recipe.gradient_checkpointing:
         model.language_model.activation_checkpointing_enable({"use_reentrant": False})
     freeze(model, recipe.trained)
+    model.vision_dropout = recipe.trained.vision_dropout
     if recipe.merged_adapters:
         learn_merged(model.language_model)
     model.to(device).eval()  # until training begins: features may be made before

@@ -67,6 +67,9 @@ class Trained(_Section):
     vision_tower: bool = False
     vision_layers: int | None = Field(None, ge=1)
     """Of the eye, only so many of its last layers (blocks) and what comes after them; all of it when not given."""
+    vision_dropout: float = Field(0.0, ge=0, lt=1)
+    """The share of the eye's channels that each picture goes without in training, others each time: a picture is then harder
+    to learn by heart."""
 
     @model_validator(mode="after")
     def _layers_of_what_learns(self) -> "Trained":
@@ -235,6 +238,12 @@ class Recipe(_Section):
         lora = self.trained.lora
         if self.merged_adapters and (lora is None or lora.dropout or self.compile or self.sharding == "fsdp"):
             raise ValueError("merged_adapters needs trained.lora with dropout 0, and goes with neither compile nor fsdp")
+        return self
+
+    @model_validator(mode="after")
+    def _seen_alike(self) -> "Recipe":
+        if self.trained.vision_dropout and any(dataset.reward for dataset in self.data.datasets):
+            raise ValueError("a dataset with a reward learns from what the whole picture made the model say: no vision_dropout")
         return self
 
 
