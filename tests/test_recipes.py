@@ -63,6 +63,8 @@ MEANS = {
     "pocket_nine": ("pocket_stage8", 0.5, "pocket_stage9"),
     "pocket_closer": ("pocket_stage10", 0.5, "pocket_stage11"),
     "pocket_three": ("pocket_nine", 0.33, "pocket_closer"),
+    "pocket_scored": ("pocket_stage12", 0.5, "pocket_stage13"),
+    "pocket_thirteen": ("pocket_three", 0.33, "pocket_scored"),
 }
 """What a stage begins with, where that is the mean of two earlier ones, and the first one's share."""
 
