@@ -213,6 +213,43 @@ def test_batch_equals_single(model, num_beams):
         assert set(together[i].tolist()[len(spoken) :]) <= {0}  # what has ended is padding, whatever others still say
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_beams": 3},
+        {"num_beams": 4, "num_return_sequences": 2, "length_penalty": 2.0, "no_repeat_ngram_size": 2},
+        {"num_return_sequences": 3, "do_sample": True},
+    ],
+)
+def test_a_prompt_is_read_once_for_all_its_beams(model, settings):
+    """As if the library had read it for each beam by itself."""
+    batch = inputs(model, pictures=(1, 2))
+    settings = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": 7, "pad_token_id": 0} | settings
+    embeds = model.embed(batch["input_ids"], model.get_image_features(batch["pixel_values"]))
+    torch.manual_seed(0)
+    expected = model.language_model.generate(inputs_embeds=embeds, attention_mask=batch["attention_mask"], **settings)
+    rows = []
+    hook = model.language_model.register_forward_pre_hook(
+        lambda _, args, kwargs: rows.append(tuple(kwargs["inputs_embeds"].shape[:2])) if "inputs_embeds" in kwargs else None,
+        with_kwargs=True,
+    )
+    torch.manual_seed(0)
+    try:
+        found = model.generate(**batch, **settings)
+    finally:
+        hook.remove()
+    assert torch.equal(found, expected)
+    length, copies = embeds.shape[1], max(settings.get(key, 1) for key in ("num_beams", "num_return_sequences"))
+    assert rows == [(2, length - 1), (2 * copies, 1)]
+
+
+@pytest.mark.parametrize("settings", [{"use_cache": False}, {"cache_implementation": "static"}])
+def test_beams_without_a_growing_cache_say_the_same(model, settings):
+    batch = inputs(model, pictures=(1, 2))
+    plain = {"max_new_tokens": 6, "do_sample": False, "num_beams": 3}
+    assert torch.equal(model.generate(**batch, **plain, **settings), model.generate(**batch, **plain))
+
+
 def test_the_head_multiplies_rows_that_lie_together(model):
     """Rows cut out of a longer tensor give the same; with a frozen head they take a CPU up to 150 times as long."""
     strides = []

@@ -22,6 +22,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     Cache,
+    DynamicCache,
     GenerationMixin,
     LogitsProcessorList,
     PreTrainedConfig,
@@ -291,6 +292,8 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
         `input_ids` beside `inputs_embeds` (B, n) count as generated already: processors see them, and they are returned in
         front of the new tokens.
+
+        Beams, and several sequences to be returned, share what their prompt gave: it is read once, not once for each.
         """
         begun = {} if inputs_embeds is None or input_ids is None else {"input_ids": input_ids}
         if inputs_embeds is None:
@@ -308,11 +311,31 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
             penalty = RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)
             others["logits_processor"] = LogitsProcessorList([penalty, *others.get("logits_processor", [])])
             settings.repetition_penalty = None
+        copies = max(settings.num_beams or 1, settings.num_return_sequences or 1)
+        grows = settings.use_cache is not False and settings.cache_implementation in (None, "dynamic")
+        grows = grows and not getattr(self.language_model, "_is_stateful", False)  # recurrent minds have no such cache
+        if copies > 1 and grows and not begun and inputs_embeds.shape[1] > 1 and "past_key_values" not in others:
+            others["past_key_values"] = self._read_once(inputs_embeds, attention_mask, copies)
         with warnings.catch_warnings():  # the library warns that processors do not see the prompt, as is said above
             warnings.filterwarnings("ignore", message=r"Passing .* with `inputs_embeds` and without `input_ids`")
             return self.language_model.generate(
                 **begun, inputs_embeds=inputs_embeds, attention_mask=attention_mask, generation_config=settings, **others
             )
+
+    @torch.no_grad()
+    def _read_once(self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor, copies: int) -> DynamicCache:
+        """Keys and values of prompts without their last token, as many times as each is to be gone on with: the library would
+        have the mind read as many copies."""
+        cache, mask_BS = DynamicCache(config=self.language_model.config), attention_mask[:, :-1]
+        self.language_model(
+            inputs_embeds=inputs_embeds[:, :-1],
+            attention_mask=mask_BS,
+            position_ids=(mask_BS.cumsum(-1) - 1).clamp(min=0),
+            past_key_values=cache,
+            logits_to_keep=1,
+        )
+        cache.batch_repeat_interleave(copies)
+        return cache
 
 
 def vision_class(config: PreTrainedConfig) -> Any:
