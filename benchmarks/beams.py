@@ -41,7 +41,8 @@ def main() -> None:
             **how,
         ),
     }
-    print(f"{len(pictures)} pictures, eye not counted\n\n| beams | {' | '.join(ways)} | captions that differ |\n|---|---|---|---|")
+    print(f"{len(pictures)} pictures, eye not counted\n")
+    print(f"| beams | {' | '.join(ways)} | captions that differ |\n|---|---|---|---|")
     for beams in given.beams:
         said, speed = [], []
         for way in ways.values():
