@@ -221,6 +221,7 @@ def test_batch_equals_single(model, num_beams):
         {"num_return_sequences": 3, "do_sample": True},
     ],
 )
+@pytest.mark.filterwarnings("ignore:Passing .* with `inputs_embeds`")
 def test_a_prompt_is_read_once_for_all_its_beams(model, settings):
     """As if the library had read it for each beam by itself."""
     batch = inputs(model, pictures=(1, 2))
