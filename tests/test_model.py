@@ -10,6 +10,7 @@ from transformers import (
     AutoProcessor,
     Dinov2Config,
     GPT2Config,
+    MambaConfig,
     Qwen2Config,
     SiglipVisionConfig,
 )
@@ -249,6 +250,17 @@ def test_beams_without_a_growing_cache_say_the_same(model, settings):
     batch = inputs(model, pictures=(1, 2))
     plain = {"max_new_tokens": 6, "do_sample": False, "num_beams": 3}
     assert torch.equal(model.generate(**batch, **plain, **settings), model.generate(**batch, **plain))
+
+
+def test_a_recurrent_mind_has_beams_as_well():
+    """It keeps states, and no keys and values that beams could share."""
+    mind = MambaConfig(vocab_size=100, hidden_size=32, num_hidden_layers=2, state_size=4)
+    model = tiny_model(text_config=mind)
+    batch = inputs(model, pictures=(1, 1))
+    embeds = model.embed(batch["input_ids"], model.get_image_features(batch["pixel_values"]))
+    settings = {"max_new_tokens": 4, "num_beams": 2, "eos_token_id": 7, "pad_token_id": 0}
+    expected = model.language_model.generate(inputs_embeds=embeds, attention_mask=batch["attention_mask"], **settings)
+    assert torch.equal(model.generate(**batch, **settings), expected)
 
 
 def test_the_head_multiplies_rows_that_lie_together(model):

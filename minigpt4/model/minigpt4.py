@@ -312,9 +312,10 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
             others["logits_processor"] = LogitsProcessorList([penalty, *others.get("logits_processor", [])])
             settings.repetition_penalty = None
         copies = max(settings.num_beams or 1, settings.num_return_sequences or 1)
-        grows = settings.use_cache is not False and settings.cache_implementation in (None, "dynamic")
-        grows = grows and not getattr(self.language_model, "_is_stateful", False)  # recurrent minds have no such cache
-        if copies > 1 and grows and not begun and inputs_embeds.shape[1] > 1 and "past_key_values" not in others:
+        recurrent = getattr(self.language_model, "_is_stateful", False)  # such a mind has no keys and values to share
+        plain = settings.use_cache is not False and settings.cache_implementation in (None, "dynamic")
+        begins = not begun and "past_key_values" not in others and inputs_embeds.shape[1] > 1
+        if copies > 1 and plain and begins and not recurrent:
             others["past_key_values"] = self._read_once(inputs_embeds, attention_mask, copies)
         with warnings.catch_warnings():  # the library warns that processors do not see the prompt, as is said above
             warnings.filterwarnings("ignore", message=r"Passing .* with `inputs_embeds` and without `input_ids`")
