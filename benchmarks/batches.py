@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import minigpt4
-from minigpt4.batch import pictures_in
+from minigpt4.jobs.resumable import pictures_in
 
 
 def main() -> None:

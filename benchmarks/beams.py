@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import minigpt4
-from minigpt4.batch import pictures_in
+from minigpt4.jobs.resumable import pictures_in
 from minigpt4.prompt.templates import with_pictures
 
 QUESTION = "[caption] Briefly describe this image."

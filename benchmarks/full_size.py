@@ -27,12 +27,12 @@ sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "te
 from official_files import checkpoint_tensors, eye_tensors, qformer_tensors
 from recorded import ROOT
 
-from minigpt4.assistant import Assistant
-from minigpt4.data.sequence import build_example
-from minigpt4.model.checkpoint import load_system
-from minigpt4.model.official.full_size import SYSTEMS, full_size, memory
-from minigpt4.model.official.importing import import_official
-from minigpt4.train.prepare import parameter_groups
+from minigpt4.checkpoints.loading import load_system
+from minigpt4.checkpoints.official.full_size import SYSTEMS, full_size, memory
+from minigpt4.checkpoints.official.importing import import_official
+from minigpt4.data.examples import build_example
+from minigpt4.inference.assistant import Assistant
+from minigpt4.train.setup import parameter_groups
 
 GB = 1e9
 _BLOCK = torch.randn(1 << 20) * 0.02

@@ -27,8 +27,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import AutoModelForCausalLM, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, PreTrainedTokenizerFast
 
+from minigpt4.checkpoints.loading import fast_dtype
 from minigpt4.model import MiniGPT4Config, MiniGPT4ForConditionalGeneration, MiniGPT4ImageProcessor, MiniGPT4Processor
-from minigpt4.model.checkpoint import fast_dtype
 from minigpt4.train.flops import matmul_peak
 from minigpt4.train.loop import train
 from minigpt4.train.recipe import parse_recipe

@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "load": ".assistant",
-    "Assistant": ".assistant",
-    "Chat": ".chat",
-    "Answer": ".prompt.answer",
+    "load": ".inference.assistant",
+    "Assistant": ".inference.assistant",
+    "Chat": ".inference.chat",
+    "Answer": ".inference.answer",
     "UserError": ".errors",
-    "MiniGPT4Config": ".model.config",
-    "MiniGPT4ForConditionalGeneration": ".model.minigpt4",
-    "MiniGPT4ImageProcessor": ".model.processor",
-    "MiniGPT4Processor": ".model.processor",
+    "MiniGPT4Config": ".model.configuration",
+    "MiniGPT4ForConditionalGeneration": ".model.modeling",
+    "MiniGPT4ImageProcessor": ".model.processing",
+    "MiniGPT4Processor": ".model.processing",
 }
 __all__ = list(_HOMES)
 
 if TYPE_CHECKING:
-    from .assistant import Assistant, load
-    from .chat import Chat
     from .errors import UserError
-    from .model.config import MiniGPT4Config
-    from .model.minigpt4 import MiniGPT4ForConditionalGeneration
-    from .model.processor import MiniGPT4ImageProcessor, MiniGPT4Processor
-    from .prompt.answer import Answer
+    from .inference.answer import Answer
+    from .inference.assistant import Assistant, load
+    from .inference.chat import Chat
+    from .model.configuration import MiniGPT4Config
+    from .model.modeling import MiniGPT4ForConditionalGeneration
+    from .model.processing import MiniGPT4ImageProcessor, MiniGPT4Processor
 
 
 def __getattr__(name: str) -> Any:

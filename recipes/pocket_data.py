@@ -24,7 +24,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from minigpt4.data.describe import describe
+from minigpt4.curate.describe import describe
 
 Row = dict
 

@@ -25,14 +25,14 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import nn
 
-from minigpt4.data.look import box_in, some_part
-from minigpt4.model.checkpoint import load_system, save_trained
-from minigpt4.model.minigpt4 import MiniGPT4ForConditionalGeneration
-from minigpt4.model.processor import MiniGPT4Processor
-from minigpt4.pictures import Part, open_picture
+from minigpt4.checkpoints.loading import load_system, save_trained
+from minigpt4.data.augment import box_in, some_part
+from minigpt4.media.images import Part, open_picture
+from minigpt4.model.modeling import MiniGPT4ForConditionalGeneration
+from minigpt4.model.processing import MiniGPT4Processor
 from minigpt4.prompt.boxes import Box
-from minigpt4.train.prepare import freeze
 from minigpt4.train.recipe import Trained
+from minigpt4.train.setup import freeze
 
 SMALL = (
     "a an the of in on at to and is are with it its his her their he she while as by for up down from into out over off "

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from minigpt4.model import pocket
+from minigpt4.checkpoints import pocket
 
 PARTS = {"EYE": ("fake-pocket-eye", "eye.bin"), "MIND": ("fake-pocket-mind", "mind.bin")}
 CONTENTS = {"EYE": b"an eye " * 1000, "MIND": b"a mind " * 1000}

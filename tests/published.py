@@ -13,10 +13,10 @@ import torch
 from recorded import ROOT
 from safetensors.torch import load_file
 
-from minigpt4.model.checkpoint import load_system
-from minigpt4.model.llama_tokenizer import legacy_llama_tokenizer, use_published_pad
-from minigpt4.model.official.account import Account
-from minigpt4.model.official.importing import import_official
+from minigpt4.checkpoints.loading import load_system
+from minigpt4.checkpoints.official.account import Account
+from minigpt4.checkpoints.official.importing import import_official
+from minigpt4.model.legacy_llama_tokenizer import legacy_llama_tokenizer, use_published_pad
 
 EXACT = {"atol": 1e-4, "rtol": 0}
 SYSTEMS = [folder.name for folder in sorted(ROOT.glob("[a-z]")) if (folder / "eva_vit_g.pth").exists()]

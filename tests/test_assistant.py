@@ -12,10 +12,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from minigpt4 import UserError
-from minigpt4.assistant import MAX_NEW_TOKENS, Assistant, load
-from minigpt4.model.checkpoint import best_dtype
+from minigpt4.checkpoints.loading import best_dtype
+from minigpt4.engine.streaming import StopAtText, TextStream, cut_at
+from minigpt4.inference.assistant import MAX_NEW_TOKENS, Assistant, load
 from minigpt4.prompt.templates import TEMPLATES, ChatTemplate
-from minigpt4.stopping import StopAtText, TextStream, cut_at
 
 
 def assistant(kind="concat", template="chatml", **changes):

@@ -10,7 +10,8 @@ from PIL import Image
 from recorded import recorded
 
 from minigpt4.errors import UserError
-from minigpt4.model.processor import MiniGPT4ImageProcessor
+from minigpt4.evaluate.demo_format import escape_markdown, phrase_groups, published_phrases, unescape_markdown
+from minigpt4.model.processing import MiniGPT4ImageProcessor
 from minigpt4.prompt.boxes import (
     Box,
     parse_boxes,
@@ -19,7 +20,6 @@ from minigpt4.prompt.boxes import (
     render_phrases,
     without_boxes,
 )
-from minigpt4.prompt.published import escape_markdown, phrase_groups, published_phrases, unescape_markdown
 
 
 @st.composite

@@ -8,7 +8,7 @@ import torch
 from conftest import tiny_model, tiny_processor
 from PIL import Image
 
-from minigpt4.data.cache import FeatureCache, pixels_of
+from minigpt4.model.feature_cache import FeatureCache, pixels_of
 
 
 @pytest.fixture

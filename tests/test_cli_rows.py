@@ -12,7 +12,7 @@ from commands import PLAIN, finish, here, refused, run, start, system, world, wr
 from PIL import Image
 
 import minigpt4
-from minigpt4.jsonl import Output, read_rows
+from minigpt4.io.jsonl import Output, read_rows
 
 QUESTIONS = [
     {"image": "0.png", "question": "what?", "id": 7},

@@ -8,8 +8,8 @@ import torch
 from conftest import tiny_model, tiny_processor
 
 from minigpt4.data.collate import Collator, Formatter, Reader
-from minigpt4.data.records import Sample, Turn, ask
-from minigpt4.data.sequence import IGNORE
+from minigpt4.data.examples import IGNORE
+from minigpt4.data.sample import Sample, Turn, ask
 from minigpt4.errors import UserError
 
 

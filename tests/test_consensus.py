@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from test_assistant import assistant
 
 from minigpt4 import UserError
-from minigpt4.consensus import agreed, boxes_alike, drawn, words_alike
-from minigpt4.model.drawing import draw
+from minigpt4.engine.sampling import draw
+from minigpt4.inference.self_consistency import agreed, boxes_alike, drawn, words_alike
 from minigpt4.prompt.boxes import Box
 
 PICTURES = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes.things(4))]

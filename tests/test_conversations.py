@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from minigpt4.data.conversations import conversations_file, make_conversation, make_conversations
+from minigpt4.curate.conversations import conversations_file, make_conversation, make_conversations
 from minigpt4.data.schema import DESCRIBE, parse_row
 from minigpt4.errors import UserError
 

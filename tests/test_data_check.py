@@ -9,7 +9,7 @@ from PIL import Image
 from rich.console import Console
 
 from minigpt4.data.check import check
-from minigpt4.data.sources import build_source
+from minigpt4.data.formats import build_source
 
 
 def save(path, colour, kind=None):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from minigpt4.data.describe import Sentence, describe, descriptions_file, repeats
-from minigpt4.data.facts import contradict, facts_of
+from minigpt4.curate.describe import Sentence, describe, descriptions_file, repeats
+from minigpt4.curate.facts import contradict, facts_of
 from minigpt4.errors import UserError
 
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from minigpt4.data.sources import SOURCES, build_source, options_of
-from minigpt4.data.sources.streams import TarStream
+from minigpt4.data.formats import SOURCES, build_source, options_of
+from minigpt4.data.formats.streams import TarStream
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```jsonl\n(.+?)\n```\n```\n(.+?)\n```", GUIDE, re.DOTALL)

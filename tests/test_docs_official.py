@@ -10,9 +10,9 @@ import torch
 from official_files import write_system
 from PIL import Image
 
-import minigpt4.model.official as official
+import minigpt4.checkpoints.official as official
+from minigpt4.checkpoints.official.full_size import SYSTEMS, full_size, memory
 from minigpt4.cli import app
-from minigpt4.model.official.full_size import SYSTEMS, full_size, memory
 
 TEXT = (Path(__file__).parents[1] / "docs" / "official-weights.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.S) for line in block.splitlines()]

@@ -11,7 +11,7 @@ from PIL import Image
 from test_pointing import Told
 
 from minigpt4 import cli
-from minigpt4.evaluate.places import read_places
+from minigpt4.evaluate.annotations import read_places
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "pointing.md").read_text()
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from minigpt4.errors import UserError
-from minigpt4.prompt.answer import Answer
+from minigpt4.inference.answer import Answer
+from minigpt4.media.draw_boxes import PALETTE, against, draw_boxes, layout, luminance
 from minigpt4.prompt.boxes import Box
-from minigpt4.prompt.draw import PALETTE, against, draw_boxes, layout, luminance
 
 SCENE = [
     ("a man in a blue shirt", [Box(0.1, 0.2, 0.4, 0.95)]),

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from minigpt4.errors import UserError
-from minigpt4.evaluate.benchmark import Choice
-from minigpt4.evaluate.benchmarks import BENCHMARKS
+from minigpt4.evaluate.benchmarks.base import Choice
+from minigpt4.evaluate.benchmarks.registry import BENCHMARKS
 from minigpt4.prompt.boxes import Box
 
 

@@ -7,8 +7,8 @@ from PIL import Image
 
 from minigpt4 import cli
 from minigpt4.cli.options import System
-from minigpt4.evaluate.benchmark import Against, new_row
-from minigpt4.evaluate.benchmarks import BENCHMARKS
+from minigpt4.evaluate.benchmarks.base import Against, new_row
+from minigpt4.evaluate.benchmarks.registry import BENCHMARKS
 from minigpt4.prompt.tasks import split_identifier
 
 HERE, THERE = [[0.1, 0.1, 0.5, 0.5]], [[0.6, 0.6, 1.0, 1.0]]

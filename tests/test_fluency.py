@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigpt4.evaluate.benchmark import Against, Choice
-from minigpt4.evaluate.benchmarks import BENCHMARKS
-from minigpt4.evaluate.failures import failings
+from minigpt4.evaluate.benchmarks.base import Against, Choice
+from minigpt4.evaluate.benchmarks.failures import failings
+from minigpt4.evaluate.benchmarks.registry import BENCHMARKS
 from minigpt4.metrics.fluency import flaws
 
 GOOD = (

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 import minigpt4.model  # noqa: F401  (makes AutoTokenizer know the class)
 from minigpt4.errors import UserError
-from minigpt4.model.llama_tokenizer import PAD_STRING, legacy_llama_tokenizer, pieces_to_text, published_pad_id
+from minigpt4.model.legacy_llama_tokenizer import PAD_STRING, legacy_llama_tokenizer, pieces_to_text, published_pad_id
 
 spm = pytest.importorskip("sentencepiece")
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from minigpt4.data.cache import pixels_of
-from minigpt4.data.look import closer, crop, mirror, on_lines
-from minigpt4.data.records import Sample, Turn, ask
+from minigpt4.data.augment import closer, crop, mirror, on_lines
+from minigpt4.data.sample import Sample, Turn, ask
 from minigpt4.errors import UserError
+from minigpt4.model.feature_cache import pixels_of
 from minigpt4.prompt.boxes import Box, parse_boxes
 from minigpt4.prompt.mirror import mirror_text
 
@@ -89,7 +89,7 @@ BIRDS = "{<0><0><9><9>}<delim>{<30><60><40><70>}<delim>{<55><90><80><99>}"
 
 
 def test_boxes_move_with_the_part(monkeypatch):
-    monkeypatch.setattr("minigpt4.data.look.some_part", lambda least, rng: (0.2, 0.5, 0.7, 1.0))
+    monkeypatch.setattr("minigpt4.data.augment.some_part", lambda least, rng: (0.2, 0.5, 0.7, 1.0))
     turns = (
         Turn(question="[refer] the dog", answers=("{<20><50><45><75>}",)),
         Turn(question="[refer] the cat", answers=("{<0><0><30><40>}",)),  # outside

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded import recorded
 
+from minigpt4.evaluate.annotations import Place
 from minigpt4.evaluate.baselines import best_box, centre_box, largest_boxes, mean_box, most_common, on_grid
-from minigpt4.evaluate.places import Place
 from minigpt4.metrics.boxes import (
     iou,
     matches,

@@ -16,9 +16,9 @@ from transformers import (
 )
 
 from minigpt4.model import MiniGPT4Config, MiniGPT4ForConditionalGeneration
-from minigpt4.model.bridge import ConcatBridge
-from minigpt4.model.efficientnet_lite import EfficientNetLiteConfig
-from minigpt4.model.minigpt4 import IGNORE, without_some_channels
+from minigpt4.model.connector import ConcatBridge
+from minigpt4.model.modeling import IGNORE, without_some_channels
+from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig
 
 
 def inputs(model, pictures=(1, 2), words=7):

@@ -6,15 +6,15 @@ from published import EXACT, SYSTEMS, pictures, pixels, system
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from minigpt4.data.sequence import IGNORE, build_example
+from minigpt4.checkpoints.loading import load_system, save_trained
+from minigpt4.checkpoints.official.exporting import export_official
+from minigpt4.checkpoints.official.importing import import_official
+from minigpt4.data.examples import IGNORE, build_example
 from minigpt4.errors import UserError
-from minigpt4.model.checkpoint import load_system, save_trained
-from minigpt4.model.llama_tokenizer import published_pad_id
-from minigpt4.model.lora import set_lora
-from minigpt4.model.official.exporting import export_official
-from minigpt4.model.official.importing import import_official
+from minigpt4.model.adapters import set_lora
+from minigpt4.model.legacy_llama_tokenizer import published_pad_id
 from minigpt4.prompt.templates import PLACEHOLDER
-from minigpt4.train.prepare import parameter_groups
+from minigpt4.train.setup import parameter_groups
 
 KINDS = {"pretrain_vicuna0": "minigpt4-vicuna", "pretrain_llama2": "minigpt4-llama2", "pretrain": "minigptv2"}
 

@@ -6,9 +6,9 @@ from conftest import tiny_model, tiny_processor
 from published import EXACT, SYSTEMS, pictures, shown, system
 from recorded import recorded
 
-from minigpt4.assistant import Assistant
+from minigpt4.engine import published
 from minigpt4.evaluate.ranking import candidate_losses, rank
-from minigpt4.model.official import published
+from minigpt4.inference.assistant import Assistant
 from minigpt4.prompt.history import without_oldest
 from minigpt4.prompt.templates import PICTURE, PLACEHOLDER
 

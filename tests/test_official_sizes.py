@@ -5,12 +5,12 @@ import torch
 from conftest import tiny_model
 from official_files import eye_tensors
 
+from minigpt4.checkpoints.official.full_size import SYSTEMS, count_parameters, full_size, memory
+from minigpt4.checkpoints.official.keys import Place, Unneeded, checkpoint_place, eye_place, published_name
+from minigpt4.checkpoints.official.sizes import eye_depth
+from minigpt4.checkpoints.official.writing import resize_positions
 from minigpt4.errors import UserError
-from minigpt4.model.minigpt4 import MiniGPT4ForConditionalGeneration
-from minigpt4.model.official.full_size import SYSTEMS, count_parameters, full_size, memory
-from minigpt4.model.official.keys import Place, Unneeded, checkpoint_place, eye_place, published_name
-from minigpt4.model.official.sizes import eye_depth
-from minigpt4.model.official.writing import resize_positions
+from minigpt4.model.modeling import MiniGPT4ForConditionalGeneration
 
 EYE_224, QFORMER = 985_894_528, 105_162_240
 POSITIONS = (32 * 32 - 16 * 16) * 1408  # at 448 pixels the table of positions is larger

@@ -9,12 +9,12 @@ import torch
 from official_files import change, checkpoint_tensors, eye_tensors, qformer_tensors, write_mind, write_system
 from safetensors.torch import load_file, save_file
 
+from minigpt4.checkpoints.loading import load_system
+from minigpt4.checkpoints.official import writing
+from minigpt4.checkpoints.official.exporting import export_official
+from minigpt4.checkpoints.official.importing import import_official
 from minigpt4.cli import app
 from minigpt4.errors import UserError
-from minigpt4.model.checkpoint import load_system
-from minigpt4.model.official import writing
-from minigpt4.model.official.exporting import export_official
-from minigpt4.model.official.importing import import_official
 
 KINDS = ("minigpt4-vicuna", "minigpt4-llama2", "minigptv2")
 

@@ -11,10 +11,10 @@ from published import TOKENIZERS, tokenizer_of
 from recorded import ROOT, recorded
 from safetensors.torch import load_file
 
+from minigpt4.engine.published import batch_text, chat_text, stop_sequences
 from minigpt4.errors import UserError
-from minigpt4.model.llama_tokenizer import legacy_llama_tokenizer, published_pad_id, use_published_pad
-from minigpt4.model.official.published import batch_text, chat_text, stop_sequences
-from minigpt4.model.processor import MiniGPT4ImageProcessor, MiniGPT4Processor
+from minigpt4.model.legacy_llama_tokenizer import legacy_llama_tokenizer, published_pad_id, use_published_pad
+from minigpt4.model.processing import MiniGPT4ImageProcessor, MiniGPT4Processor
 from minigpt4.prompt.templates import PICTURE, TEMPLATES
 
 CHATS = {"vicuna_v0": "vicuna-v0", "llama2_v1": "llama-2", "minigptv2": "minigpt-v2"}

@@ -12,7 +12,7 @@ from conftest import tiny_config, tiny_processor
 from PIL import ExifTags, Image, PngImagePlugin
 
 from minigpt4.errors import UserError
-from minigpt4.pictures import check_picture, decode_picture, open_picture
+from minigpt4.media.images import check_picture, decode_picture, open_picture
 
 ORIENTATION = ExifTags.Base.Orientation
 

@@ -8,7 +8,7 @@ from PIL import Image
 from test_pictures import ORIENTATION, noise, stored
 
 from minigpt4.errors import UserError
-from minigpt4.pictures import decode_picture
+from minigpt4.media.images import decode_picture
 
 
 def samples():

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 import minigpt4
+from minigpt4.checkpoints import pocket
 from minigpt4.errors import UserError
-from minigpt4.model import pocket
 
 PHOTOS = Path(__file__).parents[1] / "docs" / "images"
 

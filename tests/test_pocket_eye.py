@@ -11,8 +11,8 @@ import torch
 from conftest import tiny_folder
 from PIL import Image
 
-from minigpt4.model.checkpoint import load_system
-from minigpt4.model.efficientnet_lite import EfficientNetLiteConfig
+from minigpt4.checkpoints.loading import load_system
+from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig
 
 RECIPE = Path(__file__).parent.parent / "recipes/pocket_eye.py"
 EYE = {"image_size": 128, "width_multiplier": 0.3, "depth_multiplier": 0.5, "coordinates": 1}

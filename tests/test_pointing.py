@@ -8,10 +8,10 @@ from conftest import tiny_model, tiny_processor
 from PIL import Image
 
 from minigpt4 import cli
-from minigpt4.assistant import Assistant
 from minigpt4.cli.options import System
 from minigpt4.errors import UserError
-from minigpt4.prompt.answer import Answer
+from minigpt4.inference.answer import Answer
+from minigpt4.inference.assistant import Assistant
 from minigpt4.prompt.boxes import Box
 
 DOG = Box.from_grid(10, 20, 50, 60)

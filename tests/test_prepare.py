@@ -5,13 +5,13 @@ import torch
 from conftest import tiny_folder
 from test_train import recipe_of, world  # noqa: F401  (a fixture)
 
+from minigpt4.checkpoints.loading import load_system
 from minigpt4.errors import UserError
-from minigpt4.model.checkpoint import load_system
-from minigpt4.model.efficientnet_lite import EfficientNetLiteConfig
-from minigpt4.model.lora import learn_merged, merged_for_use
+from minigpt4.model.adapters import learn_merged, merged_for_use
+from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig
 from minigpt4.train.loop import train
-from minigpt4.train.prepare import parameter_groups, prepare
 from minigpt4.train.recipe import parse_recipe
+from minigpt4.train.setup import parameter_groups, prepare
 
 EYE = {"image_size": 128, "width_multiplier": 0.3, "depth_multiplier": 0.5}
 

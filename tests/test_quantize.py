@@ -6,11 +6,11 @@ from conftest import tiny_config, tiny_llama, tiny_model, tiny_processor
 from PIL import Image
 
 import minigpt4
+from minigpt4.checkpoints.loading import load_system, save_trained
+from minigpt4.checkpoints.quantize import quantization_config
 from minigpt4.cli import app
 from minigpt4.errors import UserError
-from minigpt4.model.checkpoint import load_system, save_trained
-from minigpt4.model.minigpt4 import MiniGPT4ForConditionalGeneration
-from minigpt4.model.quantize import quantization_config
+from minigpt4.model.modeling import MiniGPT4ForConditionalGeneration
 
 WIDE = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4, "num_key_value_heads": 4}
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}

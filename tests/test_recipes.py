@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import minigpt4
 from minigpt4.cli import app
 from minigpt4.errors import UserError
-from minigpt4.model.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel
+from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel
 from minigpt4.train.loop import train
 from minigpt4.train.recipe import load_recipe, parse_recipe, save_recipe
 

@@ -11,9 +11,9 @@ from PIL import ImageOps
 from test_assistant import assistant
 
 from minigpt4 import UserError
-from minigpt4.prompt.answer import Answer
+from minigpt4.inference.answer import Answer
+from minigpt4.inference.refine import around, at_what_was_found, several
 from minigpt4.prompt.boxes import Box, parse_boxes, parse_phrases, render_phrases, with_boxes_moved, with_other_boxes
-from minigpt4.second_look import around, at_what_was_found, several
 
 PICTURES = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes.things(4))]
 GROUNDED = (

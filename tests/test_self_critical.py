@@ -6,9 +6,9 @@ import torch
 from conftest import tiny_model, tiny_processor
 
 from minigpt4.data.collate import Collator, Formatter, Reader
-from minigpt4.data.records import Sample, ask
+from minigpt4.data.sample import Sample, ask
+from minigpt4.engine.sampling import at_random
 from minigpt4.metrics.caption import Cider
-from minigpt4.model.drawing import at_random
 from minigpt4.train.self_critical import SelfCritic
 
 

@@ -5,7 +5,7 @@ from conftest import tiny_config, tiny_processor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minigpt4.data.sequence import IGNORE, build_example
+from minigpt4.data.examples import IGNORE, build_example
 from minigpt4.errors import UserError
 from minigpt4.prompt.templates import PICTURE, PLACEHOLDER, TEMPLATES
 

@@ -7,7 +7,7 @@ import random
 import pytest
 from PIL import Image
 
-from minigpt4.data.sources import build_source
+from minigpt4.data.formats import build_source
 from minigpt4.errors import UserError
 
 SENTENCES = """\

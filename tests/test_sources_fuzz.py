@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from minigpt4.data.formats import build_source
 from minigpt4.data.schema import FORMS, KEYS, Style, parse_row
-from minigpt4.data.sources import build_source
 from minigpt4.errors import UserError
 
 SCALARS = (

@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 from published_rows import asked, drawn, folder, pairs  # noqa: F401  (a fixture)
 
-from minigpt4.data.sources import SOURCES, build_source
+from minigpt4.data.formats import SOURCES, build_source
 from minigpt4.errors import UserError
 
 CAPTION = [

@@ -7,7 +7,7 @@ import random
 import pytest
 from published_rows import asked, drawn, folder, pairs  # noqa: F401  (a fixture)
 
-from minigpt4.data.sources import build_source
+from minigpt4.data.formats import build_source
 from minigpt4.errors import UserError
 
 REFER = [

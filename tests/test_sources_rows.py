@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from minigpt4.data.formats import build_source, open_source
 from minigpt4.data.schema import DESCRIBE, parse_row
 from minigpt4.data.source import Source
-from minigpt4.data.sources import build_source, open_source
 from minigpt4.errors import UserError
 from minigpt4.prompt.tasks import TASKS
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from minigpt4.data.formats import build_source
 from minigpt4.data.source import Source, StreamSource
-from minigpt4.data.sources import build_source
 from minigpt4.errors import UserError
 
 pa = pytest.importorskip("pyarrow")

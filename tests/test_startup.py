@@ -12,9 +12,9 @@ from conftest import tiny_llama, tiny_model, tiny_processor
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, Qwen2Config
 
+from minigpt4.checkpoints.loading import _mind_in_one_file, load_system, save_trained
 from minigpt4.model import MiniGPT4ForConditionalGeneration
-from minigpt4.model.checkpoint import _mind_in_one_file, load_system, save_trained
-from minigpt4.model.efficientnet_lite import EfficientNetLiteConfig
+from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig
 
 HEAVY = ("torch", "transformers", "numpy", "peft")
 
@@ -213,7 +213,7 @@ def test_a_mind_stored_otherwise_is_left_to_the_library(tmp_path):
 
 def test_the_whole_system_is_the_same_too(world, monkeypatch):
     quick, _ = load_system(world / "base", dtype=torch.float32)
-    monkeypatch.setattr("minigpt4.model.checkpoint._mind_in_one_file", lambda *_: None)
+    monkeypatch.setattr("minigpt4.checkpoints.loading._mind_in_one_file", lambda *_: None)
     plain, _ = load_system(world / "base", dtype=torch.float32)
     assert isinstance(quick, MiniGPT4ForConditionalGeneration)
     weights = plain.state_dict()

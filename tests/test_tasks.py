@@ -5,7 +5,7 @@ import random
 import pytest
 
 from minigpt4.errors import UserError
-from minigpt4.prompt.answer import Answer
+from minigpt4.inference.answer import Answer
 from minigpt4.prompt.boxes import Box
 from minigpt4.prompt.tasks import TASKS, get_task, split_identifier
 

@@ -11,9 +11,9 @@ from conftest import tiny_processor
 from test_collate import batch_of, loss_and_gradient
 
 from minigpt4.data.collate import Collator, Formatter, Reader
-from minigpt4.data.records import Sample, Turn, ask
-from minigpt4.data.sources import build_source
-from minigpt4.data.together import Together
+from minigpt4.data.formats import build_source
+from minigpt4.data.group import Together
+from minigpt4.data.sample import Sample, Turn, ask
 from minigpt4.errors import UserError
 
 

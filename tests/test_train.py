@@ -19,8 +19,8 @@ import minigpt4
 from minigpt4.errors import UserError
 from minigpt4.train import checkpoint as checkpoint_module
 from minigpt4.train.loop import train
-from minigpt4.train.prepare import settled
 from minigpt4.train.recipe import load_recipe, parse_recipe
+from minigpt4.train.setup import settled
 
 LORA = {"r": 4, "alpha": 8, "dropout": 0.1, "target_modules": ["q_proj", "v_proj"]}
 

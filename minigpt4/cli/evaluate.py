@@ -158,8 +158,8 @@ def score(
 ) -> None:
     """Score answers that an earlier evaluation kept, without the system and the pictures."""
     import_quickly()
-    from ..evaluate.benchmark import Against
-    from ..evaluate.benchmarks import BENCHMARKS
+    from ..evaluate.benchmarks.base import Against
+    from ..evaluate.benchmarks.registry import BENCHMARKS
     from ..evaluate.predict import aligned, answered
 
     rows = answered(predictions)
@@ -189,8 +189,8 @@ def _evaluate(
 ) -> None:
     """Read, ask what has not been answered yet, score, print."""
     import_quickly()
-    from ..evaluate.benchmark import Against, Choice
-    from ..evaluate.benchmarks import BENCHMARKS
+    from ..evaluate.benchmarks.base import Against, Choice
+    from ..evaluate.benchmarks.registry import BENCHMARKS
     from ..evaluate.predict import aligned, answered, predict, signature
 
     benchmark = BENCHMARKS[name]
@@ -239,7 +239,7 @@ def _evaluate(
 
 def _folder(model: str) -> Path | None:
     """Where a system's files lie, if they lie here."""
-    from ..model.pocket import FOLDERS
+    from ..checkpoints.pocket import FOLDERS
 
     return FOLDERS.get(model) or (Path(model) if Path(model).is_dir() else None)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..errors import UserError
-from ..jsonl import to_json
+from ..io.jsonl import to_json
 from .options import (
     DECODING,
     SYSTEM,
@@ -43,7 +43,7 @@ def ask(
             raise UserError("--draw goes with one photo and a question, not with --input FILE")
         if output is None:
             raise UserError("--input needs --output FILE for the answers")
-        from ..batch import ask_file
+        from ..jobs.resumable import ask_file
 
         raise typer.Exit(ask_file(system.load, input, output, batch_size, generation))
     if output is not None:
@@ -82,7 +82,7 @@ def caption(
     generation: dict,
 ) -> None:
     """Caption photos, or every photo in a folder."""
-    from ..batch import caption_files, pictures_in
+    from ..jobs.resumable import caption_files, pictures_in
 
     raise typer.Exit(caption_files(system.load, pictures_in(photos), output, json, batch_size, generation))
 
@@ -101,7 +101,7 @@ def chat(
 
     /image FILE adds a picture, /draw FILE draws the last answer's boxes, /reset forgets, /quit leaves.
     """
-    from ..terminal import talk
+    from .chat_session import talk
 
     pictures = open_all(photos or [])
     raise typer.Exit(talk(system.load(), pictures, json, generation))

@@ -56,7 +56,7 @@ def import_official(
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from ..model.official.importing import import_official as run
+    from ..checkpoints.official.importing import import_official as run
 
     columns = (TextColumn("writing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
@@ -88,7 +88,7 @@ def export_official(
 ) -> None:
     """Write what was trained as a checkpoint that the published code loads."""
     _quietly()
-    from ..model.official.exporting import export_official as run
+    from ..checkpoints.official.exporting import export_official as run
 
     print(f"{output}: {len(run(model, output, qformer=qformer))} tensors")
 

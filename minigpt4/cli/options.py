@@ -93,7 +93,7 @@ class System:
         import_quickly()
         from transformers.utils import logging
 
-        from ..assistant import load
+        from ..inference.assistant import load
 
         if not sys.stderr.isatty():
             logging.disable_progress_bar()
@@ -165,14 +165,14 @@ def options(**groups: Group) -> Callable[[Callable], Callable]:
 
 def open_all(photos: Iterable[str | Path]) -> list[Any]:
     """The pictures, opened before the model is loaded, so that what is wrong with one is said at once."""
-    from ..pictures import open_picture
+    from ..media.images import open_picture
 
     return [open_picture(photo) for photo in photos]
 
 
 def is_picture_file(name: str) -> bool:
     """Whether there is a picture of this name, to see that the question has been forgotten."""
-    from ..pictures import EXTENSIONS
+    from ..media.images import EXTENSIONS
 
     return Path(name).suffix.lower() in EXTENSIONS and os.path.isfile(name)
 
@@ -182,7 +182,7 @@ def import_quickly() -> None:
     itself."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", module=r"transformers\.")
-    from ..startup import import_transformers_quickly
+    from .fast_import import import_transformers_quickly
 
     import_transformers_quickly()
 
@@ -190,7 +190,7 @@ def import_quickly() -> None:
 def ready_to_draw(path: Path | None) -> None:
     """See that a picture can be written there, before the model is loaded."""
     if path is not None:
-        from ..prompt.answer import check_writable
+        from ..inference.answer import check_writable
 
         check_writable(path)
 
@@ -202,7 +202,7 @@ def found_in(answer: Any) -> dict[str, Any]:
     row: dict[str, Any] = {"text": answer.plain_text}
     size = None
     if answer.picture is not None:
-        from ..pictures import open_picture
+        from ..media.images import open_picture
 
         size = open_picture(answer.picture).size
         row |= {"width": size[0], "height": size[1]}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UserError
-from ..jsonl import to_json
+from ..io.jsonl import to_json
 from .options import DECODING, SYSTEM, Draw, Json, System, box_row, found_in, options, ready_to_draw
 
 Photo = Annotated[Path, typer.Argument(metavar="PHOTO", show_default=False)]
@@ -114,7 +114,7 @@ def vqa(
 
 def _ready(photo: Path, draw: Path | None, question: str = "") -> tuple[int, int]:
     """The photo's size. What is wrong with the arguments is said here, before a model is loaded."""
-    from ..pictures import open_picture
+    from ..media.images import open_picture
     from ..prompt.tasks import split_identifier
 
     size = open_picture(photo).size
@@ -143,7 +143,7 @@ def _drawn_in(mask: Path) -> Any:
     """The box around what is drawn in a file."""
     from PIL import Image
 
-    from ..pictures import open_picture
+    from ..media.images import open_picture
     from ..prompt.boxes import Box
 
     open_picture(mask)  # for its messages: what it returns has lost a transparent ground

@@ -37,7 +37,7 @@ def show(
     number: Annotated[int, typer.Option("-n", min=1, help="How many samples.")] = 5,
 ) -> None:
     """Print samples as the mind reads them, with what is learnt marked."""
-    from ..train.inspect import show_examples
+    from ..train.preview import show_examples
     from ..train.recipe import load_recipe
 
     show_examples(load_recipe(recipe, set or ()), number)
@@ -51,7 +51,7 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Count samples and pictures, and list what is missing or broken."""
-    from ..train.inspect import check_data
+    from ..train.preview import check_data
     from ..train.recipe import load_recipe
 
     if open != "all" and not open.isdecimal():
@@ -67,7 +67,7 @@ def conversations(
     per_picture: Annotated[int, typer.Option(min=1, help="Conversations to make of each picture.")] = 1,
 ) -> None:
     """Make conversations of several tasks out of what rows of our schema say about the same picture."""
-    from ..data.conversations import conversations_file
+    from ..curate.conversations import conversations_file
 
     print(f"{output}: {conversations_file(rows, output, seed, per_picture):,} conversations")
 
@@ -79,7 +79,7 @@ def describe(
     sentences: Annotated[int, typer.Option(min=2, help="The most sentences of a description.")] = 4,
 ) -> None:
     """Make descriptions of several sentences out of several people's captions, where these agree."""
-    from ..data.describe import descriptions_file
+    from ..curate.describe import descriptions_file
 
     made, pictures = descriptions_file(captions, output, sentences)
     print(f"{output}: descriptions of {made:,} of {pictures:,} pictures")

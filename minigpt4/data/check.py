@@ -19,11 +19,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import UserError
-from ..pictures import open_picture
+from ..media.images import open_picture
+from .formats import open_source
+from .formats.base import Items
+from .formats.streams import TarStream
 from .source import Problem, Source, StreamSource
-from .sources import open_source
-from .sources.base import Items
-from .sources.streams import TarStream
 
 Dataset = Source | StreamSource | tuple[str, Mapping[str, Any]]
 """A dataset, or its format and options: then it is opened here, and what is wrong with it is told instead of raised."""

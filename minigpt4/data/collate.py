@@ -15,13 +15,13 @@ import torch
 from torch.utils.data import Dataset
 
 from ..errors import UserError
-from ..model.processor import MiniGPT4Processor
+from ..model.feature_cache import FeatureCache, pixels_of
+from ..model.processing import MiniGPT4Processor
 from ..prompt.templates import PICTURE, PLACEHOLDER
-from .cache import FeatureCache, pixels_of
-from .look import closer, crop, mirror, on_lines
+from .augment import closer, crop, mirror, on_lines
+from .examples import IGNORE, Branch, Example, build_example, side_by_side
 from .mixture import Draw, Part
-from .records import Sample
-from .sequence import IGNORE, Branch, Example, build_example, side_by_side
+from .sample import Sample
 from .source import StreamSource
 
 log = logging.getLogger(__name__)

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ..errors import UserError
-from ..pictures import PictureLike
+from ..media.images import PictureLike
 from ..prompt.boxes import Box, Rounding, render_boxes, render_phrases
 from ..prompt.tasks import TASKS
 from ..prompt.templates import PLACEHOLDER
-from .records import Sample, Turn, ask
+from .sample import Sample, Turn, ask
 from .values import is_number, kind_of, nearest, quoted, text_of, texts_of
 
 DESCRIBE = (  # the wordings of MiniGPT-4's second stage (paper, section 3.2)

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from ..pictures import PictureLike
-from .records import Sample
+from ..media.images import PictureLike
+from .sample import Sample
 
 
 @dataclass(frozen=True, kw_only=True)

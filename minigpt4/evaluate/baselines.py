@@ -9,7 +9,7 @@ import numpy as np
 
 from ..metrics.boxes import iou
 from ..prompt.boxes import Box
-from .places import Place
+from .annotations import Place
 
 WHOLE = Box(0.0, 0.0, 1.0, 1.0)
 

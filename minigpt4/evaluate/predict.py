@@ -8,10 +8,10 @@ from typing import Any
 
 from PIL import Image
 
-from ..batch import answer_rows
 from ..errors import UserError
-from ..jsonl import Output, read_rows
-from .benchmark import Benchmark, Row
+from ..io.jsonl import Output, read_rows
+from ..jobs.resumable import answer_rows
+from .benchmarks.base import Benchmark, Row
 
 GREY = (128, 128, 128)
 

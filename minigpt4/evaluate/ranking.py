@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
-from ..data.sequence import build_example
-from ..model.minigpt4 import IGNORE, MiniGPT4ForConditionalGeneration
-from ..model.processor import MiniGPT4Processor
+from ..data.examples import build_example
+from ..model.modeling import IGNORE, MiniGPT4ForConditionalGeneration
+from ..model.processing import MiniGPT4Processor
 
 NO_CANDIDATE = 9999.0
 

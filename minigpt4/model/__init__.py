@@ -12,11 +12,11 @@ from transformers import (
     AutoTokenizer,
 )
 
-from .config import MiniGPT4Config
-from .efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel
-from .llama_tokenizer import LegacyLlamaTokenizer
-from .minigpt4 import MiniGPT4ForConditionalGeneration
-from .processor import MiniGPT4ImageProcessor, MiniGPT4Processor
+from .configuration import MiniGPT4Config
+from .legacy_llama_tokenizer import LegacyLlamaTokenizer
+from .modeling import MiniGPT4ForConditionalGeneration
+from .processing import MiniGPT4ImageProcessor, MiniGPT4Processor
+from .vision.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel
 
 AutoConfig.register("efficientnet_lite", EfficientNetLiteConfig)
 AutoModel.register(EfficientNetLiteConfig, EfficientNetLiteModel)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from ..data.cache import FeatureCache
 from ..data.mixture import Part
 from ..data.source import StreamSource
-from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
-from ..model.processor import MiniGPT4Processor
-from ..pictures import PictureLike
+from ..media.images import PictureLike
+from ..model.feature_cache import FeatureCache
+from ..model.modeling import MiniGPT4ForConditionalGeneration
+from ..model.processing import MiniGPT4Processor
 from .distributed import World
 from .recipe import Recipe
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..data.collate import Batch
-from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
+from ..model.modeling import MiniGPT4ForConditionalGeneration
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:

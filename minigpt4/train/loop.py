@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
+from ..checkpoints.loading import save_trained
 from ..data.collate import Batch, Collator, Formatter, Reader, inputs_to
+from ..data.formats import build_source
+from ..data.group import Together
 from ..data.mixture import Mixture, Part
 from ..data.source import StreamSource
-from ..data.sources import build_source
-from ..data.together import Together
 from ..errors import UserError
-from ..model.checkpoint import save_trained
 from .checkpoint import (
     OPTIMIZER,
     STATE,
@@ -33,11 +33,11 @@ from .distributed import World, join_world, leave_world, shard_frozen
 from .features import fill, wants_features
 from .flops import StepFlops, matmul_peak
 from .loader import Loader
-from .prepare import DTYPES, PLAIN, parameter_groups, prepare, settled
 from .progress import Progress
 from .recipe import Dataset, Recipe, load_recipe, save_recipe
 from .schedule import SCHEDULES
 from .self_critical import SelfCritic
+from .setup import DTYPES, PLAIN, parameter_groups, prepare, settled
 from .tracking import JsonLines, Tracker, open_tracker
 from .validate import Validator
 from .watch import Watch
@@ -316,8 +316,8 @@ class Trainer:
         state = json.loads((folder / STATE).read_text())
         if len(state["processes"]) != self.world.size:
             raise UserError(f"{folder} was written by {len(state['processes'])} process(es); continue it with as many")
-        from ..model.checkpoint import load_trained, read_trained
-        from ..model.folder import TRAINED
+        from ..checkpoints.folders import TRAINED
+        from ..checkpoints.loading import load_trained, read_trained
 
         load_trained(self.model, read_trained(folder), folder / TRAINED)
         load_optimizer(self.optimizer, self.names, self.average, folder / OPTIMIZER)

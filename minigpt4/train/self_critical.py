@@ -12,12 +12,12 @@ from dataclasses import replace
 import torch
 
 from ..data.collate import Batch, Collator, Item, inputs_to
-from ..data.sequence import Branch, Example
+from ..data.examples import Branch, Example
+from ..engine.sampling import draw
 from ..metrics.caption import Cider
-from ..model.drawing import draw
-from ..model.lora import merged_for_use
-from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
-from ..model.processor import MiniGPT4Processor
+from ..model.adapters import merged_for_use
+from ..model.modeling import MiniGPT4ForConditionalGeneration
+from ..model.processing import MiniGPT4Processor
 
 _ENDED = " endofcaption"
 

@@ -8,11 +8,11 @@ import torch
 from ..data.collate import Collator, Reader, inputs_to
 from ..data.mixture import Draw, Part
 from ..data.source import StreamSource
+from ..engine.streaming import cut_at
 from ..errors import UserError
-from ..model.minigpt4 import MiniGPT4ForConditionalGeneration
-from ..model.processor import MiniGPT4Processor
+from ..model.modeling import MiniGPT4ForConditionalGeneration
+from ..model.processing import MiniGPT4Processor
 from ..prompt.templates import with_pictures
-from ..stopping import cut_at
 from .distributed import World
 from .recipe import Recipe
 

@@ -1,0 +1,135 @@
+"""Where a system's parts lie and what its folder says of them: configuration, decoding, pictures, tokenizer. No weights."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, GenerationConfig
+
+from ..errors import UserError
+from ..model.configuration import MiniGPT4Config
+from ..model.processing import MiniGPT4ImageProcessor, MiniGPT4Processor
+from . import pocket
+
+TRAINED = "trained.safetensors"
+"""The file of a folder that holds what training changed, and nothing of what it left as it was."""
+
+
+def find_folder(source: str | os.PathLike) -> Path:
+    """The folder of a system: one that ships, the named one, or a hub repository brought here."""
+    if shipped := pocket.FOLDERS.get(str(source)):
+        return shipped
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if not is_hub_id(source):
+        names = ", ".join(pocket.FOLDERS)
+        raise UserError(f"{source}: no such folder (give {names}, a folder, or a hub id like owner/name)")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(source)))
+    except Exception as error:  # network, permission, no such repository: all are the user's to mend
+        raise UserError(
+            f"{source}: neither a folder nor a hub repository that can be fetched ({in_one_line(error)})"
+        ) from error
+
+
+def is_hub_id(source: str | os.PathLike) -> bool:
+    """Whether this can only be the name of a hub repository: ``owner/name``, and nothing here is called so."""
+    return str(source).count("/") == 1 and not str(source).startswith(("/", ".", "~")) and not Path(source).exists()
+
+
+def read_config(folder: Path) -> MiniGPT4Config:
+    """The configuration of a system's folder; an eye that lies in it is found there even if the folder was moved.
+
+    Raises:
+        UserError: none there, a damaged one, or one of another kind of system.
+    """
+    written = _read_json(folder / "config.json", "not a MiniGPT-4 system")
+    if (kind := written.get("model_type")) != MiniGPT4Config.model_type:
+        raise UserError(f"{folder}: not a MiniGPT-4 system (its config.json says model_type {kind!r}, not 'minigpt4')")
+    for part in ("vision_config", "text_config"):
+        if not isinstance(written.get(part), dict):  # the library would put something large of its own there
+            raise UserError(f"{folder}: not a whole system (its config.json lacks {part})")
+    try:
+        config = MiniGPT4Config.from_pretrained(folder)
+    except Exception as error:  # the library's checks raise errors of many kinds
+        raise UserError(f"{folder}: its config.json cannot be used ({in_one_line(error)})") from error
+    if config.vision_source not in (None, "pocket") and (folder / "eye").is_dir() and not Path(config.vision_source).exists():
+        config.vision_source = str(folder / "eye")
+    return config
+
+
+def load_processor(folder: Path, tokenizer_folder: str | os.PathLike) -> MiniGPT4Processor:
+    """The processor of a system whose tokenizer may lie elsewhere.
+
+    Raises:
+        UserError: its settings or the tokenizer are missing or damaged.
+    """
+    file = folder / "processor_config.json"
+    settings = _read_json(file, "cannot be read")
+    try:
+        image = {k: v for k, v in settings["image_processor"].items() if k in ("size", "image_mean", "image_std")}
+        ours = {k: settings[k] for k in ("template", "num_image_tokens", "image_token_id", "extra_bos") if k in settings}
+        image_processor = MiniGPT4ImageProcessor(**image)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file}: has no settings for pictures ({in_one_line(error)})") from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    except Exception as error:  # the library's errors have no common base
+        raise UserError(f"{tokenizer_folder}: its tokenizer cannot be loaded ({in_one_line(error)})") from error
+    return MiniGPT4Processor(image_processor, tokenizer, **ours)
+
+
+def read_generation_config(folder: Path) -> GenerationConfig | None:
+    """A folder's decoding settings, if it has any. The library passes over some that are damaged."""
+    if not (folder / "generation_config.json").exists():
+        return None
+    try:
+        return GenerationConfig.from_pretrained(folder)
+    except Exception as error:
+        raise UserError(f"{folder / 'generation_config.json'}: cannot be used ({in_one_line(error)})") from error
+
+
+def vision_folder(config: MiniGPT4Config) -> str:
+    """Where the eye's weights are: a folder or a hub id."""
+    return str(pocket.prepared() / "eye") if config.vision_source == "pocket" else _named(config.vision_source, "eye")
+
+
+def text_folder(config: MiniGPT4Config) -> str:
+    """Where the mind's weights and tokenizer are: a folder or a hub id."""
+    return str(pocket.prepared() / "mind") if config.text_source == "pocket" else _named(config.text_source, "mind")
+
+
+def tokenizer_source(config: MiniGPT4Config) -> str | Path:
+    """Where the tokenizer of a trained folder is."""
+    if config.base_source is None:
+        return text_folder(config)
+    folder = find_folder(config.base_source)
+    return tokenizer_source(read_config(folder)) if (folder / TRAINED).exists() else folder
+
+
+def _named(source: str | None, part: str) -> str:
+    if source is None:
+        raise UserError(f"this folder holds trained weights alone, but its config.json does not say where the {part} is")
+    return source
+
+
+def _read_json(file: Path, otherwise: str) -> dict[str, Any]:
+    try:
+        written = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: {otherwise} ({error.strerror})") from None
+    except ValueError as error:
+        raise UserError(f"{file}: {otherwise} (not JSON: {error})") from None
+    if not isinstance(written, dict):
+        raise UserError(f"{file}: {otherwise} (not a JSON object)")
+    return written
+
+
+def in_one_line(error: Exception) -> str:
+    """An error of a library in one line of bearable length."""
+    text = " ".join(str(error).split())
+    return (text if len(text) <= 300 else text[:300] + " ...") or type(error).__name__

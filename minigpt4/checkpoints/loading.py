@@ -1,0 +1,318 @@
+"""Folders with a system in them: weights read and written (what else is in a folder is read by `folder`).
+
+Two kinds are read. A *whole* folder is what ``save_pretrained`` writes: ``config.json`` and ``model.safetensors`` with every
+weight. A *trained* folder holds what training changed, and says in its configuration where the frozen parts come from:
+
+    config.json            MiniGPT4Config with `vision_source` and `text_source`
+    trained.safetensors    projection.*, and if trained: bridge.*, vision_tower.*, language_model.<module>.lora_{A,B}.weight
+    processor_config.json  picture size and statistics, chat template
+    generation_config.json default decoding
+"""
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.initialization import no_init_weights
+
+from ..errors import UserError
+from ..model.adapters import lora_form, merge_lora
+from ..model.configuration import MiniGPT4Config
+from ..model.legacy_llama_tokenizer import LegacyLlamaTokenizer
+from ..model.modeling import MiniGPT4ForConditionalGeneration, vision_class
+from ..model.processing import MiniGPT4Processor
+from .folders import (
+    TRAINED,
+    find_folder,
+    in_one_line,
+    load_processor,
+    read_config,
+    read_generation_config,
+    text_folder,
+    tokenizer_source,
+    vision_folder,
+)
+from .official.files import weights_of_folder
+from .quantize import quantization_config
+
+_LORA = ".lora_"
+_MIND = "language_model."
+
+Adapters = Literal["merged", "apart", "left out"]
+"""What becomes of a system's adapters when it is loaded: added to the mind's weights, kept beside them, or neither."""
+
+
+_SMALL_MIND = 5e8
+"""Parameters up to which a mind on a CPU answers in float32."""
+
+
+def best_dtype(config: MiniGPT4Config, device: str | torch.device = "cpu") -> torch.dtype:
+    """bfloat16 where the machine multiplies it at full speed, float32 elsewhere.
+
+    On a CPU, a small mind has float32 in any case: that takes half as long again, and then an answer does not depend on how
+    many others are worked out beside it. In bfloat16 it does now and then, between two words that are almost as likely: seven
+    of 96 greedy captions of the pocket model were others in batches of 16 than one by one.
+    """
+    on_cpu = torch.device(device).type == "cpu"
+    return torch.float32 if on_cpu and _mind_size(config.text_config) <= _SMALL_MIND else fast_dtype(device)
+
+
+def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
+    """The half precision that a device multiplies faster than float32; float32 where there is none. A CPU without bfloat16
+    products works them out many times more slowly than float32's."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if kind == "cpu" and torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+def _mind_size(text: PreTrainedConfig) -> float:
+    """Parameters of a language model, about: four square matrices and a gated MLP a layer, and the vocabulary."""
+    width = text.hidden_size
+    inner = getattr(text, "intermediate_size", None) or 4 * width
+    return text.num_hidden_layers * (4 * width**2 + 3 * width * inner) + text.vocab_size * width
+
+
+def load_system(
+    source: str | os.PathLike = "pocket",
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    merge: bool = True,
+    quantize: str | None = None,
+    device_map: Any = None,
+) -> tuple[MiniGPT4ForConditionalGeneration, MiniGPT4Processor]:
+    """A model and its processor, ready for use.
+
+    Args:
+        source: a name of `pocket.FOLDERS`, a folder of either kind, or a hub id.
+        dtype: of all weights; the best for `device` when not given.
+        merge: add adapters of a trained folder to the mind's weights (no `peft` needed, nothing to compute at run time)
+            instead of keeping them apart.
+        quantize: ``"8bit"`` or ``"4bit"`` to store the mind's layers so (see `quantize`); adapters then stay apart.
+        device_map: as in `transformers`: ``"auto"``, or a device for each module, instead of `device` alone.
+
+    Raises:
+        UserError: no such folder, or one that is not a system of this family, or whose weights do not fit.
+    """
+    folder = find_folder(source)
+    config = read_config(folder)
+    dtype = best_dtype(config, device) if dtype is None else dtype
+    adapters: Adapters = "merged" if merge and quantize is None else "apart"
+    placed = quantize is not None or device_map is not None
+    options: dict[str, Any] = {"device_map": device_map or {"": str(device)}} if placed else {}
+    if quantize is not None:
+        options["quantization_config"] = quantization_config(quantize, dtype)
+    own = (folder / "tokenizer_config.json").exists() or not (folder / TRAINED).exists()
+    processor = load_processor(folder, folder if own else tokenizer_source(config))
+    model = _load(folder, config, dtype, adapters, options)
+    return (model if placed else model.to(device)).eval(), processor
+
+
+def load_parts(
+    config: MiniGPT4Config, dtype: torch.dtype, options: dict[str, Any] | None = None
+) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """The frozen eye and mind that `config` names; `options` are for the mind's ``from_pretrained``."""
+    vision_tower = vision_class(config.vision_config).from_pretrained(
+        vision_folder(config), config=config.vision_config, dtype=dtype
+    )
+    folder = text_folder(config)
+    language_model = None if options else _mind_in_one_file(Path(folder), dtype)
+    if language_model is None:
+        language_model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options or {})
+    return vision_tower, language_model
+
+
+def _mind_in_one_file(folder: Path, dtype: torch.dtype) -> PreTrainedModel | None:
+    """A mind whose weights lie in one file under the names they have in the model; nothing for any other.
+
+    It is what ``from_pretrained`` gives, a second sooner: made on the meta device there, its first operations would import
+    torch's compiler.
+    """
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        return None
+    config = AutoConfig.from_pretrained(folder)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "quantization_config", None) is not None:
+        return None
+    with no_init_weights():
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in _read_tensors(file).items()}
+    own = model.state_dict()
+    tied = model.all_tied_weights_keys  # name -> the name of the weight that it is
+    if set(weights) != set(own) - {k for k in tied if k not in weights} or any(
+        own[k].shape != v.shape for k, v in weights.items()
+    ):
+        return None
+    model.load_state_dict(weights, strict=False, assign=True)
+    model.tie_weights()
+    for module in model.modules():
+        module._is_hf_initialized = True  # so that what it becomes part of does not initialise it
+    if generation := read_generation_config(folder):
+        model.generation_config = generation
+    return model.eval()
+
+
+def _load(
+    folder: Path, config: MiniGPT4Config, dtype: torch.dtype, adapters: Adapters, options: dict[str, Any]
+) -> MiniGPT4ForConditionalGeneration:
+    generation = read_generation_config(folder)
+    load = _load_trained if (folder / TRAINED).exists() else _load_whole
+    model = load(folder, config, dtype, adapters, options)
+    if generation is not None:
+        model.generation_config = generation
+    return model
+
+
+def _load_whole(
+    folder: Path, config: MiniGPT4Config, dtype: torch.dtype, adapters: Adapters, options: dict[str, Any]
+) -> MiniGPT4ForConditionalGeneration:
+    lora = config.lora
+    if lora is not None and adapters != "apart":  # the mind is made without, from weights stored one level deeper
+        config.lora = None
+        options = options | {"key_mapping": {r"\.base_layer\.": "."}}
+    try:
+        model, report = MiniGPT4ForConditionalGeneration.from_pretrained(
+            folder, config=config, dtype=dtype, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder}: cannot be loaded ({in_one_line(error)})") from error
+    wrong = {
+        "lacks": report["missing_keys"],
+        "has unknown": report["unexpected_keys"],
+        "has ill-shaped": {name for name, *_ in report["mismatched_keys"]},
+    }
+    for how, names in wrong.items():
+        if names:
+            raise UserError(f"{folder}: {how} {len(names)} weight(s), the first is {min(names)}")
+    if lora is not None and adapters == "merged":
+        merge_lora(model.language_model, _adapters_of_whole(folder), lora)
+    return model
+
+
+def _adapters_of_whole(folder: Path) -> dict[str, torch.Tensor]:
+    return {
+        name.removeprefix(_MIND): file.tensor(name)
+        for file in weights_of_folder(folder)
+        for name in file.names()
+        if _LORA in name
+    }
+
+
+def _load_trained(
+    folder: Path, config: MiniGPT4Config, dtype: torch.dtype, adapters: Adapters, options: dict[str, Any]
+) -> MiniGPT4ForConditionalGeneration:
+    parts = _base_parts if config.base_source else load_parts
+    vision_tower, language_model = parts(config, dtype, options)
+    lora = config.lora
+    weights = read_trained(folder)
+    if lora is not None and adapters != "apart":
+        theirs = {k.removeprefix(_MIND): weights.pop(k) for k in list(weights) if k.startswith(_MIND) and _LORA in k}
+        if adapters == "merged":
+            merge_lora(language_model, theirs, lora)
+        config.lora = None
+    model = MiniGPT4ForConditionalGeneration(config, vision_tower, language_model)
+    if "quantization_config" not in options:
+        model.to(dtype)
+    else:  # a mind in few bits has its type; what is new beside it has not
+        for name, parameter in model.named_parameters():
+            if not name.startswith(_MIND) or _LORA in name:
+                parameter.data = parameter.data.to(dtype)
+    load_trained(model, weights, folder / TRAINED)
+    if options:  # the mind is where it should be; the small parts go along
+        for part in (model.vision_tower, model.bridge, model.projection):
+            part.to(model.device)
+    return model
+
+
+def _base_parts(config: MiniGPT4Config, dtype: torch.dtype, options: dict[str, Any]) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """Eye and mind of the system that `config` says it changes. Its adapters are part of the mind, unless those of
+    `config` continue them."""
+    assert config.base_source is not None
+    folder = find_folder(config.base_source)
+    base_config = read_config(folder)
+    continued = config.lora and base_config.lora and lora_form(config.lora) == lora_form(base_config.lora)
+    if "quantization_config" in options and base_config.lora and not continued:
+        raise UserError(f"{folder}: adapters of an earlier stage cannot be added to a mind in few bits; load it without")
+    base = _load(folder, base_config, dtype, "left out" if continued else "merged", options)
+    return base.vision_tower, base.language_model
+
+
+def read_trained(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a trained folder, by name."""
+    return _read_tensors(folder / TRAINED)
+
+
+def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(file)
+    except Exception as error:  # safetensors raises its own kinds, without a common base
+        raise UserError(f"{file}: damaged or cut short ({in_one_line(error)})") from error
+
+
+def load_trained(model: MiniGPT4ForConditionalGeneration, weights: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Put trained weights into `model`; each must find its place, and the projection and all adapters must be filled.
+
+    Raises:
+        UserError: a name or shape that does not fit, or a part that the file should have and has not.
+    """
+    own = model.state_dict()
+    names = {_stored_name(k): k for k in own}
+    for name, tensor in weights.items():
+        if name not in names:
+            raise UserError(f"{file}: {name} fits no weight of this system")
+        if own[names[name]].shape != tensor.shape:
+            raise UserError(
+                f"{file}: {name} is of shape {tuple(tensor.shape)}, but this system needs {tuple(own[names[name]].shape)}"
+            )
+    needed = {n for n in names if n.startswith(("projection.", "bridge.")) or _LORA in n}
+    if missing := sorted(needed - set(weights)):
+        raise UserError(f"{file}: lacks {len(missing)} weight(s) that this system trains, the first is {missing[0]}")
+    model.load_state_dict({names[name]: tensor for name, tensor in weights.items()}, strict=False)
+    model.learnt_before |= {names[name] for name in weights if name not in needed}
+
+
+def trained_weights(model: MiniGPT4ForConditionalGeneration) -> dict[str, torch.Tensor]:
+    """What a trained folder stores: projection, bridge and adapters, and whatever else is trained or once was."""
+    ours, before = ("projection.", "bridge."), model.learnt_before
+    chosen = {n: p for n, p in model.named_parameters() if p.requires_grad or n.startswith(ours) or _LORA in n or n in before}
+    return {_stored_name(n): p.detach().cpu().contiguous() for n, p in chosen.items()}
+
+
+def save_trained(
+    model: MiniGPT4ForConditionalGeneration,
+    processor: MiniGPT4Processor,
+    folder: str | os.PathLike,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a trained folder; `dtype` converts floating tensors on the way."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = trained_weights(model)
+    if dtype is not None:
+        weights = {k: v.to(dtype) for k, v in weights.items()}
+    save_file(weights, folder / TRAINED, metadata={"format": "pt"})
+    config = copy.deepcopy(model.config)
+    for part in (config, config.vision_config, config.text_config):
+        part._name_or_path = ""  # where this machine had it is nobody's business
+    config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    processor.to_json_file(folder / "processor_config.json")
+    if isinstance(processor.tokenizer, LegacyLlamaTokenizer):  # the mind's own folder would be read differently
+        processor.tokenizer.save_pretrained(folder)
+
+
+def _stored_name(name: str) -> str:
+    """peft's names of adapters without the adapter's own name, which is always "default"."""
+    return name.replace(".lora_A.default.", ".lora_A.").replace(".lora_B.default.", ".lora_B.")

@@ -1,0 +1,97 @@
+"""A conversation in the terminal."""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+from ..inference.answer import Answer
+from ..io.jsonl import to_json
+from ..media.images import PictureLike
+from .options import found_in
+
+if TYPE_CHECKING:
+    from ..inference.assistant import Assistant
+
+COMMANDS = "/image FILE, /draw FILE, /reset and /quit"
+
+
+def talk(assistant: "Assistant", pictures: Sequence[PictureLike], as_json: bool, generation: dict) -> int:
+    """Read questions until the end of input; stream answers, or print one JSON line each with `as_json`.
+
+    Returns:
+        The exit status: 1 if a line of a file or a pipe was in error, 0 otherwise and always where a person is asking.
+    """
+    from ..inference.chat import about
+
+    asking = sys.stdin.isatty() and not as_json
+    if asking:
+        import readline  # noqa: F401  (line editing and history for input())
+
+        print(
+            "Ask about the photo. /image FILE adds one, /draw FILE draws the last answer's boxes, /reset forgets, /quit leaves."
+        )
+    chat = assistant.chat(pictures)
+    last: Answer | None = None
+    failed = False
+    while True:
+        try:
+            line = input("> " if asking else "").strip()
+        except EOFError:
+            if asking:
+                print()
+            break
+        except KeyboardInterrupt:
+            print()
+            break
+        command, _, rest = line.partition(" ")
+        try:
+            if command == "/quit":
+                break
+            if command == "/reset":
+                chat.forget()
+                last = None
+            elif command == "/image":
+                chat.show(_file(rest, command))
+            elif command == "/draw":
+                if last is None:
+                    raise UserError("there is no answer yet to draw")
+                last.draw(_file(rest, command))
+            elif command.startswith("/"):
+                raise UserError(f"unknown command {command}; there are {COMMANDS}")
+            elif not line:
+                continue
+            elif as_json:
+                last = chat.ask(line, **generation)
+                print(to_json({"question": line, "answer": last} | found_in(last)), flush=True)
+            else:
+                pieces = []
+                for piece in chat.stream(line, **generation):
+                    pieces.append(piece)
+                    print(piece, end="", flush=True)
+                print()
+                last = about("".join(pieces), chat.pictures[-1:], line)
+        except UserError as error:
+            failed = True
+            print(f"error: {error}", file=sys.stderr)
+        except KeyboardInterrupt:  # stops the answer, not the conversation
+            if not asking:
+                raise
+            print()
+    return int(failed and not asking)
+
+
+def _file(typed: str, command: str) -> Path:
+    """A file's name as typed, as dragged into a terminal (quoted, or with blanks escaped), or from the home folder."""
+    typed = typed.strip()
+    if not typed:
+        raise UserError(f"{command} needs a file: {command} FILE")
+    path = Path(typed).expanduser()
+    try:
+        words = shlex.split(typed)
+    except ValueError:  # a quotation mark that is part of the name
+        return path
+    return Path(words[0]).expanduser() if len(words) == 1 and not os.path.exists(path) else path

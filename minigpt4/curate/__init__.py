@@ -1,0 +1,1 @@
+"""Data that is made: descriptions, facts and conversations from annotations."""

@@ -1,0 +1,178 @@
+"""WebDataset tars as streams: too many to index, read from their beginning to their end."""
+
+import logging
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ...errors import UserError
+from ...media.images import PictureLike, decode_picture
+from ...prompt.boxes import Rounding
+from ...prompt.tasks import TASKS
+from ...prompt.text import clean_text
+from ..sample import Sample, ask
+from ..schema import Description, Style, parse_row
+from ..source import Problem, Record
+from .base import choose
+from .files import Paths, files
+from .rows import prompts_of
+from .tars import Group, Shard, group_fault, loads, picture_endings
+
+log = logging.getLogger(__name__)
+
+
+class TarStream(ABC):
+    """Shards of records.
+
+    Args:
+        shards: the tars, or patterns of their names, or addresses that fsspec can read (``s3://bucket/{00000..01255}.tar``).
+        missing: what becomes of incomplete records and of shards that are missing or cut short: ``error`` raises, ``skip``
+            leaves them out and says so once a shard.
+    """
+
+    def __init__(self, *, name: str, shards: Paths, missing: str = "error"):
+        self.name = name
+        self.missing = choose("missing", missing, ("error", "skip"))
+        self.shards: Sequence[str] = files(shards, "shards", "WebDataset tars")
+
+    def records(self, shard: str, skip: int = 0) -> Iterator[Record]:
+        passed, left_out, fault = 0, 0, None
+        try:
+            with Shard(shard) as tar:
+                for group in tar:
+                    if self.missing == "skip" and (wrong := self._fault(tar, group)):
+                        left_out, fault = left_out + 1, wrong
+                        continue
+                    passed += 1
+                    if passed > skip:
+                        yield Record(shard=shard, key=group.key, parts={e: tar.read(group, e) for e in group.parts})
+        except UserError as error:
+            if self.missing == "error":
+                raise
+            log.warning("%s: the rest of a shard is left out: %s", self.name, error)
+        if left_out:
+            log.warning("%s: %s: %d records are left out, the last: %s", self.name, shard, left_out, fault)
+
+    def is_whole(self, record: Record) -> bool:
+        """Whether a record has a text and a picture that go together; whether the picture can be opened is not looked at."""
+        try:
+            self._check(record.parts, tuple(picture_endings(record.parts)), record.where)
+        except UserError:
+            return False
+        return True
+
+    def survey(self) -> Iterator[Problem | None]:
+        """For each record None, or what is wrong with it; and for each shard that cannot be read to its end what is wrong."""
+        for shard in self.shards:
+            try:
+                with Shard(shard) as tar:
+                    for group in tar:
+                        fault = self._fault(tar, group)
+                        where = f"{shard}:{group.key}"
+                        yield Problem(kind="malformed row", where=where, message=str(fault)) if fault else None
+            except UserError as error:
+                yield Problem(kind="broken shard", where=shard, message=str(error))
+
+    def problems(self) -> Iterator[Problem]:
+        return (problem for problem in self.survey() if problem)
+
+    def _fault(self, tar: Shard, group: Group) -> UserError | None:
+        """What is wrong with a record; its pictures are not read for this."""
+        where = f"{tar.path}:{group.key}"
+        if group.twice:
+            return UserError(f"{where}: has two files that end in .{group.twice}")
+        texts: dict[str, bytes] = {e: tar.read(group, e) for e in ("json", "txt") if e in group.parts}
+        try:
+            self._check(texts, tuple(picture_endings(group.parts)), where)
+        except UserError as error:
+            return error
+        return None
+
+    @abstractmethod
+    def _check(self, parts: dict[str, bytes], pictures: tuple[Any, ...], where: str) -> Any:
+        """What the texts of a record say. Raises UserError if it cannot be used."""
+
+    @abstractmethod
+    def sample(self, record: Record, rng: random.Random) -> Sample: ...
+
+    def _pictures(self, record: Record) -> tuple[PictureLike, ...]:
+        return tuple(decode_picture(record.parts[e], f"{record.where}.{e}") for e in picture_endings(record.parts))
+
+
+class StreamRows(TarStream):
+    """Rows of our schema, each a ``.json`` with its pictures beside it.
+
+    Of a description with several answers one is drawn; the other options are those of the format ``webdataset``.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        shards: Paths,
+        missing: str = "error",
+        task: str | None = None,
+        captions: str = "one",
+        prompts: str | list[str] | None = None,
+        rounding: Rounding = "nearest",
+    ):
+        super().__init__(name=name, shards=shards, missing=missing)
+        self.task = choose("task", task, (None, *TASKS))
+        self.captions = choose("captions", captions, ("one", "all"))
+        self.style = Style(prompts=prompts_of(prompts), rounding=choose("rounding", rounding, ("nearest", "truncate")))
+
+    def _check(self, parts: dict[str, bytes], pictures: tuple[Any, ...], where: str) -> Any:
+        fault = group_fault(Group("", parts=dict.fromkeys(parts)), where)  # type: ignore[arg-type]
+        raw = fault or loads(parts["json"], where)
+        if isinstance(raw, UserError):
+            raise raw
+        row = parse_row(raw, where, pictures)
+        row.must_serve(self.task)
+        return row
+
+    def sample(self, record: Record, rng: random.Random) -> Sample:
+        row = self._check(record.parts, tuple(picture_endings(record.parts)), record.where)
+        task = row.as_task(self.task)
+        turns = row.turns(task, rng, self.style)
+        if isinstance(row, Description) and self.captions == "one":
+            turns = ask(turns[0].question, rng.choice(turns[0].answers))
+        return row.sample(turns, self._pictures(record), task, f"{self.name}:{row.id or record.key}")
+
+
+class CaptionStream(TarStream):
+    """Pictures with captions as img2dataset downloads them: ``.jpg`` with a ``.json`` that has a "caption", or a ``.txt``.
+
+    MiniGPT-4's first stage learns these (``laion``, ``cc_sbu``; paper, section 3.1): the answer is the cleaned caption, and
+    nothing is asked.
+
+    Args:
+        task: ``caption`` asks for it as MiniGPT-v2 does.
+    """
+
+    def __init__(self, *, name: str, shards: Paths, missing: str = "error", task: str | None = None):
+        super().__init__(name=name, shards=shards, missing=missing)
+        self.task = choose("task", task, (None, "caption"))
+
+    def _check(self, parts: dict[str, bytes], pictures: tuple[Any, ...], where: str) -> str:
+        if len(pictures) != 1:
+            raise UserError(f"{where}: has {len(pictures)} pictures; expected one (jpg, png, webp, ...)")
+        caption = None
+        if "json" in parts:
+            row = loads(parts["json"], where)
+            if isinstance(row, UserError):
+                raise row
+            caption = row.get("caption") if isinstance(row, dict) else None
+        if caption is None and "txt" in parts:
+            caption = parts["txt"].decode("utf-8", errors="replace")
+        caption = clean_text(caption) if isinstance(caption, str) else ""
+        if not caption:
+            raise UserError(f'{where}: no caption; expected a .json with "caption", or a .txt')
+        return caption
+
+    def sample(self, record: Record, rng: random.Random) -> Sample:
+        caption = self._check(record.parts, tuple(picture_endings(record.parts)), record.where)
+        question = TASKS[self.task].instruction("", rng) if self.task else ""
+        return Sample(
+            turns=ask(question, caption), images=self._pictures(record), task=self.task, id=f"{self.name}:{record.key}"
+        )

@@ -1,0 +1,241 @@
+"""WebDataset tars: files of one name that follow each other are a record (``000031.jpg``, ``000031.json``)."""
+
+import bz2
+import gzip
+import json
+import lzma
+import os
+import tarfile
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from ...errors import UserError
+from ...media.images import EXTENSIONS, PictureLike, decode_picture
+from ..schema import Row
+from .files import Paths, files
+from .rows import RowItems
+
+PICTURES = frozenset(ending.removeprefix(".") for ending in EXTENSIONS)
+_EXPECTED = "WebDataset tars"
+
+
+@dataclass
+class Group:
+    """The files of one record: endings in lower case to members of the archive."""
+
+    key: str
+    parts: dict[str, tarfile.TarInfo] = field(default_factory=dict)
+    data: dict[str, bytes] = field(default_factory=dict)
+    """Contents, where they had to be read on the way because the archive cannot be searched."""
+    twice: str | None = None
+    """An ending that occurs more than once."""
+
+
+class Shard:
+    """A tar file, open: iterating gives its groups in file order.
+
+    Raises:
+        UserError: it is missing, no tar, or cut short; what was whole has been handed out before.
+    """
+
+    def __init__(self, path: str):
+        self.path = path
+        self._file = _open(path)
+        packed = _packing(self._file) if self._file.seekable() else None
+        self.searchable = self._file.seekable() and packed is None
+        self._stream = None if self.searchable else _Tail(packed(self._file) if packed else self._file)
+
+    def __enter__(self) -> "Shard":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._file.close()
+
+    def __iter__(self) -> Iterator[Group]:
+        group: Group | None = None
+        try:
+            with self._tar() as tar:
+                while (member := tar.next()) is not None:
+                    tar.members = []  # it would keep every header it has seen
+                    key, ending = split_name(member.name)
+                    if not member.isreg() or not ending:
+                        continue
+                    if group is None or key != group.key:
+                        if group is not None:
+                            yield group
+                        group = Group(key)
+                    if ending in group.parts:
+                        group.twice = ending
+                    if not self.searchable:
+                        group.data[ending] = tar.extractfile(member).read()
+                    group.parts[ending] = member
+                if group is not None:
+                    yield group
+                self._check_end(tar.offset)
+        except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+            raise UserError(f"{self.path}: not a whole tar file ({error})") from None
+
+    def read(self, group: Group, ending: str) -> bytes:
+        """The contents of one file of a record."""
+        if ending in group.data:
+            return group.data[ending]
+        return read_at(self._file, group.parts[ending].offset_data, group.parts[ending].size, f"{self.path}:{group.key}")
+
+    def _tar(self) -> Any:
+        stream: Any = self._stream
+        return tarfile.open(fileobj=stream, mode="r|") if stream else tarfile.open(fileobj=self._file, mode="r:")
+
+    def _check_end(self, offset: int) -> None:
+        """A tar ends with blocks of zeros; one that just stops was cut between two files, which tarfile does not mind."""
+        if self._stream:
+            block = self._stream.last
+        else:
+            self._file.seek(offset)
+            block = self._file.read(tarfile.BLOCKSIZE)
+        if len(block) < tarfile.BLOCKSIZE or block.strip(b"\0"):
+            raise tarfile.ReadError("it ends without the mark that ends a tar file")
+
+
+class _Tail:
+    """A file that is read once, and remembers the last block of what was read."""
+
+    def __init__(self, file: Any):
+        self.file, self.last = file, b""
+
+    def read(self, size: int) -> bytes:
+        data = self.file.read(size)
+        self.last = (self.last + data)[-tarfile.BLOCKSIZE :]
+        return data
+
+
+class TarRows(RowItems):
+    """Rows of our schema in tars, for random access: pictures beside a ``.json`` row, which names none.
+
+    Several pictures of a row are ``KEY.0.jpg``, ``KEY.1.jpg`` and so on, in this order.
+
+    Args:
+        shards: the tars, or patterns of their names (``data/{00000..00012}.tar``, ``data/*.tar``); they are not compressed.
+        options: those of `RowItems`.
+    """
+
+    def __init__(self, *, name: str, shards: Paths, **options: Any):
+        super().__init__(name=name, **options)
+        self._shards = files(shards, "shards", _EXPECTED)
+        self._key_of: list[str] = []
+        self._shard_of = array("l")
+        self._json = array("q")  # begin and length of each row's JSON
+        self._parts: list[tuple[tuple[int, int], ...]] = []  # begins and lengths of its pictures
+        for i, path in enumerate(self._shards):
+            with Shard(path) as shard:
+                if not shard.searchable:
+                    raise UserError(f"{path}: is compressed; unpack it, or read it with the format webdataset_stream")
+                for group in shard:
+                    self._add(i, shard, group)
+        self._settle(len(self._row_of))
+
+    def _add(self, i: int, shard: Shard, group: Group) -> None:
+        where = f"{shard.path}:{group.key}"
+        self._key_of.append(group.key)
+        self._shard_of.append(i)
+        row = group.parts.get("json")
+        self._json.extend((row.offset_data, row.size) if row else (0, 0))
+        pictures = tuple((group.parts[e].offset_data, group.parts[e].size) for e in picture_endings(group.parts))
+        self._parts.append(pictures)
+        raw = shard.read(group, "json") if row else b""
+        self._take(len(self._key_of) - 1, group_fault(group, where) or loads(raw, where), where, pictures)
+
+    def _where(self, item: int) -> str:
+        row = self._row_of[item]
+        return f"{self._shards[self._shard_of[row]]}:{self._key_of[row]}"
+
+    def _row(self, item: int) -> Row:
+        row, where = self._row_of[item], self._where(item)
+        raw = loads(self._read(row, self._json[2 * row], self._json[2 * row + 1], where), where)
+        if isinstance(raw, UserError):
+            raise UserError(f"{raw} (the file has changed since it was opened)")
+        return self._parse(raw, where, self._parts[row])
+
+    def _keys(self, item: int) -> tuple[str, ...]:
+        row = self._row_of[item]
+        return tuple(f"{self._shards[self._shard_of[row]]}@{start}" for start, _ in self._parts[row])
+
+    def _open(self, item: int, row: Row) -> tuple[PictureLike, ...]:
+        number = self._row_of[item]
+        return tuple(decode_picture(self._read(number, *place, row.where), row.where) for place in self._parts[number])
+
+    def _read(self, row: int, start: int, size: int, where: str) -> bytes:
+        with _open(self._shards[self._shard_of[row]]) as file:
+            return read_at(file, start, size, where)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """``train/000031.0.JPG`` -> ``("train/000031", "0.jpg")``; no ending for what is no part of a record."""
+    folder, base = os.path.split(name)
+    stem, _, ending = base.partition(".")
+    if not stem or base.startswith("__"):
+        return name, ""
+    return os.path.join(folder, stem), ending.lower()
+
+
+def picture_endings(parts: Iterable[str]) -> list[str]:
+    """The endings of a record that are pictures: ``jpg``, or ``0.jpg``, ``1.jpg``, ... in the order of the numbers."""
+    found = []
+    for ending in parts:
+        number, _, kind = ending.rpartition(".")
+        if kind in PICTURES and (not number or number.isdecimal()):
+            found.append((int(number or -1), ending))
+    return [ending for _, ending in sorted(found)]
+
+
+def group_fault(group: Group, where: str) -> UserError | None:
+    """What is wrong with a record's files, if anything is."""
+    if group.twice:
+        return UserError(f"{where}: has two files that end in .{group.twice}")
+    if "json" not in group.parts:
+        return UserError(f"{where}: has no .json (there is {', '.join(group.parts)})")
+    return None
+
+
+def loads(data: bytes, where: str) -> Any:
+    """The JSON in a member, or the error that says why there is none."""
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        return UserError(f"{where}: .json is not JSON ({error})")
+
+
+def read_at(file: IO[bytes], start: int, size: int, where: str) -> bytes:
+    try:
+        file.seek(start)
+        data = file.read(size)
+    except OSError as error:
+        raise UserError(f"{where}: {error.strerror}") from None
+    if len(data) < size:
+        raise UserError(f"{where}: the tar file is cut short")
+    return data
+
+
+def _open(path: str) -> IO[bytes]:
+    try:
+        if "://" not in path:
+            return open(path, "rb")
+        import fsspec
+
+        return fsspec.open(path, "rb").open()
+    except ImportError as error:
+        raise UserError(f"{path}: needs a package for this kind of address ({error})") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be opened ({error})") from None
+
+
+def _packing(file: IO[bytes]) -> Any:
+    """What unpacks a compressed file; None if it is none."""
+    start = file.read(6)
+    file.seek(0)
+    return next((unpack for mark, unpack in _UNPACK.items() if start.startswith(mark)), None)
+
+
+_UNPACK: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}

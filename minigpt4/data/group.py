@@ -1,0 +1,55 @@
+"""Questions about the same picture, side by side in one sample.
+
+A question about a picture is short and the picture is long: asked one at a time, most of what the mind reads is the same
+picture again. Side by side, the picture is read once and each question is a branch of its own that sees no other.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ..errors import UserError
+from ..media.images import PictureLike
+from .sample import Sample
+from .source import Problem, Source
+
+
+class Together:
+    """A dataset whose samples are up to `most` samples of another that have the same pictures.
+
+    Args:
+        source: a dataset of samples of one turn each.
+        most: of one picture's samples, so many at a time; what is left over is a sample too.
+    """
+
+    def __init__(self, source: Source, most: int):
+        self.source, self.name = source, source.name
+        by_pictures: dict[tuple[str, ...], list[int]] = {}
+        for i in range(len(source)):
+            try:
+                key = tuple(map(str, source.pictures(i)))
+            except UserError:  # a missing picture is the reader's to tell
+                key = (source.where(i),)
+            by_pictures.setdefault(key, []).append(i)
+        self._groups = [found[k : k + most] for found in by_pictures.values() for k in range(0, len(found), most)]
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def sample(self, index: int, rng: random.Random) -> Sample:
+        """The samples of a group as one. Raises UserError where one of them is a conversation of several turns."""
+        samples = [self.source.sample(i, rng) for i in self._groups[index]]
+        for sample in samples:
+            if len(sample.turns) != 1:
+                raise UserError(f"{sample.id}: together is for single questions, this is a conversation")
+        turns = tuple(sample.turns[0] for sample in samples)
+        return replace(samples[0], turns=turns, apart=True)
+
+    def pictures(self, index: int) -> tuple[PictureLike, ...]:
+        return self.source.pictures(self._groups[index][0])
+
+    def where(self, index: int) -> str:
+        return self.source.where(self._groups[index][0])
+
+    def problems(self) -> Iterator[Problem]:
+        return self.source.problems()

@@ -1,0 +1,1 @@
+"""What answers: sampling parameters, completions, decoding."""

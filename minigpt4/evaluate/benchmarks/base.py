@@ -1,0 +1,64 @@
+"""What every benchmark has: questions made of annotations, and a report made of answers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import UserError
+from ...prompt.boxes import Box
+
+Row = dict[str, Any]
+"""A question with its truth, and once it is answered with ``answer``; see docs/pointing.md for each benchmark's keys."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What of the annotations is asked."""
+
+    split: str | None = None
+    single_box: bool = False
+    """Only phrases that mean one box."""
+    things: tuple[str, ...] = ()
+    """In place of the annotated phrases: for each of these words, all things of that kind or name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Against:
+    """What a report sets beside the model."""
+
+    blind: Sequence[Row] | None = None
+    """The same questions, answered by the same model about a grey picture."""
+    prior: Sequence[Row] | None = None
+    """Other questions (of a training part) that fixed boxes are fitted to; the questions themselves where not given, which
+    flatters those baselines."""
+    grid: int | None = None
+    """Cells a side of the eye, for the best that such a grid can do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """A benchmark: annotations -> rows -> answers -> report."""
+
+    name: str
+    read: Callable[[Path, Choice], list[Row]]
+    question: Callable[[Row], str]
+    report: Callable[[Sequence[Row], Against], Any]
+
+
+def new_row(benchmark: str, image: str, size: tuple[int, int] | None = None, **truth: Any) -> Row:
+    """A question without its answer."""
+    sizes = {} if size is None else {"width": size[0], "height": size[1]}
+    return {"benchmark": benchmark, "image": image, **truth, **sizes}
+
+
+def boxes_to_row(boxes: Sequence[Box]) -> list[list[float]]:
+    return [list(box) for box in boxes]
+
+
+def boxes_of(row: Row) -> list[Box]:
+    """The true boxes of a row."""
+    try:
+        return [Box(*box) for box in row["boxes"]]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"a row about {row.get('image')} has no boxes as it should ({error!r})") from None

@@ -1,0 +1,89 @@
+"""Detection by phrase: where are all the things that a phrase means?
+
+Source: MiniGPT-v2 paper, section 3 (object parsing and grounding). Answers have no confidence, so there is one precision and
+one recall: boxes are paired with true ones at an IoU of 0.5 or more, each used once.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ...metrics.boxes import matches
+from ...metrics.interval import bootstrap
+from ...metrics.phrase import head_noun
+from ...prompt.boxes import Box, parse_boxes
+from ...prompt.tasks import TASKS
+from ..annotations import Place, read_places
+from ..baselines import WHOLE, best_box, centre_box, on_grid
+from ..table import Line, Report
+from .base import Against, Benchmark, Choice, Row, boxes_of, boxes_to_row, new_row
+
+NAME = "detection"
+PRECISION, RECALL, F1 = "precision@0.5", "recall@0.5", "F1@0.5"
+_FEW = 6  # phrases that get a line each
+
+
+def read(path: Path, choice: Choice) -> list[Row]:
+    """A row ``{"image", "phrase", "boxes"}`` for each phrase, or for each thing that was chosen in each picture that has it."""
+    places: Iterable[Place] = read_places(path, choice.split)
+    if choice.things:
+        places = _things(places, choice.things)
+    return [new_row(NAME, place.image, place.size, phrase=place.phrase, boxes=boxes_to_row(place.boxes)) for place in places]
+
+
+def _things(places: Iterable[Place], things: Sequence[str]) -> list[Place]:
+    """All things of a kind (``people``) or of a name (``dog``, in any phrase about it), by picture."""
+    found: dict[tuple[str, str], dict[Box, None]] = defaultdict(dict)
+    sizes = {}
+    for place in places:
+        sizes[place.image] = place.size
+        noun = head_noun(place.phrase)
+        for thing in things:
+            if thing in place.kinds or noun in (thing, thing + "s", thing + "es"):
+                found[place.image, thing] |= dict.fromkeys(place.boxes)
+    return [Place(image=image, phrase=thing, boxes=tuple(boxes), size=sizes[image]) for (image, thing), boxes in found.items()]
+
+
+def question(row: Row) -> str:
+    return TASKS["detection"].instruction(row["phrase"])
+
+
+def report(rows: Sequence[Row], against: Against) -> Report:
+    """The model beside one fixed box and beside the best that a grid can do; a line for each phrase where they are few."""
+    truth = [boxes_of(row) for row in rows]
+    fitted = [box for boxes in (truth if against.prior is None else map(boxes_of, against.prior)) for box in boxes]
+    everything = range(len(rows))
+
+    def line(name: str, predicted: Sequence[Sequence[Box]], note: str = "", of: Sequence[int] = everything) -> Line:
+        images = [rows[i]["image"] for i in of]
+        hits = [matches(predicted[i], truth[i]) for i in of]
+        said, true = [len(predicted[i]) for i in of], [len(truth[i]) for i in of]
+        scores = {
+            F1: bootstrap([2 * h for h in hits], [s + t for s, t in zip(said, true, strict=True)], images),
+            PRECISION: bootstrap(hits, said, images),
+            RECALL: bootstrap(hits, true, images),
+        }
+        return Line(name, scores, note)
+
+    found = [parse_boxes(row["answer"]) for row in rows]
+    ways = {"model": found}
+    if against.blind is not None:
+        ways["model, blind"] = [parse_boxes(row["answer"]) for row in against.blind]
+    ways |= {
+        "centre box": [[centre_box(fitted)]] * len(rows),
+        "best fixed box": [[best_box(fitted)]] * len(rows),
+        "whole picture": [[WHOLE]] * len(rows),
+    }
+    if grid := against.grid:
+        ways[f"best on {grid} x {grid} cells"] = [[on_grid(box, grid, grid) for box in boxes] for boxes in truth]
+    lines = [line(name, predicted, "sees a grey picture" if "blind" in name else "") for name, predicted in ways.items()]
+    phrases = list(dict.fromkeys(row["phrase"] for row in rows))
+    if 1 < len(phrases) <= _FEW:
+        for phrase in phrases:
+            of = [i for i, row in enumerate(rows) if row["phrase"] == phrase]
+            lines += [line(f"{phrase}: {name}", predicted, of=of) for name, predicted in ways.items()]
+    notes = [] if against.prior is not None else ["fixed boxes are fitted to the questions themselves, which flatters them"]
+    return Report(NAME, len(rows), lines, notes)
+
+
+BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report)

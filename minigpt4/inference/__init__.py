@@ -1,0 +1,1 @@
+"""The Python face: a loaded system that answers, converses and points."""

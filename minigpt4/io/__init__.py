@@ -1,0 +1,1 @@
+"""Files: JSON Lines, atomic writing, the cache folder."""

@@ -1,0 +1,152 @@
+"""JSON Lines in and out: errors that name file and line, output that survives a kill and can be continued."""
+
+import contextlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+
+Row = dict[str, Any]
+
+
+def to_json(row: Row) -> str:
+    """A row as a line (without its end). File names that are no text are written with escapes, and read back the same."""
+    text = json.dumps(row, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(row)
+    return text
+
+
+def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, Row | UserError]]:
+    """Numbered rows of a file; a line that is no JSON object comes as the error that says so. Empty lines are passed over."""
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, _row(line, f"{path}:{number}")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+
+
+def _row(line: bytes, where: str) -> Row | UserError:
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        return UserError(f"{where}: not UTF-8 text ({error.reason})")
+    except ValueError as error:
+        return UserError(f"{where}: not JSON ({error})")
+    except RecursionError:
+        return UserError(f"{where}: not JSON that can be read (nested too deeply)")
+    if not isinstance(row, dict):
+        return UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    return row
+
+
+def write_rows(path: str | os.PathLike, rows: Iterable[Row]) -> None:
+    """Write a whole file at once: it is there when all of it is on disk, and an older one stays until then."""
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.writelines(to_json(row) + "\n" for row in rows)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise UserError(f"{path}: cannot write ({error.strerror})") from None
+
+
+class Output:
+    """A JSON Lines file that grows row by row in the order of its input, and can be continued.
+
+    Args:
+        path: the file. A last line that a kill has cut short is taken off.
+        added: the key that a result adds to its input row, by which done rows are recognised.
+
+    Raises:
+        UserError: a file that cannot be read or written, or that is something else; it is then left as it is.
+    """
+
+    def __init__(self, path: str | os.PathLike, added: str):
+        self.path, self.added = Path(path), added
+        self.rows: list[Row] = []
+        try:
+            if self.path.exists():
+                self._recover()
+            else:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.open("ab").close()
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot write ({error.strerror})") from None
+        self._done = Counter(self._key(row) for row in self.rows)
+
+    def take(self, row: Row) -> bool:
+        """Whether this input row is done already; each done row answers for one input row."""
+        key = self._key(row)
+        if self._done[key]:
+            self._done[key] -= 1
+            return True
+        return False
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Append finished rows; they are on disk when this returns, all of them or none."""
+        rows = list(rows)
+        before = None
+        try:
+            with self.path.open("ab") as file:
+                before = file.tell()
+                file.write(b"".join(to_json(row).encode() + b"\n" for row in rows))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            if before is not None:
+                with contextlib.suppress(OSError):
+                    os.truncate(self.path, before)
+            raise UserError(f"{self.path}: cannot write ({error.strerror}); what was written before is kept") from None
+        self.rows += rows
+
+    def sort(self, inputs: Iterable[Row]) -> None:
+        """Put the rows in the order of their inputs, where a continued run has filled a gap."""
+        places: dict[str, list[int]] = {}
+        for i, row in enumerate(inputs):
+            places.setdefault(self._key(row), []).append(i)
+        rank = [places[k].pop(0) if places.get(k := self._key(row)) else len(self.rows) for row in self.rows]
+        if rank == sorted(rank):
+            return
+        ordered = [row for _, row in sorted(zip(rank, self.rows, strict=True), key=lambda pair: pair[0])]
+        write_rows(self.path, ordered)
+        self.rows = ordered
+
+    def _key(self, row: Row) -> str:
+        return json.dumps({k: v for k, v in row.items() if k != self.added}, sort_keys=True)
+
+    def _recover(self) -> None:
+        """Read what an earlier run has written. Nothing is changed before all of it has proved to be such a run's."""
+        refusal = f"{self.path}: is no output of an earlier run; name another file or remove it"
+        if not self.path.is_file():
+            raise UserError(refusal)
+        numbered = list(read_rows(self.path))
+        data = self.path.read_bytes()
+        keep = data.rfind(b"\n") + 1
+        rest = data[keep:].strip()
+        if rest and isinstance(numbered[-1][1], UserError) and rest.startswith(b"{"):
+            numbered.pop()  # cut short
+        else:
+            keep = len(data)
+        for _, row in numbered:
+            if isinstance(row, UserError) or self.added not in row:
+                raise UserError(refusal)
+            self.rows.append(row)
+        with self.path.open("rb+") as file:
+            file.truncate(keep)
+            if rest and keep == len(data):  # its end alone is missing
+                file.seek(keep)
+                file.write(b"\n")

@@ -1,0 +1,1 @@
+"""Opening pictures safely, and drawing boxes on them."""

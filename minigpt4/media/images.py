@@ -1,0 +1,171 @@
+"""Opening pictures of any kind, safely, as upright RGB."""
+
+import io
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+
+from ..errors import UserError
+
+PictureLike: TypeAlias = str | os.PathLike | Image.Image
+Part: TypeAlias = tuple[float, float, float, float]
+"""A part of a picture: left, top, right and bottom as shares of its sides."""
+
+MAX_PIXELS = 100_000_000  # a 100-megapixel photo takes 300 MB as RGB; anything above is refused, not opened
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif"})
+# What cameras, phones, scanners, screens and datasets write. The others that Pillow knows are left out: some of them run
+# programs (EPS), the rest are of interest to nobody but those who look for holes.
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "TIFF",
+    "BMP",
+    "DIB",
+    "AVIF",
+    "PPM",
+    "JPEG2000",
+    "ICO",
+    "TGA",
+    "PCX",
+    "PSD",
+    "QOI",
+)
+
+_MAX_COMMENT = 64 * 1024 * 1024  # bytes of text or colour profile in a PNG; Pillow's 1 MB is less than some profiles have
+PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, _MAX_COMMENT)
+PngImagePlugin.MAX_TEXT_MEMORY = max(PngImagePlugin.MAX_TEXT_MEMORY, _MAX_COMMENT)
+
+
+def open_picture(picture: PictureLike) -> Image.Image:
+    """The picture as upright RGB.
+
+    EXIF rotation is applied, values of more than 8 bits are scaled to 8, of a file with several frames the first is taken,
+    and transparency is dropped (as the published systems do).
+
+    Raises:
+        UserError: there is no such file, it is a folder, empty, truncated, too large, or not a picture.
+    """
+    if isinstance(picture, Image.Image):
+        return _upright_rgb(picture)
+    with _opened(_file(picture), _named(picture)) as image:
+        return _upright_rgb(image)
+
+
+def part_of_picture(picture: PictureLike, part: Part) -> Image.Image:
+    """A part of a picture, a pixel at least."""
+    whole = open_picture(picture)
+    left, top, right, bottom = (round(share * side) for share, side in zip(part, whole.size * 2, strict=True))
+    left, top = min(left, whole.width - 1), min(top, whole.height - 1)
+    return whole.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+
+
+def check_picture(picture: PictureLike) -> None:
+    """The same errors without the work of decoding, as far as a file's beginning tells: one that is cut short passes."""
+    if not isinstance(picture, Image.Image):
+        with _opened(_file(picture), _named(picture)):
+            pass
+
+
+def decode_picture(data: bytes, name: str) -> Image.Image:
+    """A picture that is stored in something else (an archive, a table) as upright RGB; `name` says in messages which."""
+    if not data:
+        raise UserError(f"{name}: the picture is empty")
+    with _opened(io.BytesIO(data), name) as image:
+        return _upright_rgb(image)
+
+
+def _file(picture: str | os.PathLike) -> Path:
+    path, name = Path(picture), _named(picture)
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{name}: no such file") from None
+    except OSError as error:  # no permission, a name that is too long
+        raise UserError(f"{name}: cannot be read ({error.strerror})") from None
+    except ValueError:  # a name that no file can have
+        raise UserError(f"{name}: no such file") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise UserError(f"{name}: is a folder, not a picture")
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{name}: is no file on disk; save the picture first")
+    if status.st_size == 0:
+        raise UserError(f"{name}: the file is empty")
+    return path
+
+
+def _named(picture: str | os.PathLike) -> str:
+    """A file's name for a one-line message: nothing unprintable, nothing endless."""
+    name = os.fspath(picture) or "''"
+    name = name if name.isprintable() else repr(name)[1:-1]
+    return name if len(name) <= 300 else f"{name[:140]} ... {name[-140:]}"
+
+
+@contextmanager
+def _opened(file: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
+    """The picture in a file; whatever goes wrong while it is read is the picture's fault and is said so."""
+    start = b""
+    try:
+        # Given a name, Pillow maps some files into memory, and then scrambles rotated grey TIFFs; it is given the open file.
+        with file.open("rb") if isinstance(file, Path) else file as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures; we decide by MAX_PIXELS below
+            start = stream.read(12)
+            stream.seek(0)
+            with Image.open(stream, formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise UserError(f"{name}: {width:,} x {height:,} pixels are more than the {MAX_PIXELS:,} allowed")
+                yield image
+    except UserError:
+        raise
+    except Image.DecompressionBombError:
+        raise UserError(f"{name}: more pixels than the {MAX_PIXELS:,} allowed") from None
+    except UnidentifiedImageError:
+        phone = start[4:8] == b"ftyp" and start[8:11] in (b"hei", b"hev", b"mif")
+        remedy = " (HEIC: convert it to JPEG)" if phone else ""
+        raise UserError(f"{name}: not a picture in a format that can be read{remedy}") from None
+    except OSError as error:
+        if error.errno is None:  # Pillow's own
+            raise UserError(f"{name}: the picture is damaged or cut short ({_line(error)})") from None
+        raise UserError(f"{name}: cannot be read ({error.strerror})") from None
+    except MemoryError:
+        raise UserError(f"{name}: the picture needs more memory than there is") from None
+    except Exception as error:  # of a damaged file, Pillow's readers may raise anything
+        raise UserError(f"{name}: the picture is damaged or cut short ({_line(error)})") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except Exception:  # its EXIF block is damaged, which is no reason not to look at it
+        upright = image.copy()
+    if upright.mode.startswith("I") or upright.mode == "F":
+        upright = Image.fromarray(_eight_bits(np.asarray(upright), upright.mode))
+    return upright if upright.mode == "RGB" else upright.convert("RGB")
+
+
+def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
+    """Grey values of 16 or 32 bits, or real ones, as bytes; Pillow's own conversion would clip them.
+
+    A mode of 16 bits says itself what white is. The others do not: it is the least of 1 (real values alone), 255, 65535 that
+    no value exceeds, or the largest value.
+    """
+    if mode.startswith("I;16"):  # round(v / 257) in 16 bits: 65535 / 257 = 255
+        return ((np.minimum(values.astype(np.uint16, copy=False), 65407) + np.uint16(128)) // 257).astype(np.uint8)
+    values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=None, neginf=0.0)
+    largest = float(values.max(initial=0))
+    white = next((w for w in ((1.0, 255.0, 65535.0) if mode == "F" else (255.0, 65535.0)) if largest <= w), largest)
+    return (values.clip(0, white) * (255.0 / white)).round().astype(np.uint8)

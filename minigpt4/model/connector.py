@@ -1,0 +1,54 @@
+"""The bridge: what turns the eye's patch tokens into inputs of the projection.
+
+Shapes: B pictures, T eye tokens (class token and registers first, then N = G x G patches in raster order), V the eye's
+width, K image tokens, W the bridge's width.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from .configuration import MiniGPT4Config
+
+
+class ConcatBridge(nn.Module):
+    """Join neighbouring patch tokens along their width: (B, T, V) -> (B, N / k, k V). It has no parameters.
+
+    Source: MiniGPT-v2 paper, section 2.1 ("concatenate four adjacent visual tokens"). The published weights join four
+    consecutive tokens in raster order, i.e. horizontal strips (``row``); ``square`` joins 2 x 2 patches instead.
+    """
+
+    def __init__(self, config: MiniGPT4Config):
+        super().__init__()
+        self.factor, self.order, self.grid = config.concat_factor, config.concat_order, config.vision_grid
+
+    def forward(self, tokens_BTV: torch.Tensor) -> torch.Tensor:
+        patches = self.grid * self.grid
+        surplus = tokens_BTV.shape[1] - patches
+        if surplus < 0:
+            raise ValueError(f"the eye gave {tokens_BTV.shape[1]} tokens, fewer than its {self.grid} x {self.grid} patches")
+        x_BNV = tokens_BTV[:, surplus:]  # class token and registers carry no place: they are left out
+        if self.order == "square":
+            side, across = math.isqrt(self.factor), self.grid // math.isqrt(self.factor)
+            x = x_BNV.unflatten(1, (across, side, across, side)).transpose(2, 3)
+            return x.reshape(len(x), across * across, -1)
+        return x_BNV.reshape(len(x_BNV), patches // self.factor, -1)
+
+
+class QFormerBridge(nn.Module):
+    """Learnt queries read the picture through BLIP-2's Q-Former: (B, T, V) -> (B, queries, W)."""
+
+    def __init__(self, config: MiniGPT4Config):
+        from transformers import Blip2QFormerModel  # 50 ms of imports that other bridges need not wait for
+
+        super().__init__()
+        self.query_tokens = nn.Parameter(torch.zeros(1, config.num_query_tokens, config.qformer_config.hidden_size))
+        self.qformer = Blip2QFormerModel(config.qformer_config)
+
+    def forward(self, tokens_BTV: torch.Tensor) -> torch.Tensor:
+        queries = self.query_tokens.expand(len(tokens_BTV), -1, -1)
+        return self.qformer(query_embeds=queries, encoder_hidden_states=tokens_BTV).last_hidden_state
+
+
+BRIDGES = {"concat": ConcatBridge, "qformer": QFormerBridge}

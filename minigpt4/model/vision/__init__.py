@@ -1,0 +1,1 @@
+"""Vision encoders that `transformers` does not have."""

@@ -1,0 +1,288 @@
+"""From a recipe to a system that is ready to learn: parts loaded, adapters in place, everything else frozen."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import cached_file
+
+from ..checkpoints.folders import TRAINED, find_folder, text_folder, vision_folder
+from ..checkpoints.loading import fast_dtype, load_parts, load_system
+from ..checkpoints.pocket import FOLDERS
+from ..errors import UserError
+from ..model.adapters import learn_merged, set_lora
+from ..model.configuration import MiniGPT4Config
+from ..model.modeling import MiniGPT4ForConditionalGeneration
+from ..model.processing import CLIP_MEAN, CLIP_STD, MiniGPT4ImageProcessor, MiniGPT4Processor
+from .recipe import Model, Recipe, Trained
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+PLAIN = "none"
+"""The template name that stands for no chat format: the answer follows the picture."""
+
+
+def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> tuple[MiniGPT4ForConditionalGeneration, MiniGPT4Processor]:
+    """The system that a recipe trains, frozen and set up as it says; what is trained is in float32.
+
+    Raises:
+        UserError: the base or a part is not there, or values of the recipe do not fit it.
+    """
+    recipe = settled(recipe, device)
+    dtype = DTYPES[recipe.precision]
+    try:
+        model, processor = _from_parts(recipe.model, dtype) if recipe.model.vision else _from_base(recipe, dtype)
+    except (ValueError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"the recipe's model cannot be built: {error}") from error
+    lora = recipe.trained.lora.model_dump() if recipe.trained.lora else None
+    if set_lora(model.language_model, model.config.lora, lora):
+        model.config.base_source = _absolute(recipe.model.base)  # its adapters are part of our mind now
+        model.learnt_before.clear()  # and its eye is found there
+    model.config.lora = lora
+    model.language_model.set_attn_implementation(_attention(recipe.attention, device))
+    if recipe.gradient_checkpointing:
+        model.language_model.activation_checkpointing_enable({"use_reentrant": False})
+    freeze(model, recipe.trained)
+    model.vision_dropout = recipe.trained.vision_dropout
+    if recipe.merged_adapters:
+        learn_merged(model.language_model)
+    model.to(device).eval()  # until training begins: features may be made before
+    if torch.device(device).type == "cpu":
+        model.vision_tower.to(memory_format=torch.channels_last)  # convolutions on a CPU run twice as fast
+    return model, processor
+
+
+def settled(recipe: Recipe, device: torch.device | str) -> Recipe:
+    """The recipe with a precision that is not left to the machine."""
+    if recipe.precision != "auto":
+        return recipe
+    fast = fast_dtype(device)
+    return recipe.model_copy(update={"precision": next(name for name, dtype in DTYPES.items() if dtype is fast)})
+
+
+def freeze(model: MiniGPT4ForConditionalGeneration, trained: Trained) -> None:
+    """Freeze everything but what is to be trained, keep that in float32, and say so."""
+    learns = {
+        "projection": trained.projection,
+        "bridge": trained.bridge,
+        "vision_tower": trained.vision_tower,
+        "language_model": False,
+    }
+    for part, yes in learns.items():
+        getattr(model, part).requires_grad_(yes)
+    if trained.vision_layers is not None:
+        _freeze_beginning(model.vision_tower, trained.vision_layers)
+    for name, parameter in model.named_parameters():
+        if trained.lora is not None and ".lora_" in name:
+            parameter.requires_grad_(True)
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    for module in model.modules():
+        if any(p.requires_grad for p in module.parameters(recurse=False)):
+            for buffer in module.buffers(recurse=False):  # a norm's statistics go with its weights
+                buffer.data = buffer.data.float() if buffer.is_floating_point() else buffer.data
+    total = sum(p.requires_grad for p in model.parameters())
+    if not total:
+        raise UserError(
+            "the recipe trains nothing: set trained.projection, trained.lora, trained.bridge or trained.vision_tower"
+        )
+    for part in learns:
+        parameters = list(getattr(model, part).parameters())
+        count = sum(p.numel() for p in parameters)
+        learnt = sum(p.numel() for p in parameters if p.requires_grad)
+        log.info("%-15s %13s parameters, %12s of them trained", part, f"{count:,}", f"{learnt:,}")
+
+
+def _freeze_beginning(eye: nn.Module, layers: int) -> None:
+    """Freeze what comes before an eye's last `layers` layers: those of its longest list of modules, in whose order, and
+    in that of its parameters, pictures go through it."""
+    lists = [(name, module) for name, module in eye.named_modules() if isinstance(module, nn.ModuleList)]
+    name, found = max(lists, key=lambda each: len(each[1]), default=("", ()))
+    if layers > len(found):
+        raise UserError(f"trained.vision_layers: {layers} of this eye's layers, but it has {len(found)}")
+    first = f"{name}.{len(found) - layers}."
+    for name, parameter in eye.named_parameters():
+        if name.startswith(first):
+            return
+        parameter.requires_grad_(False)
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, projection_factor: float = 1.0, vision_factor: float = 1.0
+) -> list[dict[str, Any]]:
+    """AdamW's groups: decay for matrices, none for biases and norms; projection and eye may have their own learning rates.
+
+    The published code tells them apart by name as well: nothing whose name contains "bias", "ln" or "bn" decays. Names of
+    ours that contain those letters by chance are no matrices, so the number of dimensions alone gives the same groups.
+    """
+    factors = {"projection": projection_factor, "vision_tower": vision_factor}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            factor = factors.get(name.split(".")[0], 1.0)
+            groups.setdefault((factor, parameter.ndim >= 2), []).append(parameter)
+    return [
+        {"params": found, "weight_decay": weight_decay if decays else 0.0, "factor": factor}
+        for (factor, decays), found in groups.items()
+    ]
+
+
+def _from_base(recipe: Recipe, dtype: torch.dtype) -> tuple[MiniGPT4ForConditionalGeneration, MiniGPT4Processor]:
+    wanted = recipe.model
+    if wanted.image_size is not None:
+        raise UserError("image_size is for new systems (vision and text): a base's eye keeps its own")
+    model, processor = load_system(wanted.base, dtype=dtype, merge=False)
+    if not (find_folder(wanted.base) / TRAINED).exists():
+        model.config.base_source = _absolute(wanted.base)
+    if wanted.config:
+        model = _rebuilt(model, wanted.config).to(dtype)
+        processor.num_image_tokens = model.config.num_image_tokens
+    for part in wanted.fresh:
+        _begin_anew(model, part)
+    if wanted.template not in (None, PLAIN):
+        processor.template = wanted.template
+    return model, processor
+
+
+def _rebuilt(model: MiniGPT4ForConditionalGeneration, changes: dict[str, Any]) -> MiniGPT4ForConditionalGeneration:
+    """The same eye and mind with another bridge or projection between them, untrained where its shape is new.
+
+    The eye may be set to give more of what it sees (``vision_config``), as long as that takes no other weights: the
+    projection then keeps what it knows, and begins with zeros for what is new.
+    """
+    between = {"bridge", "concat_factor", "concat_order", "qformer_config", "num_query_tokens", "projection_depth"}
+    between |= {"vision_config"}
+    if others := set(changes) - between:
+        raise UserError(f"model.config.{min(others)} cannot be changed in a base; {', '.join(sorted(between))} can")
+    given_config = model.config.to_dict()
+    changes = {key: value for key, value in changes.items() if value != given_config.get(key)}
+    vision = given_config["vision_config"] | changes.get("vision_config", {})
+    config = MiniGPT4Config(**given_config | changes | {"vision_config": vision})
+    tower = model.vision_tower
+    if "vision_config" in changes:
+        tower = type(tower)(config.vision_config).to(next(tower.parameters()).dtype)
+        try:
+            tower.load_state_dict(model.vision_tower.state_dict())
+        except RuntimeError:
+            raise UserError(
+                f"model.config.vision_config: {changes['vision_config']} would take other weights of the eye"
+            ) from None
+    built = MiniGPT4ForConditionalGeneration(config, tower, model.language_model)
+    own, given = built.state_dict(), model.state_dict()
+    kept = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    for name, weight in given.items():
+        if name.startswith("projection.") and name in own and name not in kept and not set(changes) - {"vision_config"}:
+            kept[name] = _widened(weight, own[name].shape, config.concat_factor if config.bridge == "concat" else 1)
+    built.load_state_dict(kept, strict=False)
+    built.generation_config = model.generation_config
+    built.learnt_before = model.learnt_before
+    return built
+
+
+def _widened(weight: torch.Tensor, shape: torch.Size, tokens: int) -> torch.Tensor:
+    """The first matrix of a projection, (out, tokens * channels), with zeros for further channels of each token."""
+    wide = weight.new_zeros(shape[0], tokens, shape[1] // tokens)
+    narrow = weight.view(weight.shape[0], tokens, -1)
+    if narrow.shape[2] > wide.shape[2] or narrow.shape[0] != wide.shape[0]:
+        raise UserError("model.config.vision_config: the eye may give more channels than in the base, not fewer")
+    wide[:, :, : narrow.shape[2]] = narrow
+    return wide.view(shape)
+
+
+def _begin_anew(model: MiniGPT4ForConditionalGeneration, part: str) -> None:
+    if part == "lora":
+        for name, parameter in model.named_parameters():
+            if ".lora_B." in name:
+                nn.init.zeros_(parameter)  # the adapter's product is zero again; A is random as it was
+        return
+    for module in getattr(model, part).modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    for name, parameter in model.named_parameters():
+        if part == "bridge" and name == "bridge.query_tokens":
+            nn.init.normal_(parameter, std=0.02)
+
+
+def new_processor(wanted: Model) -> MiniGPT4Processor:
+    """The processor of a new system, without loading its weights."""
+    config, eye_folder, tokenizer = _new_config(wanted)
+    template = "tokenizer" if wanted.template in (None, PLAIN) else wanted.template
+    if wanted.template == PLAIN and not tokenizer.chat_template:
+        template = "vicuna-v0"  # text alone, which any mind can read: how the paper asks a mind that knows no chat
+    processor = MiniGPT4Processor(
+        MiniGPT4ImageProcessor(config.image_size, *_statistics(eye_folder)),
+        tokenizer,
+        template=template,
+        num_image_tokens=config.num_image_tokens,
+        image_token_id=config.image_token_id,
+    )
+    if wanted.template != PLAIN:
+        _ = processor.chat  # a tokenizer without a chat template is said now, not at the first sample
+    return processor
+
+
+def _from_parts(wanted: Model, dtype: torch.dtype) -> tuple[MiniGPT4ForConditionalGeneration, MiniGPT4Processor]:
+    """A new system of an eye and a mind that have not met."""
+    config, _, _ = _new_config(wanted)
+    model = MiniGPT4ForConditionalGeneration(config, *load_parts(config, dtype)).to(dtype)
+    return model, new_processor(wanted)
+
+
+def _new_config(wanted: Model) -> tuple[MiniGPT4Config, str, PreTrainedTokenizerBase]:
+    """Configuration, folder of the eye, and tokenizer of a new system."""
+    sources = MiniGPT4Config(vision_source=_absolute(wanted.vision), text_source=_absolute(wanted.text))
+    eye_folder, mind_folder = vision_folder(sources), text_folder(sources)
+    vision = _config_of(eye_folder, "vision_config")
+    if wanted.image_size is not None:
+        vision.image_size = wanted.image_size
+    tokenizer = AutoTokenizer.from_pretrained(mind_folder)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    config = MiniGPT4Config(
+        **{
+            "vision_config": vision.to_dict(),
+            "text_config": _config_of(mind_folder, "text_config").to_dict(),
+            "vision_source": sources.vision_source,
+            "text_source": sources.text_source,
+        }
+        | wanted.config
+    )
+    return config, eye_folder, tokenizer
+
+
+def _config_of(source: str, part: str) -> Any:
+    config = AutoConfig.from_pretrained(source)
+    return getattr(config, part, config)  # CLIP and its kin hold a vision and a text model in one
+
+
+def _statistics(source: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of the pixels that an eye was trained with."""
+    if (Path(source) / "config.json").exists() and _config_of(source, "vision_config").model_type == "efficientnet_lite":
+        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    try:
+        file = cached_file(source, "preprocessor_config.json")
+        settings = json.loads(Path(file).read_text())
+        return tuple(settings["image_mean"]), tuple(settings["image_std"])
+    except (OSError, ValueError, KeyError, TypeError):
+        log.warning("%s says nothing about its pixel statistics (preprocessor_config.json): CLIP's are taken", source)
+        return CLIP_MEAN, CLIP_STD
+
+
+def _attention(wanted: str, device: torch.device | str) -> str:
+    """On a CPU, plain attention trains faster than the fused kernel (benchmarks/RESULTS.md)."""
+    if wanted != "auto":
+        return wanted
+    return "eager" if torch.device(device).type == "cpu" else "sdpa"
+
+
+def _absolute(source: str | None) -> str | None:
+    """A folder by its full path, so that what is written elsewhere still finds it; other names as they are."""
+    return str(Path(source).resolve()) if source and source not in FOLDERS and Path(source).is_dir() else source
