@@ -41,7 +41,7 @@ def main() -> None:
             **how,
         ),
     }
-    print(f"{len(pictures)} pictures, eye not counted\n")
+    print(f"{len(pictures)} pictures, vision encoder not counted\n")
     print(f"| beams | {' | '.join(ways)} | captions that differ |\n|---|---|---|---|")
     for beams in given.beams:
         said, speed = [], []

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from transformers import LlamaForCausalLM
 
 sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
-from official_files import checkpoint_tensors, eye_tensors, qformer_tensors
+from official_files import checkpoint_tensors, qformer_tensors, vision_tensors
 from recorded import ROOT
 
 from minigpt4.checkpoints.loading import load_system
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--tokens", type=int, default=8)
     parser.add_argument("--train", action="store_true")
-    parser.add_argument("--quantize", choices=("8bit", "4bit"), help="the mind in few bits")
+    parser.add_argument("--quantize", choices=("8bit", "4bit"), help="the language model in few bits")
     parser.add_argument("--keep", action="store_true", help="leave the folder's files there")
     given = parser.parse_args()
     config = full_size(given.system)
@@ -76,19 +76,19 @@ def main() -> None:
 
 def write_files(config: Any, folder: Path) -> dict[str, Any]:
     """The published files of a system of that size."""
-    text, eye = config.text_config, config.vision_config
+    text, vision = config.text_config, config.vision_config
     parts: dict[str, Any] = {"vit": folder / "eva_vit_g.pth", "llm": folder / "llm", "checkpoint": folder / "checkpoint.pth"}
-    if config.bridge == "qformer":
+    if config.connector == "qformer":
         parts["qformer"] = folder / "blip2.pth"
     if (folder / "llm").exists():
         return parts
-    torch.save(eye_tensors(eye.hidden_size, 40, mlp=eye.intermediate_size), parts["vit"])
-    into = 768 if config.bridge == "qformer" else 4 * eye.hidden_size
+    torch.save(vision_tensors(vision.hidden_size, 40, mlp=vision.intermediate_size), parts["vit"])
+    into = 768 if config.connector == "qformer" else 4 * vision.hidden_size
     lora = config.lora["r"] if config.lora else 0
     size = text.hidden_size
     torch.save({"model": checkpoint_tensors(into, size, lora, text.num_hidden_layers, size)}, parts["checkpoint"])
-    if config.bridge == "qformer":
-        torch.save({"model": qformer_tensors(eye.hidden_size, 768, 12, 32)}, parts["qformer"])
+    if config.connector == "qformer":
+        torch.save({"model": qformer_tensors(vision.hidden_size, 768, 12, 32)}, parts["qformer"])
     work = folder / "llm.part"
     work.mkdir(exist_ok=True)
     with torch.device("meta"):

@@ -6,7 +6,8 @@ The work: a 12-layer ViT of width 384 at 224 pixels, four patch tokens joined (6
 batches of 16 examples with 20-token questions and 15-token captions; the projection is trained, all else is frozen.
 Weights are random (speed does not depend on them), so nothing is downloaded.
 
-- *straightforward*: the eye in every step, logits of all positions, one example a row padded to the longest, the library's
+- *straightforward*: the vision encoder in every step, logits of all positions, one example a row padded to the longest, the
+library's
   default attention, ``AdamW``; in float32, and in bfloat16 where the machine does not only imitate it;
 - *ours*: `minigpt4.train` run by a recipe, with and without cached features, in the precision that it chooses here.
 
@@ -34,10 +35,10 @@ from minigpt4.train.loop import train
 from minigpt4.train.recipe import parse_recipe
 
 BATCH, QUESTION, CAPTION, PICTURES = 16, 20, 15, 64
-EYE = CLIPVisionConfig(
+VISION = CLIPVisionConfig(
     image_size=224, patch_size=14, hidden_size=384, intermediate_size=1536, num_hidden_layers=12, num_attention_heads=6
 )
-MIND = LlamaConfig(
+LLM = LlamaConfig(
     vocab_size=49152,
     hidden_size=576,
     intermediate_size=1536,
@@ -59,10 +60,10 @@ def main() -> None:
     dtype = fast_dtype("cpu")
     name = str(dtype).removeprefix("torch.")
     peak = matmul_peak(torch.device("cpu"), dtype)
-    mind = sum(p.numel() for p in AutoModelForCausalLM.from_config(MIND).model.layers.parameters() if p.ndim == 2)
+    llm = sum(p.numel() for p in AutoModelForCausalLM.from_config(LLM).model.layers.parameters() if p.ndim == 2)
     tokens = 64 + QUESTION + CAPTION + 8  # with the chat format around them
-    flops = 4 * mind * tokens + 4 * MIND.vocab_size * MIND.hidden_size * CAPTION + 4 * 64 * 4 * 384 * 576
-    eye = 2 * 257 * 12 * (4 * 384 * 384 + 2 * 384 * 1536)
+    flops = 4 * llm * tokens + 4 * LLM.vocab_size * LLM.hidden_size * CAPTION + 4 * 64 * 4 * 384 * 576
+    vision = 2 * 257 * 12 * (4 * 384 * 384 + 2 * 384 * 1536)
     with tempfile.TemporaryDirectory() as folder:
         rows = {f"transformers, {str(d).removeprefix('torch.')}": straightforward(steps, d) for d in {torch.float32, dtype}}
         fastest = max(rows, key=rows.__getitem__)
@@ -72,16 +73,16 @@ def main() -> None:
     print(f"\nmatrix-product peak {peak / 1e9:.0f} GFLOP/s in {name}, {torch.get_num_threads()} threads, {tokens} positions\n")
     print(f"| loop | examples/s | against {fastest} | of the ceiling |\n|---|---|---|---|")
     for loop, speed in rows.items():
-        ceiling = peak / (flops if "cached" in loop else flops + eye)
+        ceiling = peak / (flops if "cached" in loop else flops + vision)
         share = f"{speed / ceiling:.0%}" if name in loop else ""
         print(f"| {loop} | {speed:.2f} | {speed / rows[fastest]:.2f} | {share} |")
 
 
 def straightforward(steps: int, dtype: torch.dtype) -> float:
     """Examples a second of the loop that one writes first."""
-    eye = CLIPVisionModel(EYE).to(dtype).requires_grad_(False).eval()
-    mind = AutoModelForCausalLM.from_config(MIND).to(dtype).requires_grad_(False)
-    projection = nn.Linear(4 * EYE.hidden_size, MIND.hidden_size).to(dtype)
+    vision = CLIPVisionModel(VISION).to(dtype).requires_grad_(False).eval()
+    llm = AutoModelForCausalLM.from_config(LLM).to(dtype).requires_grad_(False)
+    projection = nn.Linear(4 * VISION.hidden_size, LLM.hidden_size).to(dtype)
     optimizer = torch.optim.AdamW(projection.parameters(), lr=1e-4)
     times = []
     for _ in range(steps + 2):
@@ -89,13 +90,13 @@ def straightforward(steps: int, dtype: torch.dtype) -> float:
         ids = torch.randint(3, 49000, (BATCH, QUESTION + CAPTION + 8))
         begun = time.perf_counter()
         with torch.no_grad():
-            patches = eye(pixels).last_hidden_state[:, 1:]
+            patches = vision(pixels).last_hidden_state[:, 1:]
         pictures = projection(patches.reshape(BATCH, 64, -1))
-        words = mind.get_input_embeddings()(ids)
+        words = llm.get_input_embeddings()(ids)
         embeds = torch.cat([words[:, :4], pictures, words[:, 4:]], 1)
         labels = torch.cat([torch.full((BATCH, 64), -100), ids], 1)
         labels[:, :-CAPTION] = -100
-        mind(inputs_embeds=embeds, attention_mask=torch.ones(embeds.shape[:2]), labels=labels).loss.backward()
+        llm(inputs_embeds=embeds, attention_mask=torch.ones(embeds.shape[:2]), labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         times.append(time.perf_counter() - begun)
@@ -125,7 +126,7 @@ def ours(output: Path, system: Path, data: Path, steps: int, cached: bool) -> fl
 
 def write_system(folder: Path) -> Path:
     """A system of random weights, with a tokenizer that makes one token of each word."""
-    config = MiniGPT4Config(vision_config=EYE.to_dict(), text_config=MIND.to_dict())
+    config = MiniGPT4Config(vision_config=VISION.to_dict(), text_config=LLM.to_dict())
     model = MiniGPT4ForConditionalGeneration(config).to(torch.bfloat16)
     model.save_pretrained(folder / "system")
     vocabulary = {token: i for i, token in enumerate(["<pad>", "<s>", "</s>", "<unk>", "<|im_start|>", "<|im_end|>"])}

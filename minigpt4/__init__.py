@@ -1,4 +1,4 @@
-"""MiniGPT-4 and its family: a frozen eye, a frozen mind, and one trained projection between them.
+"""MiniGPT-4 and its family: a frozen vision encoder, a frozen language model, and one trained projection between them.
 
 Nothing heavy is imported until it is used.
 """

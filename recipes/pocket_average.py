@@ -3,8 +3,8 @@
     python recipes/pocket_average.py runs/pocket_stage6 0.5 runs/pocket_stage7 runs/pocket_half
 
 The folders hold the same trained weights (``trained.safetensors``); 0.5 is the first one's share. The second's configuration is
-taken; where its eye says places louder (`coordinate_scale`), the first's projection is brought to the same scale, which
-changes nothing of what it computes. Weights are written in bfloat16.
+taken; where its vision encoder says places louder (`coordinate_scale`), the first's projection is brought to the same scale,
+which changes nothing of what it computes. Weights are written in bfloat16.
 """
 
 import json
@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save_file
 
 def average(first: str, share: float, second: str, target: str) -> None:
     one, other = (load_file(Path(folder) / "trained.safetensors") for folder in (first, second))
-    eyes = [json.loads((Path(folder) / "config.json").read_text())["vision_config"] for folder in (first, second)]
+    visions = [json.loads((Path(folder) / "config.json").read_text())["vision_config"] for folder in (first, second)]
     if set(one) != set(other):
         raise SystemExit(f"{first} and {second} do not hold the same weights: {sorted(set(one) ^ set(other))[:3]} ...")
-    louder = eyes[1].get("coordinate_scale", 1.0) / eyes[0].get("coordinate_scale", 1.0)
-    if places := 4 * eyes[1].get("coordinates", 0):
+    louder = visions[1].get("coordinate_scale", 1.0) / visions[0].get("coordinate_scale", 1.0)
+    if places := 4 * visions[1].get("coordinates", 0):
         weight = one["projection.weight"].view(len(one["projection.weight"]), 4, -1)  # four neighbours are joined
         weight[..., -places:] /= louder
     Path(target).mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,13 @@
-"""Teaches the end of the pocket model's eye the words of captions, and where in a picture they are.
+"""Teaches the end of the pocket model's vision encoder the words of captions, and where in a picture they are.
 
-    python recipes/pocket_eye.py DATA BASE TO
+    python recipes/pocket_vision.py DATA BASE TO
 
 DATA holds what recipes/pocket_data.py wrote (captions.train.jsonl and refer.train.jsonl; .dev.jsonl to measure with); pictures
-are named relative to the folder above it. BASE is a system that has been trained (runs/pocket_stage5). The eye's last blocks
-learn to say, for the whole picture, which share of its captions has a word, and for each cell of its grid, whether what is
-called so is there (Fang et al. 2015, arXiv 1411.4952, learnt such detectors for captions). The words' layer is left behind.
-TO receives BASE with this eye, and with a projection that gives the mind, as nearly as a linear map can, what it is used to.
+are named relative to the folder above it. BASE is a system that has been trained (runs/pocket_stage5). The vision encoder's
+last blocks learn to say, for the whole picture, which share of its captions has a word, and for each cell of its grid, whether
+what is called so is there (Fang et al. 2015, arXiv 1411.4952, learnt such detectors for captions). The words' layer is left
+behind. TO receives BASE with this vision encoder, and with a projection that gives the language model, as nearly as a linear
+map can, what it is used to.
 
 Pictures are shown in parts and mirrored. Batch norms keep ImageNet's statistics.
 """
@@ -133,7 +134,7 @@ class Words(nn.Module):
 
 
 def look(model: MiniGPT4ForConditionalGeneration, pixels: torch.Tensor) -> torch.Tensor:
-    """The eye's channels of every cell, without those that tell the place."""
+    """The vision encoder's channels of every cell, without those that tell the place."""
     with torch.autocast("cpu", torch.bfloat16):
         tokens = model.get_vision_tokens(pixels.to(memory_format=torch.channels_last))
     config = model.config.vision_config
@@ -153,7 +154,7 @@ def losses(head: Words, tokens: torch.Tensor, batch: tuple[torch.Tensor, ...]) -
 def tune(
     model: MiniGPT4ForConditionalGeneration, lesson: Lesson, steps: int, batch: int = 32, lr: float = 3e-4, seed: int = 0
 ) -> Words:
-    """Train the eye's last blocks together with a layer for the words, which is returned."""
+    """Train the vision encoder's last blocks together with a layer for the words, which is returned."""
     side, rng = model.config.vision_config.image_size, random.Random(seed)
     freeze(model, Trained(projection=False, vision_tower=True, vision_layers=LAYERS))
     model.vision_tower.to(memory_format=torch.channels_last)
@@ -163,7 +164,7 @@ def tune(
     rates = [(learnt, lr, 0.01), (list(head.parameters()), 2e-3, 0.02)]
     optimizer = torch.optim.AdamW([{"params": p, "lr": 0.0, "weight_decay": decay} for p, _, decay in rates], fused=True)
     order: list[int] = []
-    for step in track(range(steps), "the eye learns words"):
+    for step in track(range(steps), "the vision encoder learns words"):
         if len(order) < batch:
             order = rng.sample(range(len(lesson)), len(lesson))
         chosen, order = order[:batch], order[batch:]
@@ -210,16 +211,16 @@ def refit(
     pictures: list[list[str]],
     processor: MiniGPT4Processor,
 ) -> float:
-    """Give `after` the projection that makes of what its eye sees what `before` makes of it, by least squares; returns the
-    share of the variance that it does not reach. Where pictures say nothing, the old projection stays (a ridge)."""
+    """Give `after` the projection that makes of what its vision encoder sees what `before` makes of it, by least squares;
+    returns the share of the variance that it does not reach. Where pictures say nothing, the old projection stays (a ridge)."""
     old = before.projection
     size = old.in_features
     square, cross, rest, variance, rows = torch.zeros(size, size), torch.zeros(size, old.out_features), 0.0, 0.0, 0
     for each in track(pictures, "the projection follows"):
         pixels = processor.image_processor(each)["pixel_values"].to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
-            was, now = (m.get_bridge_features(m.get_vision_tokens(pixels)).float().flatten(0, 1) for m in (before, after))
-        wanted = F.linear(was - now, old.weight.float())  # what the old projection of the new eye lacks
+            was, now = (m.get_connector_features(m.get_vision_tokens(pixels)).float().flatten(0, 1) for m in (before, after))
+        wanted = F.linear(was - now, old.weight.float())  # what the old projection of the new vision encoder lacks
         square.addmm_(now.T, now)
         cross.addmm_(now.T, wanted)
         rest, rows = rest + wanted.square().sum().item(), rows + len(now)

@@ -24,7 +24,7 @@ def seeded():
 
 
 def tiny_llama(**changes) -> LlamaConfig:
-    """A mind that runs in a millisecond."""
+    """A language model that runs in a millisecond."""
     return LlamaConfig(
         **{
             "vocab_size": 128,
@@ -43,7 +43,7 @@ def tiny_llama(**changes) -> LlamaConfig:
 
 
 def tiny_clip(**changes) -> CLIPVisionConfig:
-    """An eye with a class token: 4 x 4 patches of 8 pixels."""
+    """A vision encoder with a class token: 4 x 4 patches of 8 pixels."""
     return CLIPVisionConfig(
         **{
             "image_size": 32,
@@ -58,7 +58,7 @@ def tiny_clip(**changes) -> CLIPVisionConfig:
 
 
 def tiny_eva(**changes) -> Blip2VisionConfig:
-    """BLIP-2's eye in small."""
+    """BLIP-2's vision encoder in small."""
     return Blip2VisionConfig(
         **{
             "image_size": 32,
@@ -89,7 +89,7 @@ def tiny_qformer(**changes) -> Blip2QFormerConfig:
 
 def tiny_config(kind: str = "concat", **changes) -> MiniGPT4Config:
     """A whole system: ``concat`` (MiniGPT-v2's way) or ``qformer`` (MiniGPT-4's)."""
-    settings = {"vision_config": tiny_eva(), "text_config": tiny_llama(), "bridge": kind}
+    settings = {"vision_config": tiny_eva(), "text_config": tiny_llama(), "connector": kind}
     if kind == "qformer":
         settings |= {"qformer_config": tiny_qformer(), "num_query_tokens": 4}
     return MiniGPT4Config(**settings | changes)

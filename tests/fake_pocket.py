@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from minigpt4.checkpoints import pocket
 
-PARTS = {"EYE": ("fake-pocket-eye", "eye.bin"), "MIND": ("fake-pocket-mind", "mind.bin")}
-CONTENTS = {"EYE": b"an eye " * 1000, "MIND": b"a mind " * 1000}
+PARTS = {"VISION": ("fake-pocket-vision", "vision.bin"), "LLM": ("fake-pocket-llm", "llm.bin")}
+CONTENTS = {"VISION": b"a vision encoder " * 1000, "LLM": b"a language model " * 1000}
 
 
 def sha256(data: bytes) -> str:
@@ -57,8 +57,8 @@ def install(wheels: Path, replace=setattr, pause: float = 0.0) -> None:
             member_sha256=sha256(CONTENTS[key]),
         )
         replace(pocket, key, part)
-    replace(pocket, "_convert_eye", converter(0.0))
-    replace(pocket, "_convert_mind", converter(pause))
+    replace(pocket, "_convert_vision", converter(0.0))
+    replace(pocket, "_convert_llm", converter(pause))
 
 
 def converter(pause: float):

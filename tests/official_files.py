@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM
 VOCABULARY = 600  # of the recorded tokenizer
 
 
-def eye_tensors(width: int = 32, blocks: int = 3, grid: int = 16, mlp: int = 40) -> dict[str, torch.Tensor]:
+def vision_tensors(width: int = 32, blocks: int = 3, grid: int = 16, mlp: int = 40) -> dict[str, torch.Tensor]:
     """``eva_vit_g.pth``."""
     tensors = {
         "cls_token": (1, 1, width),
@@ -89,7 +89,7 @@ def checkpoint_tensors(into: int = 32, out: int = 32, lora: int = 0, layers: int
     return tensors
 
 
-def write_mind(folder: Path, **changes: Any) -> Path:
+def write_llm(folder: Path, **changes: Any) -> Path:
     """A language model's folder with a tokenizer."""
     LlamaForCausalLM(
         tiny_llama(**{"vocab_size": VOCABULARY, "max_position_embeddings": 2048} | changes)
@@ -101,8 +101,8 @@ def write_mind(folder: Path, **changes: Any) -> Path:
 def write_system(folder: Path, kind: str) -> dict[str, Any]:
     """A whole system; returns what `import_official` is given, but for the output."""
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save(eye_tensors(), folder / "eva_vit_g.pth")
-    mind = write_mind(folder / "llm")
+    torch.save(vision_tensors(), folder / "eva_vit_g.pth")
+    llm = write_llm(folder / "llm")
     into = {"minigpt4-vicuna": 16, "minigpt4-llama2": 128, "minigptv2": 128}[kind]
     arch = "minigpt_v2" if kind == "minigptv2" else "minigpt4"
     torch.save(
@@ -111,7 +111,7 @@ def write_system(folder: Path, kind: str) -> dict[str, Any]:
     )
     parts: dict[str, Any] = {
         "vit": folder / "eva_vit_g.pth",
-        "llm": mind,
+        "llm": llm,
         "checkpoint": folder / "checkpoint.pth",
         "vit_heads": 4,
     }

@@ -56,7 +56,7 @@ class System:
 
     @cache  # noqa: B019
     def image_embeds(self) -> torch.Tensor:
-        """What the mind receives for each picture."""
+        """What the language model receives for each picture."""
         model, processor = self.loaded()
         with torch.no_grad():
             return model.get_image_features(pixels(processor))

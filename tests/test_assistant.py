@@ -269,7 +269,7 @@ EURO = [12, 13, 14]  # in bytes, among sentence pieces
 
 @st.composite
 def generated(draw, name):
-    """What a mind might say: ids, mostly those that stop texts are made of."""
+    """What a language model might say: ids, mostly those that stop texts are made of."""
     tokenizer = TOKENIZERS[name]
     if name == "sentence pieces":
         parts = st.sampled_from([[i] for i in range(len(tokenizer)) if i not in EURO] + [EURO])
@@ -319,7 +319,7 @@ def test_a_configuration_is_not_changed_by_asking(pictures):
     assert system.model.generation_config.to_dict() == before
 
 
-def test_precision_suits_the_machine_and_the_mind(monkeypatch):
+def test_precision_suits_the_machine_and_the_llm(monkeypatch):
     small = tiny_config()
     large = tiny_config(text_config=LlamaConfig(num_hidden_layers=32, hidden_size=4096, intermediate_size=11008))
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)

@@ -31,9 +31,9 @@ def filled(model, folder, pictures):
 def test_cached_equals_computed(kind, tmp_path, pictures):
     model = tiny_model(kind)
     model.vision_tower.requires_grad_(False)
-    model.bridge.requires_grad_(False)
+    model.connector.requires_grad_(False)
     cache = filled(model, tmp_path / "cache", pictures)
-    assert cache.stage == {"concat": "vision_tokens", "qformer": "bridge_features"}[kind]
+    assert cache.stage == {"concat": "vision_tokens", "qformer": "connector_features"}[kind]
     again = opened(model, tmp_path / "cache")
     assert not again.missing([(p, False) for p in pictures])
     for picture, mirrored in [(pictures[0], False), (pictures[3], False), (pictures[0], True)]:
@@ -44,7 +44,7 @@ def test_cached_equals_computed(kind, tmp_path, pictures):
     assert not torch.equal(again.get(pictures[0]), again.get(pictures[0], True))
 
 
-def test_of_an_eye_whose_channels_change_only_the_eye_is_kept(tmp_path):
+def test_of_an_vision_whose_channels_change_only_the_vision_is_kept(tmp_path):
     model = tiny_model("qformer")
     model.requires_grad_(False)
     model.vision_dropout = 0.1
@@ -64,7 +64,7 @@ def test_a_picture_is_known_by_its_content(tmp_path, pictures):
     assert cache.get(Image.new("RGB", (40, 40), "red")).shape == cache.get(pictures[0]).shape
 
 
-def test_another_eye_or_picture_size_has_another_cache(tmp_path, pictures):
+def test_another_vision_or_picture_size_has_another_cache(tmp_path, pictures):
     model = tiny_model()
     folder = filled(model, tmp_path, pictures).folder
     assert opened(model, tmp_path).folder == folder

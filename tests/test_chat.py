@@ -48,7 +48,7 @@ def system(world, monkeypatch):
 
 @pytest.fixture
 def seen(system, monkeypatch):
-    """Pictures that were encoded, and conversations that the mind was given."""
+    """Pictures that were encoded, and conversations that the language model was given."""
     pictures, conversations = [], []
     plain_encode, plain_ids = system.encode, system.processor.prompt_ids
     monkeypatch.setattr(system, "encode", lambda p: pictures.extend(p) or plain_encode(p))
@@ -108,17 +108,17 @@ def test_an_error_while_streaming_reaches_the_reader_and_nothing_is_remembered(s
     chat = system.chat("0.png")
 
     def fail(**_):
-        raise RuntimeError("the mind is lost")
+        raise RuntimeError("the language model is lost")
 
     with monkeypatch.context() as broken:
         broken.setattr(system.model, "generate", fail)
-        with pytest.raises(RuntimeError, match="the mind is lost"):
+        with pytest.raises(RuntimeError, match="the language model is lost"):
             list(chat.stream("hm?"))
     assert chat.messages == []
     assert chat.ask("hm?", max_new_tokens=10) == system.ask("0.png", "hm?", max_new_tokens=10)
 
 
-def test_pieces_arrive_while_the_mind_is_still_at_work_and_it_stops_when_nobody_listens(system):
+def test_pieces_arrive_while_the_llm_is_still_at_work_and_it_stops_when_nobody_listens(system):
     steps = []
     handle = system.model.language_model.register_forward_hook(lambda *_: steps.append(time.monotonic()))
     chat = system.chat("0.png")

@@ -42,9 +42,10 @@ def accuracy(folder, rows, blind=False):
 
 
 def test_a_system_learns_to_answer_about_pictures(tmp_path):
-    # The mind's words are random and stay so; what is trained lies before them. Its head must be able to be sure of a word.
-    mind = tiny_llama(hidden_size=64, intermediate_size=128, initializer_range=0.2, eos_token_id=5)  # <|im_end|>
-    config = tiny_config(vision_config=tiny_eva(initializer_range=0.02), text_config=mind, concat_order="square")
+    # The language model's words are random and stay so; what is trained lies before them. Its head must be able to be sure of
+    # a word.
+    llm = tiny_llama(hidden_size=64, intermediate_size=128, initializer_range=0.2, eos_token_id=5)  # <|im_end|>
+    config = tiny_config(vision_config=tiny_eva(initializer_range=0.02), text_config=llm, concat_order="square")
     torch.manual_seed(0)
     MiniGPT4ForConditionalGeneration(config).save_pretrained(tmp_path / "base")
     tiny_processor(config).save_pretrained(tmp_path / "base")

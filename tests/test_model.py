@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from minigpt4.model import MiniGPT4Config, MiniGPT4ForConditionalGeneration
-from minigpt4.model.connector import ConcatBridge
+from minigpt4.model.connector import ConcatConnector
 from minigpt4.model.modeling import IGNORE, without_some_channels
 from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig
 
@@ -38,11 +38,11 @@ def inputs(model, pictures=(1, 2), words=7):
 
 
 def by_hand(model, batch):
-    """The same system written out: tower, bridge, Linear, embeddings with pictures put in one by one, causal LM."""
+    """The same system written out: tower, connector, Linear, embeddings with pictures put in one by one, causal LM."""
     tokens = model.vision_tower(batch["pixel_values"]).last_hidden_state
-    if model.config.bridge == "qformer":
-        queries = model.bridge.query_tokens.expand(len(tokens), -1, -1)
-        features = model.bridge.qformer(query_embeds=queries, encoder_hidden_states=tokens).last_hidden_state
+    if model.config.connector == "qformer":
+        queries = model.connector.query_tokens.expand(len(tokens), -1, -1)
+        features = model.connector.qformer(query_embeds=queries, encoder_hidden_states=tokens).last_hidden_state
     else:
         patches = tokens[:, 1:]
         features = torch.stack(
@@ -71,7 +71,7 @@ def test_forward_equals_plain_transformers_composition(model):
     torch.testing.assert_close(model(**batch).logits, by_hand(model, batch), atol=1e-5, rtol=1e-5)
 
 
-EYES = {
+VISION = {
     "clip": tiny_clip(),
     "siglip": SiglipVisionConfig(
         image_size=32, patch_size=8, hidden_size=24, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
@@ -80,7 +80,7 @@ EYES = {
     "eva": tiny_eva(),
     "efficientnet_lite": EfficientNetLiteConfig(image_size=128, width_multiplier=0.3, depth_multiplier=0.5),
 }
-MINDS = {
+LLMS = {
     "llama": tiny_llama(),
     "qwen2": Qwen2Config(
         vocab_size=128, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2
@@ -89,10 +89,10 @@ MINDS = {
 }
 
 
-@pytest.mark.parametrize("eye", EYES)
-@pytest.mark.parametrize("mind", MINDS)
-def test_any_eye_with_any_mind_trains_and_speaks(eye, mind, tmp_path):
-    config = MiniGPT4Config(vision_config=EYES[eye], text_config=MINDS[mind], concat_order="square")
+@pytest.mark.parametrize("vision", VISION)
+@pytest.mark.parametrize("llm", LLMS)
+def test_any_vision_with_any_llm_trains_and_speaks(vision, llm, tmp_path):
+    config = MiniGPT4Config(vision_config=VISION[vision], text_config=LLMS[llm], concat_order="square")
     model = MiniGPT4ForConditionalGeneration(config).eval()
     batch = inputs(model)
     assert config.num_image_tokens == 4
@@ -107,7 +107,7 @@ def test_any_eye_with_any_mind_trains_and_speaks(eye, mind, tmp_path):
         assert torch.equal(a, b), name
 
 
-def test_an_eye_layer_can_be_chosen():
+def test_an_vision_layer_can_be_chosen():
     config = tiny_config(vision_config=tiny_clip(), vision_feature_layer=-2)
     model = MiniGPT4ForConditionalGeneration(config).eval()
     pixels = torch.randn(1, 3, 32, 32)
@@ -125,19 +125,19 @@ def test_last_norm_has_its_own_epsilon():
     ("order", "expected"), [("row", [[1, 2, 3, 4], [5, 6, 7, 8]]), ("square", [[1, 2, 5, 6], [3, 4, 7, 8]])]
 )
 def test_concat_joins_strips_or_squares(order, expected):
-    bridge = ConcatBridge(tiny_config(vision_config=tiny_eva(), concat_order=order))
+    connector = ConcatConnector(tiny_config(vision_config=tiny_eva(), concat_order=order))
     tokens = torch.arange(17.0).view(1, 17, 1)  # the class token is 0, patches count from 1 in raster order
-    assert bridge(tokens)[0, :2].tolist() == expected
+    assert connector(tokens)[0, :2].tolist() == expected
 
 
 def test_pictures_may_enter_at_every_stage(model):
     batch = inputs(model)
     pixels = batch.pop("pixel_values")
     tokens = model.get_vision_tokens(pixels)
-    features = model.get_bridge_features(tokens)
-    embeds = model.get_image_features(bridge_features=features)
+    features = model.get_connector_features(tokens)
+    embeds = model.get_image_features(connector_features=features)
     expected = model(**batch, pixel_values=pixels).logits
-    for stage in ({"vision_tokens": tokens}, {"bridge_features": features}, {"image_embeds": embeds}):
+    for stage in ({"vision_tokens": tokens}, {"connector_features": features}, {"image_embeds": embeds}):
         torch.testing.assert_close(model(**batch, **stage).logits, expected, atol=1e-6, rtol=1e-6)
 
 
@@ -252,10 +252,10 @@ def test_beams_without_a_growing_cache_say_the_same(model, settings):
     assert torch.equal(model.generate(**batch, **plain, **settings), model.generate(**batch, **plain))
 
 
-def test_a_recurrent_mind_has_beams_as_well():
+def test_a_recurrent_llm_has_beams_as_well():
     """It keeps states, and no keys and values that beams could share."""
-    mind = MambaConfig(vocab_size=100, hidden_size=32, num_hidden_layers=2, state_size=4)
-    model = tiny_model(text_config=mind)
+    llm = MambaConfig(vocab_size=100, hidden_size=32, num_hidden_layers=2, state_size=4)
+    model = tiny_model(text_config=llm)
     batch = inputs(model, pictures=(1, 1))
     embeds = model.embed(batch["input_ids"], model.get_image_features(batch["pixel_values"]))
     settings = {"max_new_tokens": 4, "num_beams": 2, "eos_token_id": 7, "pad_token_id": 0}
@@ -290,12 +290,12 @@ def test_rows_stop_by_themselves():
         assert torch.equal(ended[1], free[1])
 
 
-def test_frozen_eye_stays_in_evaluation_mode_and_gets_no_gradient():
+def test_frozen_vision_stays_in_evaluation_mode_and_gets_no_gradient():
     model = tiny_model("qformer")
     model.vision_tower.requires_grad_(False)
     model.train()
     assert not model.vision_tower.training
-    assert model.bridge.training
+    assert model.connector.training
     batch = inputs(model)
     assert not model.get_vision_tokens(batch["pixel_values"]).requires_grad
 
@@ -312,13 +312,13 @@ def test_config_refuses_what_cannot_be():
         tiny_config(concat_factor=8, concat_order="square")
     with pytest.raises(ValueError, match="reads tokens of width 99"):
         tiny_config("qformer", qformer_config={"encoder_hidden_size": 99})
-    with pytest.raises((ValueError, TypeError), match="bridge"):
+    with pytest.raises((ValueError, TypeError), match="connector"):
         tiny_config("resampler")
 
 
 def test_deeper_projection_is_linears_with_gelu_between():
     model = tiny_model(projection_depth=3)
-    x = torch.randn(2, 4, model.config.bridge_size)
+    x = torch.randn(2, 4, model.config.connector_size)
     l1, _, l2, _, l3 = model.projection
     torch.testing.assert_close(model.projection(x), l3(F.gelu(l2(F.gelu(l1(x))))))
 

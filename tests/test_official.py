@@ -65,7 +65,7 @@ def test_every_stage_of_a_picture(recorded_system):
     have = {
         "vit_out": out.hidden_states[-1],
         "ln_vision_out": out.last_hidden_state,
-        "qformer_out": model.get_bridge_features(out.last_hidden_state),
+        "qformer_out": model.get_connector_features(out.last_hidden_state),
         "image_embeds": model.get_image_features(shown),
         "pos_embed_after_load": model.vision_tower.embeddings.position_embedding,
     }

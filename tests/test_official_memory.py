@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import torch
-from official_files import checkpoint_tensors, eye_tensors, write_mind
+from official_files import checkpoint_tensors, vision_tensors, write_llm
 
 MEGABYTES = int(os.environ.get("MINIGPT4_MEMORY_MB", "60"))
 WIDTH = 512
@@ -57,9 +57,9 @@ print(json.dumps({name: peak_of(step) for name, step in steps.items()}))
 def large(tmp_path_factory):
     """Files of a Llama-2 kind of system whose language model has MEGABYTES in float16."""
     folder = tmp_path_factory.mktemp("large")
-    torch.save(eye_tensors(), folder / "eva.pth")
+    torch.save(vision_tensors(), folder / "eva.pth")
     torch.save({"model": checkpoint_tensors(into=128, out=WIDTH)}, folder / "checkpoint.pth")
-    write_mind(
+    write_llm(
         folder / "llm",
         hidden_size=WIDTH,
         intermediate_size=4 * WIDTH,

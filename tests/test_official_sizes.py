@@ -3,33 +3,33 @@
 import pytest
 import torch
 from conftest import tiny_model
-from official_files import eye_tensors
+from official_files import vision_tensors
 
 from minigpt4.checkpoints.official.full_size import SYSTEMS, count_parameters, full_size, memory
-from minigpt4.checkpoints.official.keys import Place, Unneeded, checkpoint_place, eye_place, published_name
-from minigpt4.checkpoints.official.sizes import eye_depth
+from minigpt4.checkpoints.official.keys import Place, Unneeded, checkpoint_place, published_name, vision_place
+from minigpt4.checkpoints.official.sizes import vision_depth
 from minigpt4.checkpoints.official.writing import resize_positions
 from minigpt4.errors import UserError
 from minigpt4.model.modeling import MiniGPT4ForConditionalGeneration
 
-EYE_224, QFORMER = 985_894_528, 105_162_240
+VISION_224, QFORMER = 985_894_528, 105_162_240
 POSITIONS = (32 * 32 - 16 * 16) * 1408  # at 448 pixels the table of positions is larger
-MIND_7B, MIND_13B = 6_738_415_616, 13_015_864_320
+LLM_7B, LLM_13B = 6_738_415_616, 13_015_864_320
 
 
 @pytest.mark.parametrize(
-    ("name", "eye", "bridge", "projection", "trained", "mind", "image_tokens"),
+    ("name", "vision", "connector", "projection", "trained", "llm", "image_tokens"),
     [
-        ("minigpt4-vicuna-7b", EYE_224, QFORMER, 3_149_824, 3_149_824, MIND_7B, 32),
-        ("minigpt4-vicuna-13b", EYE_224, QFORMER, 3_937_280, 3_937_280, MIND_13B, 32),
-        ("minigpt4-llama2-7b", EYE_224, 0, 23_072_768, 23_072_768, MIND_7B, 64),
-        ("minigptv2-7b", EYE_224 + POSITIONS, 0, 23_072_768, 56_627_200, MIND_7B, 256),
+        ("minigpt4-vicuna-7b", VISION_224, QFORMER, 3_149_824, 3_149_824, LLM_7B, 32),
+        ("minigpt4-vicuna-13b", VISION_224, QFORMER, 3_937_280, 3_937_280, LLM_13B, 32),
+        ("minigpt4-llama2-7b", VISION_224, 0, 23_072_768, 23_072_768, LLM_7B, 64),
+        ("minigptv2-7b", VISION_224 + POSITIONS, 0, 23_072_768, 56_627_200, LLM_7B, 256),
     ],
 )
-def test_parameters(name, eye, bridge, projection, trained, mind, image_tokens):
+def test_parameters(name, vision, connector, projection, trained, llm, image_tokens):
     config = full_size(name)
     counts = count_parameters(config)
-    wanted = {"eye": eye, "bridge": bridge, "projection": projection, "trained": trained, "mind": mind}
+    wanted = {"vision": vision, "connector": connector, "projection": projection, "trained": trained, "llm": llm}
     assert {k: counts[k] for k in wanted} == wanted
     assert config.num_image_tokens == image_tokens
     assert config.vision_config.layer_norm_eps == 1e-6
@@ -46,19 +46,19 @@ def test_every_system_is_tested():
 def test_memory_is_that_of_the_weights_and_of_what_is_remembered():
     config = full_size("minigptv2-7b")
     parts = count_parameters(config)
-    wanted = 2 * (sum(parts[k] for k in ("eye", "norm", "bridge", "projection", "mind")))
+    wanted = 2 * (sum(parts[k] for k in ("vision", "norm", "connector", "projection", "llm")))
     need = memory(config, torch.bfloat16, tokens=1000)
     assert need["weights"] == pytest.approx(wanted, rel=1e-3)
     assert need["cache"] == 2 * 2 * 32 * 4096 * 1000  # keys and values, two bytes, layers, width, tokens
     assert memory(config, torch.float32, tokens=1000)["weights"] == pytest.approx(2 * need["weights"])
-    assert memory(config, torch.bfloat16, tokens=0, mind_bits=4)["weights"] == pytest.approx(5.78e9, rel=1e-3)
+    assert memory(config, torch.bfloat16, tokens=0, llm_bits=4)["weights"] == pytest.approx(5.78e9, rel=1e-3)
 
 
 def test_the_counts_are_those_of_a_real_model():
     model = tiny_model("qformer")
     counts = count_parameters(model.config)
     keys = model.config.vision_config.hidden_size * model.config.vision_config.num_hidden_layers
-    total = sum(counts[k] for k in ("eye", "norm", "bridge", "projection", "mind"))
+    total = sum(counts[k] for k in ("vision", "norm", "connector", "projection", "llm"))
     assert total + keys == sum(p.numel() for p in model.parameters())
     with torch.device("meta"):
         MiniGPT4ForConditionalGeneration(model.config)
@@ -67,10 +67,10 @@ def test_the_counts_are_those_of_a_real_model():
 # names ----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_released_eye_loses_its_last_block_once():
-    assert eye_depth(40, 1408) == 39
-    assert eye_depth(39, 1408) == 39  # already without it
-    assert eye_depth(4, 64) == 3
+def test_the_released_vision_loses_its_last_block_once():
+    assert vision_depth(40, 1408) == 39
+    assert vision_depth(39, 1408) == 39  # already without it
+    assert vision_depth(4, 64) == 3
 
 
 def test_names_go_out_as_they_came_in():
@@ -91,13 +91,13 @@ def test_names_go_out_as_they_came_in():
     assert published_name("language_model.model.norm.weight") is None
 
 
-def test_every_published_name_of_the_eye_is_known():
-    for name in eye_tensors(blocks=3):
-        place = eye_place(name, 2)
+def test_every_published_name_of_the_vision_is_known():
+    for name in vision_tensors(blocks=3):
+        place = vision_place(name, 2)
         assert isinstance(place, Unneeded if "blocks.2." in name or name.startswith(("fc_norm", "head")) else Place), name
         assert checkpoint_place(f"visual_encoder.{name}", 2) == place
-    assert eye_place("blocks.0.attn.qkv.bias", 2) is None
-    assert eye_place("block.0.norm1.weight", 2) is None
+    assert vision_place("blocks.0.attn.qkv.bias", 2) is None
+    assert vision_place("block.0.norm1.weight", 2) is None
 
 
 def test_positions_of_the_same_grid_are_left_alone_and_others_keep_the_class():

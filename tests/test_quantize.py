@@ -1,4 +1,4 @@
-"""Minds in few bits, on the CPU: close to the whole ones, and everything around them as it was."""
+"""Language models in few bits, on the CPU: close to the whole ones, and everything around them as it was."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def likeness(a, b):
 
 
 @pytest.mark.parametrize(("bits", "least"), [("8bit", 0.99), ("4bit", 0.85)])
-def test_a_mind_in_few_bits_says_nearly_the_same(folder, bits, least):
+def test_a_llm_in_few_bits_says_nearly_the_same(folder, bits, least):
     pytest.importorskip("bitsandbytes")
     whole, _ = load_system(folder, dtype=torch.float32)
     assistant = minigpt4.load(folder, dtype="float32", quantize=bits, device="cpu")
@@ -58,14 +58,14 @@ def test_a_mind_in_few_bits_says_nearly_the_same(folder, bits, least):
     assert model.generate(input_ids=ids, pixel_values=pixels, max_new_tokens=3, do_sample=False).shape == (1, 3)
 
 
-def test_a_trained_folder_over_a_mind_in_few_bits(tmp_path):
+def test_a_trained_folder_over_a_llm_in_few_bits(tmp_path):
     pytest.importorskip("bitsandbytes")
     base = tiny_model(text_config=tiny_llama(**WIDE))
     processor = tiny_processor(base.config)
-    base.vision_tower.save_pretrained(tmp_path / "eye")
-    base.language_model.save_pretrained(tmp_path / "mind")
-    processor.tokenizer.save_pretrained(tmp_path / "mind")
-    sources = {"vision_source": str(tmp_path / "eye"), "text_source": str(tmp_path / "mind")}
+    base.vision_tower.save_pretrained(tmp_path / "vision")
+    base.language_model.save_pretrained(tmp_path / "llm")
+    processor.tokenizer.save_pretrained(tmp_path / "llm")
+    sources = {"vision_source": str(tmp_path / "vision"), "text_source": str(tmp_path / "llm")}
     config = tiny_config(text_config=tiny_llama(**WIDE), lora=LORA, **sources)
     model = MiniGPT4ForConditionalGeneration(config, base.vision_tower, base.language_model)
     for name, parameter in model.named_parameters():

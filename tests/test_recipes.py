@@ -51,10 +51,10 @@ def place(tmp_path_factory):
     tiny_folder(root / "weights/minigpt4-vicuna-7b", "qformer")
     for name in ("minigpt4-llama2-7b", "minigptv2-7b", "minigptv2-7b-untrained"):
         tiny_folder(root / f"weights/{name}")
-    eye = EfficientNetLiteConfig(image_size=64, width_multiplier=0.2, depth_multiplier=0.4)
-    EfficientNetLiteModel(eye).save_pretrained(root / "parts/eye")
-    AutoModelForCausalLM.from_config(tiny_llama()).save_pretrained(root / "parts/mind")
-    tiny_tokenizer().save_pretrained(root / "parts/mind")
+    vision = EfficientNetLiteConfig(image_size=64, width_multiplier=0.2, depth_multiplier=0.4)
+    EfficientNetLiteModel(vision).save_pretrained(root / "parts/vision")
+    AutoModelForCausalLM.from_config(tiny_llama()).save_pretrained(root / "parts/llm")
+    tiny_tokenizer().save_pretrained(root / "parts/llm")
     return root
 
 
@@ -88,9 +88,9 @@ def run(name: str, place: Path) -> Path:
     given = load_recipe(f"recipes/{name}.yaml").model_dump(mode="json")
     before = stage_before(given)
     if before and not (place / f"runs/{before}/trained.safetensors").exists():
-        if before == "pocket_eye":  # made by a script, between two stages
+        if before == "pocket_vision":  # made by a script, between two stages
             run("pocket_stage5", place)
-            script = [sys.executable, "recipes/pocket_eye.py", "data/pocket", "runs/pocket_stage5", "runs/pocket_eye"]
+            script = [sys.executable, "recipes/pocket_vision.py", "data/pocket", "runs/pocket_stage5", "runs/pocket_vision"]
             subprocess.run([*script, "--steps", "2", "--least", "1"], check=True)
         elif before in MEANS:
             mean(before, place)
@@ -98,7 +98,7 @@ def run(name: str, place: Path) -> Path:
             run(before, place)
     changes = list(SMALL)
     if given["model"]["vision"] == "pocket":
-        changes += ["model.vision=parts/eye", "model.text=parts/mind", "model.image_size=64"]
+        changes += ["model.vision=parts/vision", "model.text=parts/llm", "model.image_size=64"]
     if given["model"]["base"] == "pocket" and not given["model"]["vision"]:
         changes.append("model.base=weights/minigpt4-llama2-7b")
     recipe = load_recipe(f"recipes/{name}.yaml", changes)

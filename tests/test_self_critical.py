@@ -83,11 +83,11 @@ def test_sampled_captions_are_the_models_own(learner):
         assert all(caption == greedy[0].tolist()[: len(caption)] for caption in captions)
 
 
-def test_a_frozen_eye_looks_once_for_drawing_and_learning(learner, monkeypatch):
+def test_a_frozen_vision_looks_once_for_drawing_and_learning(learner, monkeypatch):
     model, items, critic = learner
     torch.manual_seed(0)
     expected, _ = critic(items, torch.device("cpu"))
-    assert set(expected.inputs) >= {"pixel_values", "label_factors"}  # an eye that learns must look for itself
+    assert set(expected.inputs) >= {"pixel_values", "label_factors"}  # a vision encoder that learns must look for itself
     model.vision_tower.requires_grad_(False)
     looks = []
     look = model.get_vision_tokens

@@ -12,7 +12,7 @@ from conftest import tiny_llama, tiny_model, tiny_processor
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, Qwen2Config
 
-from minigpt4.checkpoints.loading import _mind_in_one_file, load_system, save_trained
+from minigpt4.checkpoints.loading import _llm_in_one_file, load_system, save_trained
 from minigpt4.model import MiniGPT4ForConditionalGeneration
 from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig
 
@@ -34,16 +34,16 @@ def run(script, *arguments, cwd=None):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A system as the pocket model is: trained weights, an eye and a mind in folders of their own."""
+    """A system as the pocket model is: trained weights, a vision encoder and a language model in folders of their own."""
     folder = tmp_path_factory.mktemp("world")
     torch.manual_seed(0)
-    eye = EfficientNetLiteConfig(image_size=128, width_multiplier=0.3, depth_multiplier=0.5)
-    model = tiny_model(vision_config=eye, concat_order="square")
-    model.vision_tower.save_pretrained(folder / "eye")
-    model.language_model.save_pretrained(folder / "mind")
+    vision = EfficientNetLiteConfig(image_size=128, width_multiplier=0.3, depth_multiplier=0.5)
+    model = tiny_model(vision_config=vision, concat_order="square")
+    model.vision_tower.save_pretrained(folder / "vision")
+    model.language_model.save_pretrained(folder / "llm")
     processor = tiny_processor(model.config)
-    processor.tokenizer.save_pretrained(folder / "mind")
-    model.config.vision_source, model.config.text_source = str(folder / "eye"), str(folder / "mind")
+    processor.tokenizer.save_pretrained(folder / "llm")
+    model.config.vision_source, model.config.text_source = str(folder / "vision"), str(folder / "llm")
     save_trained(model, processor, folder / "base")
     shapes.draw("red", "disc", "top left", random.Random(0)).save(folder / "0.png")
     return folder
@@ -160,7 +160,7 @@ assert torch.distributed.is_available()
 
 
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-MINDS = {
+LLMS = {
     "llama": tiny_llama(),
     "llama, tied": tiny_llama(tie_word_embeddings=True),
     "qwen2": Qwen2Config(vocab_size=128, **SMALL),
@@ -169,10 +169,10 @@ MINDS = {
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("kind", MINDS)
-def test_a_mind_read_the_quick_way_is_the_same(kind, dtype, tmp_path):
-    AutoModelForCausalLM.from_config(MINDS[kind]).save_pretrained(tmp_path)
-    quick = _mind_in_one_file(tmp_path, dtype)
+@pytest.mark.parametrize("kind", LLMS)
+def test_a_llm_read_the_quick_way_is_the_same(kind, dtype, tmp_path):
+    AutoModelForCausalLM.from_config(LLMS[kind]).save_pretrained(tmp_path)
+    quick = _llm_in_one_file(tmp_path, dtype)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype)
     for kinds in ("named_parameters", "named_buffers"):
         ours, theirs = dict(getattr(quick, kinds)()), dict(getattr(plain, kinds)())
@@ -192,13 +192,13 @@ def test_a_mind_read_the_quick_way_is_the_same(kind, dtype, tmp_path):
     assert set(again) == set(load_file(tmp_path / "model.safetensors"))
 
 
-def test_a_mind_stored_otherwise_is_left_to_the_library(tmp_path):
-    mind = AutoModelForCausalLM.from_config(tiny_llama())
-    mind.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
+def test_a_llm_stored_otherwise_is_left_to_the_library(tmp_path):
+    llm = AutoModelForCausalLM.from_config(tiny_llama())
+    llm.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
     assert not (tmp_path / "sharded" / "model.safetensors").exists()
-    assert _mind_in_one_file(tmp_path / "sharded", torch.float32) is None
-    assert _mind_in_one_file(tmp_path / "nowhere", torch.float32) is None
-    mind.save_pretrained(tmp_path / "renamed")
+    assert _llm_in_one_file(tmp_path / "sharded", torch.float32) is None
+    assert _llm_in_one_file(tmp_path / "nowhere", torch.float32) is None
+    llm.save_pretrained(tmp_path / "renamed")
     file = tmp_path / "renamed" / "model.safetensors"
     stored = load_file(file)
     for changed in (
@@ -208,12 +208,12 @@ def test_a_mind_stored_otherwise_is_left_to_the_library(tmp_path):
         stored | {"lm_head.weight": torch.ones(127, 32)},
     ):
         save_file(changed, file, metadata={"format": "pt"})
-        assert _mind_in_one_file(tmp_path / "renamed", torch.float32) is None
+        assert _llm_in_one_file(tmp_path / "renamed", torch.float32) is None
 
 
 def test_the_whole_system_is_the_same_too(world, monkeypatch):
     quick, _ = load_system(world / "base", dtype=torch.float32)
-    monkeypatch.setattr("minigpt4.checkpoints.loading._mind_in_one_file", lambda *_: None)
+    monkeypatch.setattr("minigpt4.checkpoints.loading._llm_in_one_file", lambda *_: None)
     plain, _ = load_system(world / "base", dtype=torch.float32)
     assert isinstance(quick, MiniGPT4ForConditionalGeneration)
     weights = plain.state_dict()

@@ -125,7 +125,8 @@ def test_next_stage_begins_with_the_last_ones_weights(world, tmp_path):
     first = run(recipe_of(world, tmp_path / "first", steps=4))
     given = recipe_of(world, tmp_path / "second", steps=2, model={"base": str(first)}, trained__lora=None)
     second = run(given)
-    # The first stage's adapters are part of the mind now; the same question gets the same features up to the projection.
+    # The first stage's adapters are part of the language model now; the same question gets the same features up to the
+    # projection.
     one, two = (minigpt4.load(folder, dtype="float32") for folder in (first, second))
     a, b = (m.model.language_model.state_dict() for m in (one, two))
     for name in a:

@@ -42,7 +42,7 @@ def is_hub_id(source: str | os.PathLike) -> bool:
 
 
 def read_config(folder: Path) -> MiniGPT4Config:
-    """The configuration of a system's folder; an eye that lies in it is found there even if the folder was moved.
+    """The configuration of a system's folder; a vision encoder that lies in it is found there even if the folder was moved.
 
     Raises:
         UserError: none there, a damaged one, or one of another kind of system.
@@ -57,8 +57,12 @@ def read_config(folder: Path) -> MiniGPT4Config:
         config = MiniGPT4Config.from_pretrained(folder)
     except Exception as error:  # the library's checks raise errors of many kinds
         raise UserError(f"{folder}: its config.json cannot be used ({in_one_line(error)})") from error
-    if config.vision_source not in (None, "pocket") and (folder / "eye").is_dir() and not Path(config.vision_source).exists():
-        config.vision_source = str(folder / "eye")
+    if (
+        config.vision_source not in (None, "pocket")
+        and (folder / "vision").is_dir()
+        and not Path(config.vision_source).exists()
+    ):
+        config.vision_source = str(folder / "vision")
     return config
 
 
@@ -94,13 +98,13 @@ def read_generation_config(folder: Path) -> GenerationConfig | None:
 
 
 def vision_folder(config: MiniGPT4Config) -> str:
-    """Where the eye's weights are: a folder or a hub id."""
-    return str(pocket.prepared() / "eye") if config.vision_source == "pocket" else _named(config.vision_source, "eye")
+    """Where the vision encoder's weights are: a folder or a hub id."""
+    return str(pocket.prepared() / "vision") if config.vision_source == "pocket" else _named(config.vision_source, "vision")
 
 
 def text_folder(config: MiniGPT4Config) -> str:
-    """Where the mind's weights and tokenizer are: a folder or a hub id."""
-    return str(pocket.prepared() / "mind") if config.text_source == "pocket" else _named(config.text_source, "mind")
+    """Where the language model's weights and tokenizer are: a folder or a hub id."""
+    return str(pocket.prepared() / "llm") if config.text_source == "pocket" else _named(config.text_source, "llm")
 
 
 def tokenizer_source(config: MiniGPT4Config) -> str | Path:

@@ -4,7 +4,7 @@ Two kinds are read. A *whole* folder is what ``save_pretrained`` writes: ``confi
 weight. A *trained* folder holds what training changed, and says in its configuration where the frozen parts come from:
 
     config.json            MiniGPT4Config with `vision_source` and `text_source`
-    trained.safetensors    projection.*, and if trained: bridge.*, vision_tower.*, language_model.<module>.lora_{A,B}.weight
+    trained.safetensors    projection.*, and if trained: connector.*, vision_tower.*, language_model.<module>.lora_{A,B}.weight
     processor_config.json  picture size and statistics, chat template
     generation_config.json default decoding
 """
@@ -48,25 +48,26 @@ from .official.files import weights_of_folder
 from .quantize import quantization_config
 
 _LORA = ".lora_"
-_MIND = "language_model."
+_LLM = "language_model."
 
 Adapters = Literal["merged", "apart", "left out"]
-"""What becomes of a system's adapters when it is loaded: added to the mind's weights, kept beside them, or neither."""
+"""What becomes of a system's adapters when it is loaded: added to the language model's weights, kept beside them, or
+neither."""
 
 
-_SMALL_MIND = 5e8
-"""Parameters up to which a mind on a CPU answers in float32."""
+_SMALL_LLM = 5e8
+"""Parameters up to which a language model on a CPU answers in float32."""
 
 
 def best_dtype(config: MiniGPT4Config, device: str | torch.device = "cpu") -> torch.dtype:
     """bfloat16 where the machine multiplies it at full speed, float32 elsewhere.
 
-    On a CPU, a small mind has float32 in any case: that takes half as long again, and then an answer does not depend on how
-    many others are worked out beside it. In bfloat16 it does now and then, between two words that are almost as likely: seven
-    of 96 greedy captions of the pocket model were others in batches of 16 than one by one.
+    On a CPU, a small language model has float32 in any case: that takes half as long again, and then an answer does not depend
+    on how many others are worked out beside it. In bfloat16 it does now and then, between two words that are almost as likely:
+    seven of 96 greedy captions of the pocket model were others in batches of 16 than one by one.
     """
     on_cpu = torch.device(device).type == "cpu"
-    return torch.float32 if on_cpu and _mind_size(config.text_config) <= _SMALL_MIND else fast_dtype(device)
+    return torch.float32 if on_cpu and _llm_size(config.text_config) <= _SMALL_LLM else fast_dtype(device)
 
 
 def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
@@ -78,7 +79,7 @@ def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
     return torch.bfloat16 if kind == "cpu" and torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
-def _mind_size(text: PreTrainedConfig) -> float:
+def _llm_size(text: PreTrainedConfig) -> float:
     """Parameters of a language model, about: four square matrices and a gated MLP a layer, and the vocabulary."""
     width = text.hidden_size
     inner = getattr(text, "intermediate_size", None) or 4 * width
@@ -98,9 +99,9 @@ def load_system(
     Args:
         source: a name of `pocket.FOLDERS`, a folder of either kind, or a hub id.
         dtype: of all weights; the best for `device` when not given.
-        merge: add adapters of a trained folder to the mind's weights (no `peft` needed, nothing to compute at run time)
-            instead of keeping them apart.
-        quantize: ``"8bit"`` or ``"4bit"`` to store the mind's layers so (see `quantize`); adapters then stay apart.
+        merge: add adapters of a trained folder to the language model's weights (no `peft` needed, nothing to compute at run
+            time) instead of keeping them apart.
+        quantize: ``"8bit"`` or ``"4bit"`` to store the language model's layers so (see `quantize`); adapters then stay apart.
         device_map: as in `transformers`: ``"auto"``, or a device for each module, instead of `device` alone.
 
     Raises:
@@ -123,19 +124,20 @@ def load_system(
 def load_parts(
     config: MiniGPT4Config, dtype: torch.dtype, options: dict[str, Any] | None = None
 ) -> tuple[PreTrainedModel, PreTrainedModel]:
-    """The frozen eye and mind that `config` names; `options` are for the mind's ``from_pretrained``."""
+    """The frozen vision encoder and language model that `config` names; `options` are for the language model's
+    ``from_pretrained``."""
     vision_tower = vision_class(config.vision_config).from_pretrained(
         vision_folder(config), config=config.vision_config, dtype=dtype
     )
     folder = text_folder(config)
-    language_model = None if options else _mind_in_one_file(Path(folder), dtype)
+    language_model = None if options else _llm_in_one_file(Path(folder), dtype)
     if language_model is None:
         language_model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options or {})
     return vision_tower, language_model
 
 
-def _mind_in_one_file(folder: Path, dtype: torch.dtype) -> PreTrainedModel | None:
-    """A mind whose weights lie in one file under the names they have in the model; nothing for any other.
+def _llm_in_one_file(folder: Path, dtype: torch.dtype) -> PreTrainedModel | None:
+    """A language model whose weights lie in one file under the names they have in the model; nothing for any other.
 
     It is what ``from_pretrained`` gives, a second sooner: made on the meta device there, its first operations would import
     torch's compiler.
@@ -179,7 +181,7 @@ def _load_whole(
     folder: Path, config: MiniGPT4Config, dtype: torch.dtype, adapters: Adapters, options: dict[str, Any]
 ) -> MiniGPT4ForConditionalGeneration:
     lora = config.lora
-    if lora is not None and adapters != "apart":  # the mind is made without, from weights stored one level deeper
+    if lora is not None and adapters != "apart":  # the language model is made without, from weights stored one level deeper
         config.lora = None
         options = options | {"key_mapping": {r"\.base_layer\.": "."}}
     try:
@@ -203,7 +205,7 @@ def _load_whole(
 
 def _adapters_of_whole(folder: Path) -> dict[str, torch.Tensor]:
     return {
-        name.removeprefix(_MIND): file.tensor(name)
+        name.removeprefix(_LLM): file.tensor(name)
         for file in weights_of_folder(folder)
         for name in file.names()
         if _LORA in name
@@ -218,33 +220,35 @@ def _load_trained(
     lora = config.lora
     weights = read_trained(folder)
     if lora is not None and adapters != "apart":
-        theirs = {k.removeprefix(_MIND): weights.pop(k) for k in list(weights) if k.startswith(_MIND) and _LORA in k}
+        theirs = {k.removeprefix(_LLM): weights.pop(k) for k in list(weights) if k.startswith(_LLM) and _LORA in k}
         if adapters == "merged":
             merge_lora(language_model, theirs, lora)
         config.lora = None
     model = MiniGPT4ForConditionalGeneration(config, vision_tower, language_model)
     if "quantization_config" not in options:
         model.to(dtype)
-    else:  # a mind in few bits has its type; what is new beside it has not
+    else:  # a language model in few bits has its type; what is new beside it has not
         for name, parameter in model.named_parameters():
-            if not name.startswith(_MIND) or _LORA in name:
+            if not name.startswith(_LLM) or _LORA in name:
                 parameter.data = parameter.data.to(dtype)
     load_trained(model, weights, folder / TRAINED)
-    if options:  # the mind is where it should be; the small parts go along
-        for part in (model.vision_tower, model.bridge, model.projection):
+    if options:  # the language model is where it should be; the small parts go along
+        for part in (model.vision_tower, model.connector, model.projection):
             part.to(model.device)
     return model
 
 
 def _base_parts(config: MiniGPT4Config, dtype: torch.dtype, options: dict[str, Any]) -> tuple[PreTrainedModel, PreTrainedModel]:
-    """Eye and mind of the system that `config` says it changes. Its adapters are part of the mind, unless those of
-    `config` continue them."""
+    """Vision encoder and language model of the system that `config` says it changes. Its adapters are part of the language
+    model, unless those of `config` continue them."""
     assert config.base_source is not None
     folder = find_folder(config.base_source)
     base_config = read_config(folder)
     continued = config.lora and base_config.lora and lora_form(config.lora) == lora_form(base_config.lora)
     if "quantization_config" in options and base_config.lora and not continued:
-        raise UserError(f"{folder}: adapters of an earlier stage cannot be added to a mind in few bits; load it without")
+        raise UserError(
+            f"{folder}: adapters of an earlier stage cannot be added to a language model in few bits; load it without"
+        )
     base = _load(folder, base_config, dtype, "left out" if continued else "merged", options)
     return base.vision_tower, base.language_model
 
@@ -276,7 +280,7 @@ def load_trained(model: MiniGPT4ForConditionalGeneration, weights: Mapping[str, 
             raise UserError(
                 f"{file}: {name} is of shape {tuple(tensor.shape)}, but this system needs {tuple(own[names[name]].shape)}"
             )
-    needed = {n for n in names if n.startswith(("projection.", "bridge.")) or _LORA in n}
+    needed = {n for n in names if n.startswith(("projection.", "connector.")) or _LORA in n}
     if missing := sorted(needed - set(weights)):
         raise UserError(f"{file}: lacks {len(missing)} weight(s) that this system trains, the first is {missing[0]}")
     model.load_state_dict({names[name]: tensor for name, tensor in weights.items()}, strict=False)
@@ -284,8 +288,8 @@ def load_trained(model: MiniGPT4ForConditionalGeneration, weights: Mapping[str, 
 
 
 def trained_weights(model: MiniGPT4ForConditionalGeneration) -> dict[str, torch.Tensor]:
-    """What a trained folder stores: projection, bridge and adapters, and whatever else is trained or once was."""
-    ours, before = ("projection.", "bridge."), model.learnt_before
+    """What a trained folder stores: projection, connector and adapters, and whatever else is trained or once was."""
+    ours, before = ("projection.", "connector."), model.learnt_before
     chosen = {n: p for n, p in model.named_parameters() if p.requires_grad or n.startswith(ours) or _LORA in n or n in before}
     return {_stored_name(n): p.detach().cpu().contiguous() for n, p in chosen.items()}
 
@@ -309,7 +313,7 @@ def save_trained(
     config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
     processor.to_json_file(folder / "processor_config.json")
-    if isinstance(processor.tokenizer, LegacyLlamaTokenizer):  # the mind's own folder would be read differently
+    if isinstance(processor.tokenizer, LegacyLlamaTokenizer):  # the language model's own folder would be read differently
         processor.tokenizer.save_pretrained(folder)
 
 

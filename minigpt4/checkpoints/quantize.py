@@ -1,4 +1,5 @@
-"""A mind stored in 8 or 4 bits, through `bitsandbytes`: less memory, a little less exact. Eye and projection stay as they are.
+"""A language model stored in 8 or 4 bits, through `bitsandbytes`: less memory, a little less exact. Vision encoder and
+projection stay as they are.
 
 Sources: LLM.int8() (arXiv 2208.07339), which the published demos used, and NF4 (QLoRA, arXiv 2305.14314).
 """
@@ -13,15 +14,15 @@ from ..errors import UserError
 
 BITS = ("8bit", "4bit")
 
-_AS_THEY_ARE = ["vision_tower", "bridge", "projection", "lm_head", r".*\.lora_[AB]"]  # names, or patterns of them
+_AS_THEY_ARE = ["vision_tower", "connector", "projection", "lm_head", r".*\.lora_[AB]"]  # names, or patterns of them
 
 
 def quantization_config(bits: str, dtype: torch.dtype) -> Any:
-    """What `from_pretrained` is given for a mind in ``"8bit"`` or ``"4bit"`` that computes in `dtype`."""
+    """What `from_pretrained` is given for a language model in ``"8bit"`` or ``"4bit"`` that computes in `dtype`."""
     if bits not in BITS:
-        raise UserError(f"a mind can be stored in {' or '.join(BITS)}, not {bits!r}")
+        raise UserError(f"a language model can be stored in {' or '.join(BITS)}, not {bits!r}")
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(f"a mind in {bits} needs the package bitsandbytes: pip install 'minigpt4[quant]'")
+        raise UserError(f"a language model in {bits} needs the package bitsandbytes: pip install 'minigpt4[quant]'")
     from transformers import BitsAndBytesConfig
 
     # It says at every product that it computes in float16 inside, and on a CPU that a faster kernel exists elsewhere.

@@ -28,7 +28,8 @@ Blind = Annotated[bool, typer.Option("--blind", help="Also ask about a grey pict
 Prior = Annotated[Path | None, typer.Option(help="Annotations that fixed boxes and phrases are fitted to.")]
 PriorSplit = Annotated[str | None, typer.Option(help="Only this part of --prior.")]
 Grid = Annotated[
-    int | None, typer.Option(min=1, help="Cells a side of the eye, to see the best that it can do; 10 for the pocket model.")
+    int | None,
+    typer.Option(min=1, help="Cells a side of the vision encoder, to see the best that it can do; 10 for the pocket model."),
 ]
 
 

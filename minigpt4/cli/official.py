@@ -38,7 +38,9 @@ def import_official(
         Path | None, typer.Option(metavar="FILE", help="BLIP-2's file, blip2_pretrained_flant5xxl.pth; with Vicuna only.")
     ] = None,
     kind: Annotated[KindName | None, typer.Option(help="Found out from the files when not given.")] = None,
-    dtype: Annotated[Dtype | None, typer.Option(help="Of eye and mind; as in their files when not given.")] = None,
+    dtype: Annotated[
+        Dtype | None, typer.Option(help="Of vision encoder and language model; as in their files when not given.")
+    ] = None,
     refer_llm: Annotated[
         bool, typer.Option("--refer-llm", help="Do not copy the language model's weights; remember where they are.")
     ] = False,

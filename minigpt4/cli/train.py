@@ -36,7 +36,7 @@ def show(
     set: Set = None,
     number: Annotated[int, typer.Option("-n", min=1, help="How many samples.")] = 5,
 ) -> None:
-    """Print samples as the mind reads them, with what is learnt marked."""
+    """Print samples as the language model reads them, with what is learnt marked."""
     from ..train.preview import show_examples
     from ..train.recipe import load_recipe
 

@@ -80,7 +80,7 @@ def closer(sample: Sample, rng: random.Random) -> Sample:
 def on_lines(sample: Sample, lines: int) -> Sample:
     """The sample with the edges of boxes in its text on the nearest of so many lines a side, at least one apart.
 
-    What is finer than an eye can tell is noise, and noise is most of what the digits of such a box would teach.
+    What is finer than a vision encoder can tell is noise, and noise is most of what the digits of such a box would teach.
     """
 
     def nearest(low: float, high: float) -> tuple[float, float]:

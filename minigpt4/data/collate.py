@@ -40,7 +40,7 @@ class Item:
 
 
 class Formatter:
-    """Writes samples down as the mind reads them.
+    """Writes samples down as the language model reads them.
 
     Args:
         plain: no chat format and no question: the answer follows the picture (the published first stage).
@@ -92,7 +92,7 @@ class Reader(Dataset):
     """Turns draws of a mixture into items; runs in the loader's worker processes.
 
     Args:
-        features: look up what the frozen eye made of each picture instead of reading it.
+        features: look up what the frozen vision encoder made of each picture instead of reading it.
     """
 
     def __init__(self, parts: Sequence[Part], formatter: Formatter, features: FeatureCache | None = None):
@@ -175,7 +175,7 @@ class Collator:
         self.pack, self.row_tokens, self.stage = pack, row_tokens, stage
 
     def at_stage(self, stage: str) -> "Collator":
-        """The same for items whose pictures are at another stage of their way to the mind."""
+        """The same for items whose pictures are at another stage of their way to the language model."""
         other = copy(self)
         other.stage = stage
         return other

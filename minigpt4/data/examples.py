@@ -1,4 +1,4 @@
-"""From words to ids: what the mind reads of one sample, and what of it is learnt.
+"""From words to ids: what the language model reads of one sample, and what of it is learnt.
 
 A sample becomes the tokens that all its answers share (the *prefix*: beginning of sequence, pictures, question) and one
 branch for each answer. Every span of text is tokenised by itself and labelled as it is laid down, so no label depends on

@@ -1,7 +1,7 @@
 """Questions about the same picture, side by side in one sample.
 
-A question about a picture is short and the picture is long: asked one at a time, most of what the mind reads is the same
-picture again. Side by side, the picture is read once and each question is a branch of its own that sees no other.
+A question about a picture is short and the picture is long: asked one at a time, most of what the language model reads is the
+same picture again. Side by side, the picture is read once and each question is a branch of its own that sees no other.
 """
 
 import random

@@ -79,9 +79,9 @@ def _beams(
     beams that are cut by the limit weigh against finished ones a little differently from today."""
     if do_sample:
         raise UserError("published behaviour with both beams and sampling is not offered; use one of them")
-    mind, special = model.language_model, model.generation_config
+    llm, special = model.language_model, model.generation_config
     penalty, stop = RepetitionPenaltyLogitsProcessor(repetition_penalty), StopTogether(stop_sequences)
-    out = mind(inputs_embeds=embeds_SH[None].repeat(num_beams, 1, 1), use_cache=True)
+    out = llm(inputs_embeds=embeds_SH[None].repeat(num_beams, 1, 1), use_cache=True)
     ids = torch.full((num_beams, 1), special.bos_token_id, device=embeds_SH.device)
     scores = torch.tensor([0.0] + [-1e9] * (num_beams - 1), device=ids.device)
     finished: list[tuple[float, list[int]]] = []
@@ -110,7 +110,7 @@ def _beams(
         if done or stop(ids, scores).all():
             break
         out.past_key_values.reorder_cache(parents)
-        out = mind(input_ids=ids[:, -1:], past_key_values=out.past_key_values, use_cache=True)
+        out = llm(input_ids=ids[:, -1:], past_key_values=out.past_key_values, use_cache=True)
     else:
         done = False
     if not done:

@@ -44,8 +44,8 @@ def draw(
     Returns:
         B * samples answers, those of a prompt next to each other.
     """
-    cache, mind, mask = DynamicCache(), model.language_model, attention_mask
-    out = mind(
+    cache, llm, mask = DynamicCache(), model.language_model, attention_mask
+    out = llm(
         inputs_embeds=model.embed(input_ids, image_embeds),
         attention_mask=mask,
         position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
@@ -78,7 +78,7 @@ def draw(
         for (_, token), row in place.items():
             feed[row] = token
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
-        out = mind(
+        out = llm(
             input_ids=feed,
             attention_mask=mask,
             position_ids=mask.sum(-1, keepdim=True) - 1,

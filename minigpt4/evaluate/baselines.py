@@ -1,4 +1,5 @@
-"""What a system must beat to have seen anything: boxes that nobody looked for, and the best that a coarse eye could do."""
+"""What a system must beat to have seen anything: boxes that nobody looked for, and the best that a coarse vision encoder could
+do."""
 
 import itertools
 import math
@@ -58,8 +59,8 @@ def largest_boxes(places: Iterable[Place]) -> dict[str, Box]:
 
 
 def on_grid(box: Box, columns: int, rows: int) -> Box:
-    """The best box whose edges lie on the borders of a grid's cells: what an eye of so many cells could at most say if it
-    knew no more of a thing than which cells it is in.
+    """The best box whose edges lie on the borders of a grid's cells: what a vision encoder of so many cells could at most say
+    if it knew no more of a thing than which cells it is in.
 
     Beyond the borders next to an edge of `box`, agreement only falls, so those are all that need be tried.
     """

@@ -1,4 +1,4 @@
-"""Choosing among given answers: each is scored by how likely the mind finds it after the question."""
+"""Choosing among given answers: each is scored by how likely the language model finds it after the question."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What the mind said: text, and the boxes in it."""
+"""What the language model said: text, and the boxes in it."""
 
 import os
 from collections.abc import Callable
@@ -19,10 +19,10 @@ def _open(picture: Any) -> Image.Image:
 
 
 class Answer(str):
-    """An answer: a string that is the text as the mind wrote it.
+    """An answer: a string that is the text as the language model wrote it.
 
     Args:
-        text: what the mind wrote.
+        text: what the language model wrote.
         picture: what was asked about, a file or a PIL image, if it was one picture.
         question: what was asked, with its task identifier if it had one.
         opener: how `picture` is opened to be drawn on.
@@ -41,7 +41,7 @@ class Answer(str):
 
     @property
     def text(self) -> str:
-        """The text as the mind wrote it, boxes and markup included."""
+        """The text as the language model wrote it, boxes and markup included."""
         return str(self)
 
     @cached_property

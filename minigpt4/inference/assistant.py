@@ -56,7 +56,7 @@ def load(
     Args:
         device: ``"cuda"`` if there is one, else ``"cpu"``, when not given.
         dtype: of the weights, ``torch.bfloat16`` or ``"bfloat16"``; the best for the device when not given.
-        quantize: ``"8bit"`` or ``"4bit"``: store the mind's layers in so few bits (needs bitsandbytes).
+        quantize: ``"8bit"`` or ``"4bit"``: store the language model's layers in so few bits (needs bitsandbytes).
         device_map: ``"auto"`` spreads the system over all GPUs and the CPU's memory, as in `transformers`.
         published: answer as the published code does where it is known to differ (`model.official.published`), to compare
             with published numbers.
@@ -180,7 +180,7 @@ class Assistant:
         return answers
 
     def _answer(self, batch: list[tuple[list[PictureLike], str]], generation: dict[str, Any]) -> list[Answer]:
-        """One batch; questions of tasks that are decoded differently go through the mind one kind after the other."""
+        """One batch; questions of tasks that are decoded differently go through the language model one kind after the other."""
         kinds: dict[tuple[str | None, str], list[int]] = {}
         settings = [self.settings_for(question, generation) for _, question in batch]
         for i, setting in enumerate(settings):
@@ -222,8 +222,8 @@ class Assistant:
 
     @torch.inference_mode()
     def encode(self, pictures: Sequence[PictureLike], mirrored: bool = False) -> torch.Tensor | None:
-        """What the mind receives for each picture, or for what a mirror shows of it: (P, K, H), or None for no pictures. One
-        that comes again is looked at once."""
+        """What the language model receives for each picture, or for what a mirror shows of it: (P, K, H), or None for no
+        pictures. One that comes again is looked at once."""
         if not pictures:
             return None
         keys = [id(picture) if isinstance(picture, Image.Image) else str(picture) for picture in pictures]
@@ -303,7 +303,7 @@ class Assistant:
         """Ids and mask of the prompts, padded on the left.
 
         Raises:
-            UserError: a prompt that leaves no room for an answer in the mind's context.
+            UserError: a prompt that leaves no room for an answer in the language model's context.
         """
         new = self._new_tokens(generation)
         if self.published:  # cuts the left end of what is too long, in `generate_published`
@@ -314,7 +314,7 @@ class Assistant:
 
     @property
     def _context(self) -> int:
-        """How many tokens the mind can look back on."""
+        """How many tokens the language model can look back on."""
         return getattr(self.model.config.text_config, "max_position_embeddings", None) or sys.maxsize
 
     def _new_tokens(self, generation: dict[str, Any]) -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Chat:
-    """Messages in order, and what the mind received for each picture in them.
+    """Messages in order, and what the language model received for each picture in them.
 
     A picture that is shown belongs to the next question. It is encoded when it is shown, and never again.
     """

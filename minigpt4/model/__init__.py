@@ -1,4 +1,4 @@
-"""What the network is: configuration, bridge, module, processor, and folders to load and save them.
+"""What the network is: configuration, connector, module, processor, and folders to load and save them.
 
 Importing this package makes `transformers`' Auto classes know the family.
 """

@@ -1,4 +1,5 @@
-"""Low-rank adapters in the mind (LoRA, arXiv 2106.09685): added through `peft` for training, merged without it for use."""
+"""Low-rank adapters in the language model (LoRA, arXiv 2106.09685): added through `peft` for training, merged without it for
+use."""
 
 import re
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ def add_lora(language_model: nn.Module, lora: dict[str, Any]) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise UserError("adapters in the mind need the package peft: pip install 'minigpt4[train]'") from None
+        raise UserError("adapters in the language model need the package peft: pip install 'minigpt4[train]'") from None
     config = LoraConfig(
         r=lora["r"],
         lora_alpha=lora["alpha"],
@@ -35,10 +36,10 @@ def add_lora(language_model: nn.Module, lora: dict[str, Any]) -> None:
 
 
 def set_lora(language_model: nn.Module, has: dict[str, Any] | None, wanted: dict[str, Any] | None) -> bool:
-    """Give the mind the adapters that are wanted, in place: kept if it has such, else merged and begun anew.
+    """Give the language model the adapters that are wanted, in place: kept if it has such, else merged and begun anew.
 
     Returns:
-        Whether adapters were merged, so that the mind's own weights are no longer those of its source.
+        Whether adapters were merged, so that the language model's own weights are no longer those of its source.
     """
     if has is not None and wanted is not None and lora_form(has) == lora_form(wanted):
         for module in language_model.modules():
@@ -162,7 +163,7 @@ def merge_lora(language_model: nn.Module, adapters: dict[str, torch.Tensor], lor
             `language_model`, with or without peft's ``default.``.
 
     Raises:
-        UserError: an adapter without its other half, or for a module that this mind does not have.
+        UserError: an adapter without its other half, or for a module that this language model does not have.
     """
     pairs: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in adapters.items():

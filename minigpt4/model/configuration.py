@@ -1,4 +1,4 @@
-"""One configuration for the whole family: eye, bridge, projection and mind, described as data."""
+"""One configuration for the whole family: vision encoder, connector, projection and language model, described as data."""
 
 import math
 from typing import Any, Literal
@@ -6,7 +6,7 @@ from typing import Any, Literal
 from transformers import AutoConfig, Blip2QFormerConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-BRIDGES = ("concat", "qformer")
+CONNECTORS = ("concat", "qformer")
 CONCAT_ORDERS = ("row", "square")
 
 
@@ -14,26 +14,26 @@ class MiniGPT4Config(PreTrainedConfig):
     """Configuration of `MiniGPT4ForConditionalGeneration`.
 
     Args:
-        vision_config: the eye; any vision model of `transformers` that returns patch tokens in raster order
+        vision_config: the vision encoder; any vision model of `transformers` that returns patch tokens in raster order
             (`Blip2VisionConfig` for EVA ViT-g, CLIP, SigLIP, DINOv2, `EfficientNetLiteConfig`, ...).
-        text_config: the mind; any causal language model of `transformers`.
-        bridge: ``"concat"`` joins `concat_factor` neighbouring patch tokens (MiniGPT-4 with Llama-2, MiniGPT-v2);
+        text_config: the language model; any causal language model of `transformers`.
+        connector: ``"concat"`` joins `concat_factor` neighbouring patch tokens (MiniGPT-4 with Llama-2, MiniGPT-v2);
             ``"qformer"`` asks `num_query_tokens` learnt queries (MiniGPT-4 with Vicuna).
         concat_order: ``"row"`` joins consecutive tokens of a row, as published; ``"square"`` joins a square of
             patches, left to right and top to bottom inside it.
-        qformer_config: the Q-Former, when `bridge` asks for one.
-        projection_depth: 1 is the one Linear of both papers; more put a GELU between Linears of the mind's width (the
+        qformer_config: the Q-Former, when `connector` asks for one.
+        projection_depth: 1 is the one Linear of both papers; more put a GELU between Linears of the language model's width (the
             MiniGPT-4 paper's ablation has 3).
-        lora: ``None`` or ``{"r", "alpha", "dropout", "target_modules"}``: low-rank adapters inside the mind.
-        vision_feature_layer: which of the eye's ``hidden_states`` to use; ``None`` takes ``last_hidden_state``.
-        vision_norm_eps: epsilon of the eye's last LayerNorm where it differs from that of its blocks (the published
+        lora: ``None`` or ``{"r", "alpha", "dropout", "target_modules"}``: low-rank adapters inside the language model.
+        vision_feature_layer: which of the vision encoder's ``hidden_states`` to use; ``None`` takes ``last_hidden_state``.
+        vision_norm_eps: epsilon of the vision encoder's last LayerNorm where it differs from that of its blocks (the published
             systems use 1e-5 there and 1e-6 in the blocks).
-        image_token_id: the id that stands for one image token in ``input_ids``. It needs no row in the mind's
+        image_token_id: the id that stands for one image token in ``input_ids``. It needs no row in the language model's
             embedding table.
         vision_source, text_source: where the frozen parts come from when only trained weights are stored: ``"pocket"``, a
             folder or a hub id. ``None`` when the weights are all in one place.
         base_source: a system whose weights the stored ones change, where the frozen parts are not those of `vision_source` and
-            `text_source` as they are (adapters of an earlier stage merged into the mind, a trained eye).
+            `text_source` as they are (adapters of an earlier stage merged into the language model, a trained vision encoder).
         task_generation: decoding settings by task, for instance ``{"caption": {"num_beams": 3}}``, where they should differ
             from the system's generation_config.json.
     """
@@ -47,7 +47,7 @@ class MiniGPT4Config(PreTrainedConfig):
 
     vision_config: Any = None
     text_config: Any = None
-    bridge: Literal["concat", "qformer"] = "concat"
+    connector: Literal["concat", "qformer"] = "concat"
     concat_factor: int = 4
     concat_order: Literal["row", "square"] = "row"
     qformer_config: Any = None
@@ -64,21 +64,21 @@ class MiniGPT4Config(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
-        if self.bridge == "qformer" and self.qformer_config is None:
+        if self.connector == "qformer" and self.qformer_config is None:
             self.qformer_config = {}
         super().__post_init__(**kwargs)
-        if self.bridge not in BRIDGES:
-            raise ValueError(f"bridge must be one of {BRIDGES}, not {self.bridge!r}")
+        if self.connector not in CONNECTORS:
+            raise ValueError(f"connector must be one of {CONNECTORS}, not {self.connector!r}")
         if self.concat_order not in CONCAT_ORDERS:
             raise ValueError(f"concat_order must be one of {CONCAT_ORDERS}, not {self.concat_order!r}")
         if self.projection_depth < 1:
             raise ValueError(f"projection_depth must be at least 1, not {self.projection_depth}")
-        if self.bridge == "concat":
+        if self.connector == "concat":
             self._check_concat()
         elif self.qformer_config.encoder_hidden_size != self.vision_config.hidden_size:
             raise ValueError(
                 f"the Q-Former reads tokens of width {self.qformer_config.encoder_hidden_size}, "
-                f"but the eye gives {self.vision_config.hidden_size}"
+                f"but the vision encoder gives {self.vision_config.hidden_size}"
             )
         if self.image_token_id is None:
             self.image_token_id = self.text_config.vocab_size
@@ -94,7 +94,7 @@ class MiniGPT4Config(PreTrainedConfig):
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the square picture that the eye takes."""
+        """Side in pixels of the square picture that the vision encoder takes."""
         return self.vision_config.image_size
 
     @property
@@ -104,12 +104,12 @@ class MiniGPT4Config(PreTrainedConfig):
 
     @property
     def num_image_tokens(self) -> int:
-        """Image tokens that the mind receives for one picture."""
-        return self.num_query_tokens if self.bridge == "qformer" else self.vision_grid**2 // self.concat_factor
+        """Image tokens that the language model receives for one picture."""
+        return self.num_query_tokens if self.connector == "qformer" else self.vision_grid**2 // self.concat_factor
 
     @property
-    def bridge_size(self) -> int:
-        """Width of what the bridge gives to the projection."""
-        if self.bridge == "qformer":
+    def connector_size(self) -> int:
+        """Width of what the connector gives to the projection."""
+        if self.connector == "qformer":
             return self.qformer_config.hidden_size
         return self.vision_config.hidden_size * self.concat_factor

@@ -1,7 +1,7 @@
-"""The bridge: what turns the eye's patch tokens into inputs of the projection.
+"""The connector: what turns the vision encoder's patch tokens into inputs of the projection.
 
-Shapes: B pictures, T eye tokens (class token and registers first, then N = G x G patches in raster order), V the eye's
-width, K image tokens, W the bridge's width.
+Shapes: B pictures, T vision encoder tokens (class token and registers first, then N = G x G patches in raster order), V the
+vision encoder's width, K image tokens, W the connector's width.
 """
 
 import math
@@ -12,7 +12,7 @@ from torch import nn
 from .configuration import MiniGPT4Config
 
 
-class ConcatBridge(nn.Module):
+class ConcatConnector(nn.Module):
     """Join neighbouring patch tokens along their width: (B, T, V) -> (B, N / k, k V). It has no parameters.
 
     Source: MiniGPT-v2 paper, section 2.1 ("concatenate four adjacent visual tokens"). The published weights join four
@@ -27,7 +27,9 @@ class ConcatBridge(nn.Module):
         patches = self.grid * self.grid
         surplus = tokens_BTV.shape[1] - patches
         if surplus < 0:
-            raise ValueError(f"the eye gave {tokens_BTV.shape[1]} tokens, fewer than its {self.grid} x {self.grid} patches")
+            raise ValueError(
+                f"the vision encoder gave {tokens_BTV.shape[1]} tokens, fewer than its {self.grid} x {self.grid} patches"
+            )
         x_BNV = tokens_BTV[:, surplus:]  # class token and registers carry no place: they are left out
         if self.order == "square":
             side, across = math.isqrt(self.factor), self.grid // math.isqrt(self.factor)
@@ -36,11 +38,11 @@ class ConcatBridge(nn.Module):
         return x_BNV.reshape(len(x_BNV), patches // self.factor, -1)
 
 
-class QFormerBridge(nn.Module):
+class QFormerConnector(nn.Module):
     """Learnt queries read the picture through BLIP-2's Q-Former: (B, T, V) -> (B, queries, W)."""
 
     def __init__(self, config: MiniGPT4Config):
-        from transformers import Blip2QFormerModel  # 50 ms of imports that other bridges need not wait for
+        from transformers import Blip2QFormerModel  # 50 ms of imports that other connectors need not wait for
 
         super().__init__()
         self.query_tokens = nn.Parameter(torch.zeros(1, config.num_query_tokens, config.qformer_config.hidden_size))
@@ -51,4 +53,4 @@ class QFormerBridge(nn.Module):
         return self.qformer(query_embeds=queries, encoder_hidden_states=tokens_BTV).last_hidden_state
 
 
-BRIDGES = {"concat": ConcatBridge, "qformer": QFormerBridge}
+CONNECTORS = {"concat": ConcatConnector, "qformer": QFormerConnector}

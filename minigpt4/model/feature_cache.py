@@ -1,7 +1,7 @@
-"""What a frozen eye makes of a picture, kept on disk: it need not look twice.
+"""What a frozen vision encoder makes of a picture, kept on disk: it need not look twice.
 
-A cache is a folder for one eye and one way of preparing pictures (its name holds their fingerprint). Rows all have one
-shape, so the data file is rows end to end and nothing else:
+A cache is a folder for one vision encoder and one way of preparing pictures (its name holds their fingerprint). Rows all have
+one shape, so the data file is rows end to end and nothing else:
 
     cache/<fingerprint>/about.json       shape and dtype of a row, and what it was made with
     cache/<fingerprint>/rows-<n>.bin     rows; a process writes to one file at a time, which it holds by rows-<n>.lock
@@ -35,8 +35,8 @@ class FeatureCache:
 
     Args:
         folder: where caches are kept; the user's cache folder when not given.
-        stage: ``"vision_tokens"`` (B, T, V), or ``"bridge_features"`` (B, K, W) where the bridge is frozen as well and has
-            parameters (a Q-Former), so that its work is saved too, unless it is given other channels each time.
+        stage: ``"vision_tokens"`` (B, T, V), or ``"connector_features"`` (B, K, W) where the connector is frozen as well and
+            has parameters (a Q-Former), so that its work is saved too, unless it is given other channels each time.
     """
 
     def __init__(
@@ -46,9 +46,9 @@ class FeatureCache:
         folder: Path | None = None,
     ):
         self.model, self.image_processor = model, image_processor
-        frozen_bridge = list(model.bridge.parameters()) and not any(p.requires_grad for p in model.bridge.parameters())
-        self.stage = "bridge_features" if frozen_bridge and not model.vision_dropout else "vision_tokens"
-        about = {"stage": self.stage, "eye": _fingerprint(model, self.stage), "pictures": image_processor.to_dict()}
+        frozen_connector = list(model.connector.parameters()) and not any(p.requires_grad for p in model.connector.parameters())
+        self.stage = "connector_features" if frozen_connector and not model.vision_dropout else "vision_tokens"
+        about = {"stage": self.stage, "vision": _fingerprint(model, self.stage), "pictures": image_processor.to_dict()}
         name = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
         self.folder = (folder or cache_folder() / "features") / name
         self._writing: tuple[int, FileLock] | None = None
@@ -118,7 +118,7 @@ class FeatureCache:
         """Pixels (B, 3, size, size) -> features, on the CPU, as they are kept."""
         model = self.model
         tokens = model.get_vision_tokens(pixels.to(model.device))
-        features = model.get_bridge_features(tokens) if self.stage == "bridge_features" else tokens
+        features = model.get_connector_features(tokens) if self.stage == "connector_features" else tokens
         return features.to("cpu", self._dtype)
 
     def get(self, picture: PictureLike, mirrored: bool = False) -> torch.Tensor:
@@ -189,7 +189,7 @@ def pixels_of(
 def _fingerprint(model: MiniGPT4ForConditionalGeneration, stage: str) -> str:
     """A digest of the frozen weights that make the features: their names, shapes, and a sample of their values."""
     digest = hashlib.sha256()
-    parts = {"vision_tower": model.vision_tower} | ({"bridge": model.bridge} if stage == "bridge_features" else {})
+    parts = {"vision_tower": model.vision_tower} | ({"connector": model.connector} if stage == "connector_features" else {})
     for part, module in parts.items():
         for name, tensor in module.state_dict().items():
             flat = tensor.detach().flatten()
@@ -200,6 +200,6 @@ def _fingerprint(model: MiniGPT4ForConditionalGeneration, stage: str) -> str:
 
 
 def _shape_settings(model: MiniGPT4ForConditionalGeneration) -> dict[str, Any]:
-    """What of the eye's configuration changes its output for the same weights."""
+    """What of the vision encoder's configuration changes its output for the same weights."""
     config = model.config.vision_config.to_dict()
     return {key: config.get(key) for key in ("image_size", "patch_size", "feature_maps", "coordinates", "coordinate_scale")}

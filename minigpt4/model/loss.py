@@ -14,11 +14,11 @@ from torch import nn
 _ROWS = 256  # logits of this many positions at a time: 50 MB at 49,152 words in float32
 
 _PLAIN_HEADS = frozenset(["llama", "mistral", "qwen2", "qwen3", "gpt2", "phi3", "smollm3", "olmo2", "gpt_neox", "opt"])
-"""Minds whose logits are the head's product and nothing more (no soft caps, no scales)."""
+"""Language models whose logits are the head's product and nothing more (no soft caps, no scales)."""
 
 
 def has_plain_frozen_head(language_model: Any) -> bool:
-    """Whether `frozen_head_cross_entropy` computes what this mind's own head and a cross-entropy would."""
+    """Whether `frozen_head_cross_entropy` computes what this language model's own head and a cross-entropy would."""
     head = language_model.get_output_embeddings()
     return (
         language_model.config.get_text_config().model_type in _PLAIN_HEADS

@@ -1,11 +1,11 @@
-"""The network: a frozen eye, a bridge, one trained projection, a frozen mind.
+"""The network: a frozen vision encoder, a connector, one trained projection, a frozen language model.
 
-    pixel_values -> vision_tower -> vision_tokens -> bridge -> bridge_features -> projection -> image_embeds
-                                                      input_ids -> word embeddings with image_embeds put in -> mind
+    pixel_values -> vision_tower -> vision_tokens -> connector -> connector_features -> projection -> image_embeds
+                                                      input_ids -> word embeddings with image_embeds put in -> language model
 
 Every stage may be given in place of the one before it, so that what is frozen need be computed only once. Shapes: B rows,
-S positions, P pictures, T eye tokens, V the eye's width, K image tokens a picture, W the bridge's width, H the mind's
-width.
+S positions, P pictures, T vision encoder tokens, V the vision encoder's width, K image tokens a picture, W the connector's
+width, H the language model's width.
 """
 
 import copy
@@ -32,7 +32,7 @@ from transformers import (
 from transformers.utils import ModelOutput
 
 from .configuration import MiniGPT4Config
-from .connector import BRIDGES
+from .connector import CONNECTORS
 from .loss import frozen_head_cross_entropy, has_plain_frozen_head
 from .packing import packed_attention_mask
 
@@ -47,8 +47,8 @@ class MiniGPT4Output(ModelOutput):
         loss: mean negative log likelihood of the supervised tokens (a scalar), when labels were given.
         logits: (B, S, vocabulary); when labels were given only those that predict a supervised token, row by row:
             (supervised tokens, vocabulary).
-        past_key_values, hidden_states, attentions: as the mind returns them.
-        image_embeds: (P, K, H), what the mind received for the pictures.
+        past_key_values, hidden_states, attentions: as the language model returns them.
+        image_embeds: (P, K, H), what the language model received for the pictures.
     """
 
     loss: torch.Tensor | None = None
@@ -83,31 +83,33 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         vision_tower: PreTrainedModel | None = None,
         language_model: PreTrainedModel | None = None,
     ):
-        """Build from `config`; an eye or a mind that is already loaded is taken as it is."""
+        """Build from `config`; a vision encoder or a language model that is already loaded is taken as it is."""
         super().__init__(config)
         self.vision_tower = _new_vision_tower(config.vision_config) if vision_tower is None else vision_tower
         if config.vision_norm_eps is not None:
             self.vision_tower.post_layernorm.eps = config.vision_norm_eps
-        self.bridge = BRIDGES[config.bridge](config)
-        self.projection = _projection(config.bridge_size, config.text_config.hidden_size, config.projection_depth)
+        self.connector = CONNECTORS[config.connector](config)
+        self.projection = _projection(config.connector_size, config.text_config.hidden_size, config.projection_depth)
         if language_model is None:
             language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.language_model = language_model
         self.get_output_embeddings().register_forward_pre_hook(_side_by_side)
-        if config.lora is not None and not hasattr(language_model, "peft_config"):  # a mind may come with its adapters
+        # a language model may come with its adapters
+        if config.lora is not None and not hasattr(language_model, "peft_config"):
             from .adapters import add_lora
 
             add_lora(self.language_model, config.lora)
         self.learnt_before: set[str] = set()
-        """Weights of eye and mind that earlier training has changed: a trained folder stores them, frozen by now or not."""
+        """Weights of vision encoder and language model that earlier training has changed: a trained folder stores them, frozen
+        by now or not."""
         self.vision_dropout = 0.0
-        """In training, the share of the eye's channels that each picture goes without (`without_some_channels`)."""
+        """In training, the share of the vision encoder's channels that each picture goes without (`without_some_channels`)."""
         self.generation_config = self.language_model.generation_config
         self.post_init()
 
     @property
     def device(self) -> torch.device:
-        """Where text goes in; the eye may be elsewhere (its outputs are brought here)."""
+        """Where text goes in; the vision encoder may be elsewhere (its outputs are brought here)."""
         return next(self.get_input_embeddings().parameters()).device
 
     def get_input_embeddings(self) -> nn.Module:
@@ -120,12 +122,13 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self.language_model.get_output_embeddings()
 
     def train(self, mode: bool = True):
-        """Training mode for what is trained; a frozen eye or bridge stays in evaluation mode (no dropout, fixed norms).
+        """Training mode for what is trained; a frozen vision encoder or connector stays in evaluation mode (no dropout, fixed
+        norms).
 
         Batch norms keep their statistics in any case: those of a step's few pictures would be worse, and another model's.
         """
         super().train(mode)
-        for part in (self.vision_tower, self.bridge):
+        for part in (self.vision_tower, self.connector):
             if not any(p.requires_grad for p in part.parameters()):
                 part.eval()
         for module in self.vision_tower.modules():
@@ -136,38 +139,39 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
     # pictures ------------------------------------------------------------------------------------------------------
 
     def get_vision_tokens(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The eye alone: (P, 3, side, side) -> (P, T, V). A frozen eye keeps nothing for a backward pass."""
+        """The vision encoder alone: (P, 3, side, side) -> (P, T, V). A frozen vision encoder keeps nothing for a backward
+        pass."""
         trained = any(p.requires_grad for p in self.vision_tower.parameters())
         layer = self.config.vision_feature_layer
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
-            eye = next(self.vision_tower.parameters())
-            pixel_values = pixel_values.to(eye.device, eye.dtype)
+            vision = next(self.vision_tower.parameters())
+            pixel_values = pixel_values.to(vision.device, vision.dtype)
             out = self.vision_tower(pixel_values, output_hidden_states=layer is not None)
         return out.last_hidden_state if layer is None else out.hidden_states[layer]
 
-    def get_bridge_features(self, vision_tokens: torch.Tensor) -> torch.Tensor:
-        """The bridge alone: (P, T, V) -> (P, K, W)."""
-        return self.bridge(vision_tokens.to(self.device))
+    def get_connector_features(self, vision_tokens: torch.Tensor) -> torch.Tensor:
+        """The connector alone: (P, T, V) -> (P, K, W)."""
+        return self.connector(vision_tokens.to(self.device))
 
     def get_image_features(
         self,
         pixel_values: torch.Tensor | None = None,
         *,
         vision_tokens: torch.Tensor | None = None,
-        bridge_features: torch.Tensor | None = None,
+        connector_features: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """What the mind receives for pictures: (P, K, H), from whichever stage is given."""
-        if bridge_features is None:
+        """What the language model receives for pictures: (P, K, H), from whichever stage is given."""
+        if connector_features is None:
             if vision_tokens is None:
                 if pixel_values is None:
-                    raise ValueError("give pixel_values, vision_tokens or bridge_features")
+                    raise ValueError("give pixel_values, vision_tokens or connector_features")
                 vision_tokens = self.get_vision_tokens(pixel_values)
             if self.training and self.vision_dropout:
                 places = 4 * getattr(self.config.vision_config, "coordinates", 0)  # which no picture goes without
                 vision_tokens = without_some_channels(vision_tokens, self.vision_dropout, places)
-            bridge_features = self.get_bridge_features(vision_tokens)
+            connector_features = self.get_connector_features(vision_tokens)
         first = next(self.projection.parameters())
-        return self.projection(bridge_features.to(first.device, first.dtype))
+        return self.projection(connector_features.to(first.device, first.dtype))
 
     def embed(self, input_ids: torch.Tensor, image_embeds: torch.Tensor | None = None) -> torch.Tensor:
         """Word embeddings with the pictures put in: (B, S) and (P, K, H) -> (B, S, H).
@@ -178,7 +182,7 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
             ValueError: placeholders and pictures differ in number.
         """
         here_BS = input_ids == self.config.image_token_id
-        # The placeholder's id lies outside the mind's vocabulary: any id will do until the picture takes its place.
+        # The placeholder's id lies outside the language model's vocabulary: any id will do until the picture takes its place.
         embeds_BSH = self.get_input_embeddings()(input_ids.masked_fill(here_BS, 0))
         given = 0 if image_embeds is None else image_embeds.shape[0] * image_embeds.shape[1]
         wanted = int(here_BS.sum())
@@ -206,7 +210,7 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         labels: torch.Tensor | None = None,
         *,
         vision_tokens: torch.Tensor | None = None,
-        bridge_features: torch.Tensor | None = None,
+        connector_features: torch.Tensor | None = None,
         image_embeds: torch.Tensor | None = None,
         example_ids: torch.Tensor | None = None,
         branch_ids: torch.Tensor | None = None,
@@ -216,11 +220,11 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
     ) -> MiniGPT4Output:
-        """Run the mind over text with pictures in it.
+        """Run the language model over text with pictures in it.
 
         Args:
             input_ids: (B, S), `config.image_token_id` at the places of image tokens.
-            pixel_values, vision_tokens, bridge_features, image_embeds: the pictures, at any one stage.
+            pixel_values, vision_tokens, connector_features, image_embeds: the pictures, at any one stage.
             attention_mask: (B, S), 1 for real positions; or a 4-D mask as `transformers` takes it.
             labels: (B, S), `IGNORE` where there is no loss; not shifted. With labels, the LM head runs over the
                 positions that predict a supervised token and no others.
@@ -233,9 +237,9 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("give input_ids or inputs_embeds")
-            if image_embeds is None and not (pixel_values is None and vision_tokens is None and bridge_features is None):
+            if image_embeds is None and not (pixel_values is None and vision_tokens is None and connector_features is None):
                 image_embeds = self.get_image_features(
-                    pixel_values, vision_tokens=vision_tokens, bridge_features=bridge_features
+                    pixel_values, vision_tokens=vision_tokens, connector_features=connector_features
                 )
             inputs_embeds = self.embed(input_ids, image_embeds)
         if example_ids is not None:
@@ -312,7 +316,7 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
             others["logits_processor"] = LogitsProcessorList([penalty, *others.get("logits_processor", [])])
             settings.repetition_penalty = None
         copies = max(settings.num_beams or 1, settings.num_return_sequences or 1)
-        recurrent = getattr(self.language_model, "_is_stateful", False)  # such a mind has no keys and values to share
+        recurrent = getattr(self.language_model, "_is_stateful", False)  # such a language model has no keys and values to share
         plain = settings.use_cache is not False and settings.cache_implementation in (None, "dynamic")
         begins = not begun and "past_key_values" not in others and inputs_embeds.shape[1] > 1
         if copies > 1 and plain and begins and not recurrent:
@@ -326,7 +330,7 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
     @torch.no_grad()
     def _read_once(self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor, copies: int) -> DynamicCache:
         """Keys and values of prompts without their last token, as many times as each is to be gone on with: the library would
-        have the mind read as many copies."""
+        have the language model read as many copies."""
         cache, mask_BS = DynamicCache(config=self.language_model.config), attention_mask[:, :-1]
         self.language_model(
             inputs_embeds=inputs_embeds[:, :-1],
@@ -340,7 +344,7 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
 
 def vision_class(config: PreTrainedConfig) -> Any:
-    """The class that builds or loads an eye of this configuration."""
+    """The class that builds or loads a vision encoder of this configuration."""
     if config.model_type == "blip_2_vision_model":  # `transformers` has it, but AutoModel does not know it
         from transformers import Blip2VisionModel
 
@@ -381,7 +385,8 @@ def _side_by_side(head: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Ten
 def _only_rows(head: nn.Module, rows_BS: torch.Tensor) -> Iterator[None]:
     """Let the LM head see the chosen positions alone: (B, S, H) -> (1, chosen, H).
 
-    A hook rather than a call of our own, because a mind may do more after its head than a product (soft caps, scales).
+    A hook rather than a call of our own, because a language model may do more after its head than a product (soft caps,
+    scales).
     """
     handle = head.register_forward_pre_hook(lambda _, args: (args[0][rows_BS].unsqueeze(0),))
     try:

@@ -81,7 +81,7 @@ class MiniGPT4Processor(ProcessorMixin):
 
     @property
     def chat(self) -> ChatTemplate | TokenizerTemplate:
-        """The chat template that the mind was trained with."""
+        """The chat template that the language model was trained with."""
         return get_template(self.template, self.tokenizer)
 
     def encode(self, text: str) -> list[int]:

@@ -1,1 +1,1 @@
-"""What the mind is told: chat formats, tasks, boxes written as text."""
+"""What the language model is told: chat formats, tasks, boxes written as text."""

@@ -1,4 +1,4 @@
-"""What the mind is told: how a conversation is written down for each language model.
+"""What the language model is told: how a conversation is written down for each language model.
 
 A conversation is a list of messages ``{"role": "user" | "assistant", "content": text}``; pictures are `PLACEHOLDER`s inside
 a user's text, wrapped as `picture_tag`. Sources: MiniGPT-4 paper section 3.2, MiniGPT-v2 paper section 2.2, and the prompts
@@ -38,7 +38,7 @@ class ChatTemplate:
     gap: str = ""
     """Stands between an assistant's message and the next one; not learnt."""
     stop: tuple[str, ...] = ()
-    """Texts at which an answer ends, beside the mind's own end-of-sequence token."""
+    """Texts at which an answer ends, beside the language model's own end-of-sequence token."""
     add_bos: bool = False
     """Whether a prompt begins with the tokenizer's beginning-of-sequence token."""
     training: str | None = None
@@ -83,7 +83,7 @@ class ChatTemplate:
 
 
 class TokenizerTemplate:
-    """The chat template that comes with a tokenizer, in the same form, for minds that have no published pairing."""
+    """The chat template that comes with a tokenizer, in the same form, for language models that have no published pairing."""
 
     name = "tokenizer"
     stop: tuple[str, ...] = ()

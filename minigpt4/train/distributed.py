@@ -89,7 +89,7 @@ def leave_world(world: World) -> None:
 
 
 def shard_frozen(language_model: PreTrainedModel, trained: Iterable[nn.Parameter], world: World) -> None:
-    """Divide the frozen weights of a mind's layers among the processes (FSDP2), gathering each layer when it runs.
+    """Divide the frozen weights of a language model's layers among the processes (FSDP2), gathering each layer when it runs.
 
     Trained weights stay whole everywhere: they are few, and `World.sum_gradients` keeps them equal.
     """

@@ -1,4 +1,4 @@
-"""Filling the feature cache before training, so that the frozen eye looks at each picture once."""
+"""Filling the feature cache before training, so that the frozen vision encoder looks at each picture once."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ def wants_features(recipe: Recipe, model: MiniGPT4ForConditionalGeneration, part
     frozen = not any(p.requires_grad for p in model.vision_tower.parameters())
     changing = any(isinstance(part.source, StreamSource) or part.crop or part.closer for part in parts)
     if wish is True and (changing or not frozen):
-        log.warning("features cannot be cached: the eye is trained, or a dataset is streamed or cropped")
+        log.warning("features cannot be cached: the vision encoder is trained, or a dataset is streamed or cropped")
     if wish is False or changing or not frozen:
         return False
     seen = recipe.steps * recipe.accumulate * recipe.data.batch * world.size
@@ -88,5 +88,5 @@ def _with_bar(groups: list, world: World, folder: Path) -> Iterator[list]:
     from rich.console import Console
     from rich.progress import track
 
-    log.info("the eye looks once at %d pictures; what it sees is kept in %s", sum(map(len, groups)), folder)
+    log.info("the vision encoder looks once at %d pictures; what it sees is kept in %s", sum(map(len, groups)), folder)
     yield from track(groups, "looking at pictures", console=Console(stderr=True))

@@ -51,7 +51,7 @@ class StepFlops:
         head = next(model.get_output_embeddings().parameters())
         self.head = _cost(head)
         embeddings = next(model.get_input_embeddings().parameters())
-        self.mind = sum(
+        self.llm = sum(
             _cost(p) for p in model.language_model.parameters() if p.ndim == 2 and p is not head and p is not embeddings
         )
         text = model.config.get_text_config()
@@ -65,7 +65,7 @@ class StepFlops:
         rows, _ = batch.inputs["input_ids"].shape
         seen = batch.tokens * batch.tokens / max(rows, 1) / 2  # each token sees half of its row on average
         return (
-            self.mind * batch.tokens
+            self.llm * batch.tokens
             + self.head * batch.supervised
             + self.attention * seen
             + self.projection * batch.pictures * self.image_tokens
@@ -78,13 +78,14 @@ def _cost(weight: nn.Parameter | torch.Tensor) -> int:
 
 
 def _vision_flops(model: MiniGPT4ForConditionalGeneration) -> float:
-    """FLOPs of the eye and bridge for one picture, counted while they look at a grey one; three times where they learn."""
+    """FLOPs of the vision encoder and connector for one picture, counted while they look at a grey one; three times where they
+    learn."""
     from torch.utils.flop_counter import FlopCounterMode
 
     size = model.config.image_size
     total = 0.0
     seen = torch.zeros(1, 3, size, size, device=model.device)
-    for part, look in ((model.vision_tower, model.get_vision_tokens), (model.bridge, model.get_bridge_features)):
+    for part, look in ((model.vision_tower, model.get_vision_tokens), (model.connector, model.get_connector_features)):
         with FlopCounterMode(display=False) as counter:
             seen = look(seen).detach()
         learns = any(p.requires_grad for p in part.parameters())

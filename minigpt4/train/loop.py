@@ -143,7 +143,7 @@ class Trainer:
         self.step, self.best, self.data_state = 0, math.inf, self.mixture.state_dict()
         self.watch = Watch(self.output)
         self._resume()
-        with self._autocast():  # of an eye whose end learns, the beginning has another precision
+        with self._autocast():  # of a vision encoder whose end learns, the beginning has another precision
             self.flops = StepFlops(self.model, stage)
         self.trackers: list[Tracker] = []
         if world.leads:

@@ -24,7 +24,7 @@ class _Section(BaseModel):
 
 
 class Lora(_Section):
-    """Adapters in the mind; defaults are MiniGPT-v2's."""
+    """Adapters in the language model; defaults are MiniGPT-v2's."""
 
     r: int = Field(64, ge=1)
     alpha: float = 16
@@ -39,16 +39,16 @@ class Model(_Section):
     """A system: one that ships (``pocket``, ``pocket-v1-stage1``, ``pocket-v1-stage2``), a folder (an earlier stage's output or
     what import-official wrote), or a hub id."""
     vision: str | None = None
-    """An eye for a new system instead of `base`: ``pocket``, a folder or a hub id. `text` must then be given too."""
+    """A vision encoder for a new system instead of `base`: ``pocket``, a folder or a hub id. `text` must then be given too."""
     text: str | None = None
-    """A mind for a new system."""
+    """A language model for a new system."""
     config: dict[str, Any] = {}
-    """Values of MiniGPT4Config for a new system (bridge, concat_factor, ...), or such values to change in `base`."""
+    """Values of MiniGPT4Config for a new system (connector, concat_factor, ...), or such values to change in `base`."""
     image_size: int | None = None
-    """Side of the picture in pixels, where it differs from the eye's own."""
+    """Side of the picture in pixels, where it differs from the vision encoder's own."""
     template: str | None = None
     """Chat template; ``none`` learns the answer right after the picture. The base system's own when not given."""
-    fresh: list[Literal["projection", "lora", "bridge"]] = []
+    fresh: list[Literal["projection", "lora", "connector"]] = []
     """Parts of `base` to begin anew."""
 
     @model_validator(mode="after")
@@ -63,18 +63,18 @@ class Trained(_Section):
 
     projection: bool = True
     lora: Lora | None = None
-    bridge: bool = False
+    connector: bool = False
     vision_tower: bool = False
     vision_layers: int | None = Field(None, ge=1)
-    """Of the eye, only so many of its last layers (blocks) and what comes after them; all of it when not given."""
+    """Of the vision encoder, only so many of its last layers (blocks) and what comes after them; all of it when not given."""
     vision_dropout: float = Field(0.0, ge=0, lt=1)
-    """The share of the eye's channels that each picture goes without in training, others each time: a picture is then harder
-    to learn by heart."""
+    """The share of the vision encoder's channels that each picture goes without in training, others each time: a picture is
+    then harder to learn by heart."""
 
     @model_validator(mode="after")
     def _layers_of_what_learns(self) -> "Trained":
         if self.vision_layers is not None and not self.vision_tower:
-            raise ValueError("vision_layers says how much of the eye learns: it needs vision_tower: true")
+            raise ValueError("vision_layers says how much of the vision encoder learns: it needs vision_tower: true")
         return self
 
 
@@ -99,7 +99,7 @@ class Dataset(_Section):
     closer: float = Field(0.0, ge=0, le=1)
     """Show in this share of the samples what surrounds one of the boxes that they ask about, enlarged, instead of `crop`."""
     grid: int | None = Field(None, ge=1, le=100)
-    """Put the edges of boxes on the nearest of so many lines a side, when an eye cannot tell finer ones apart."""
+    """Put the edges of boxes on the nearest of so many lines a side, when a vision encoder cannot tell finer ones apart."""
     together: int = Field(1, ge=1)
     """Up to so many samples about the same picture are read side by side: the picture is read once for all of them."""
 
@@ -128,8 +128,8 @@ class Data(_Section):
     workers: int = Field(0, ge=0)
     """Processes that read pictures and text; 0 does it in the training process."""
     cache_features: Literal["auto"] | bool = "auto"
-    """Keep what the frozen eye makes of each picture on disk. ``auto``: wherever the eye is frozen and pictures come
-    again; not for streamed datasets."""
+    """Keep what the frozen vision encoder makes of each picture on disk. ``auto``: wherever the vision encoder is frozen and
+    pictures come again; not for streamed datasets."""
     cache_folder: str | None = None
 
     def batch_of(self, dataset: Dataset) -> int:
@@ -158,7 +158,7 @@ class Schedule(_Section):
     projection_factor: float = Field(1.0, gt=0)
     """The projection's learning rate as a multiple of the others'."""
     vision_factor: float = Field(1.0, gt=0)
-    """The eye's likewise."""
+    """The vision encoder's likewise."""
 
     @model_validator(mode="after")
     def _known(self) -> "Schedule":
@@ -217,14 +217,14 @@ class Recipe(_Section):
     where the machine multiplies it fast, else fp16 on a GPU and fp32 on a CPU."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
     gradient_checkpointing: bool = False
-    """Compute the mind's activations again in the backward pass instead of keeping them."""
+    """Compute the language model's activations again in the backward pass instead of keeping them."""
     compile: bool = False
-    """Compile the mind's layers (a minute or two at the start)."""
+    """Compile the language model's layers (a minute or two at the start)."""
     merged_adapters: bool = False
     """Add adapters to the weights they adapt at every step, instead of their outputs: a sixth faster on a CPU, for the memory
     of the sums. Not with dropout, compile or fsdp."""
     sharding: Literal["ddp", "fsdp"] = "ddp"
-    """With several processes: ``fsdp`` also divides the frozen mind among them."""
+    """With several processes: ``fsdp`` also divides the frozen language model among them."""
     seed: int = 42
     output: str
     checkpoint_every: int = Field(500, ge=1)

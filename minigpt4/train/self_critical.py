@@ -69,7 +69,7 @@ class SelfCritic:
         return text + _ENDED if ids[-1] == self.end[0] else text
 
     def _looked_at(self, items: Sequence[Item], device: torch.device) -> tuple[Sequence[Item], Collator]:
-        """The items with what a frozen eye sees in place of pixels, which drawing and learning then share."""
+        """The items with what a frozen vision encoder sees in place of pixels, which drawing and learning then share."""
         if self.collator.stage != "pixel_values" or any(p.requires_grad for p in self.model.vision_tower.parameters()):
             return items, self.collator
         counts = [0 if item.pictures is None else len(item.pictures) for item in items]

@@ -44,8 +44,8 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> tuple[MiniGPT
         raise UserError(f"the recipe's model cannot be built: {error}") from error
     lora = recipe.trained.lora.model_dump() if recipe.trained.lora else None
     if set_lora(model.language_model, model.config.lora, lora):
-        model.config.base_source = _absolute(recipe.model.base)  # its adapters are part of our mind now
-        model.learnt_before.clear()  # and its eye is found there
+        model.config.base_source = _absolute(recipe.model.base)  # its adapters are part of our language model now
+        model.learnt_before.clear()  # and its vision encoder is found there
     model.config.lora = lora
     model.language_model.set_attn_implementation(_attention(recipe.attention, device))
     if recipe.gradient_checkpointing:
@@ -72,7 +72,7 @@ def freeze(model: MiniGPT4ForConditionalGeneration, trained: Trained) -> None:
     """Freeze everything but what is to be trained, keep that in float32, and say so."""
     learns = {
         "projection": trained.projection,
-        "bridge": trained.bridge,
+        "connector": trained.connector,
         "vision_tower": trained.vision_tower,
         "language_model": False,
     }
@@ -92,7 +92,7 @@ def freeze(model: MiniGPT4ForConditionalGeneration, trained: Trained) -> None:
     total = sum(p.requires_grad for p in model.parameters())
     if not total:
         raise UserError(
-            "the recipe trains nothing: set trained.projection, trained.lora, trained.bridge or trained.vision_tower"
+            "the recipe trains nothing: set trained.projection, trained.lora, trained.connector or trained.vision_tower"
         )
     for part in learns:
         parameters = list(getattr(model, part).parameters())
@@ -101,15 +101,15 @@ def freeze(model: MiniGPT4ForConditionalGeneration, trained: Trained) -> None:
         log.info("%-15s %13s parameters, %12s of them trained", part, f"{count:,}", f"{learnt:,}")
 
 
-def _freeze_beginning(eye: nn.Module, layers: int) -> None:
-    """Freeze what comes before an eye's last `layers` layers: those of its longest list of modules, in whose order, and
-    in that of its parameters, pictures go through it."""
-    lists = [(name, module) for name, module in eye.named_modules() if isinstance(module, nn.ModuleList)]
+def _freeze_beginning(vision: nn.Module, layers: int) -> None:
+    """Freeze what comes before a vision encoder's last `layers` layers: those of its longest list of modules, in whose order,
+    and in that of its parameters, pictures go through it."""
+    lists = [(name, module) for name, module in vision.named_modules() if isinstance(module, nn.ModuleList)]
     name, found = max(lists, key=lambda each: len(each[1]), default=("", ()))
     if layers > len(found):
-        raise UserError(f"trained.vision_layers: {layers} of this eye's layers, but it has {len(found)}")
+        raise UserError(f"trained.vision_layers: {layers} of this vision encoder's layers, but it has {len(found)}")
     first = f"{name}.{len(found) - layers}."
-    for name, parameter in eye.named_parameters():
+    for name, parameter in vision.named_parameters():
         if name.startswith(first):
             return
         parameter.requires_grad_(False)
@@ -118,7 +118,8 @@ def _freeze_beginning(eye: nn.Module, layers: int) -> None:
 def parameter_groups(
     model: nn.Module, weight_decay: float, projection_factor: float = 1.0, vision_factor: float = 1.0
 ) -> list[dict[str, Any]]:
-    """AdamW's groups: decay for matrices, none for biases and norms; projection and eye may have their own learning rates.
+    """AdamW's groups: decay for matrices, none for biases and norms; projection and vision encoder may have their own learning
+    rates.
 
     The published code tells them apart by name as well: nothing whose name contains "bias", "ln" or "bn" decays. Names of
     ours that contain those letters by chance are no matrices, so the number of dimensions alone gives the same groups.
@@ -138,7 +139,7 @@ def parameter_groups(
 def _from_base(recipe: Recipe, dtype: torch.dtype) -> tuple[MiniGPT4ForConditionalGeneration, MiniGPT4Processor]:
     wanted = recipe.model
     if wanted.image_size is not None:
-        raise UserError("image_size is for new systems (vision and text): a base's eye keeps its own")
+        raise UserError("image_size is for new systems (vision and text): a base's vision encoder keeps its own")
     model, processor = load_system(wanted.base, dtype=dtype, merge=False)
     if not (find_folder(wanted.base) / TRAINED).exists():
         model.config.base_source = _absolute(wanted.base)
@@ -153,12 +154,13 @@ def _from_base(recipe: Recipe, dtype: torch.dtype) -> tuple[MiniGPT4ForCondition
 
 
 def _rebuilt(model: MiniGPT4ForConditionalGeneration, changes: dict[str, Any]) -> MiniGPT4ForConditionalGeneration:
-    """The same eye and mind with another bridge or projection between them, untrained where its shape is new.
+    """The same vision encoder and language model with another connector or projection between them, untrained where its shape
+    is new.
 
-    The eye may be set to give more of what it sees (``vision_config``), as long as that takes no other weights: the
+    The vision encoder may be set to give more of what it sees (``vision_config``), as long as that takes no other weights: the
     projection then keeps what it knows, and begins with zeros for what is new.
     """
-    between = {"bridge", "concat_factor", "concat_order", "qformer_config", "num_query_tokens", "projection_depth"}
+    between = {"connector", "concat_factor", "concat_order", "qformer_config", "num_query_tokens", "projection_depth"}
     between |= {"vision_config"}
     if others := set(changes) - between:
         raise UserError(f"model.config.{min(others)} cannot be changed in a base; {', '.join(sorted(between))} can")
@@ -173,14 +175,14 @@ def _rebuilt(model: MiniGPT4ForConditionalGeneration, changes: dict[str, Any]) -
             tower.load_state_dict(model.vision_tower.state_dict())
         except RuntimeError:
             raise UserError(
-                f"model.config.vision_config: {changes['vision_config']} would take other weights of the eye"
+                f"model.config.vision_config: {changes['vision_config']} would take other weights of the vision encoder"
             ) from None
     built = MiniGPT4ForConditionalGeneration(config, tower, model.language_model)
     own, given = built.state_dict(), model.state_dict()
     kept = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
     for name, weight in given.items():
         if name.startswith("projection.") and name in own and name not in kept and not set(changes) - {"vision_config"}:
-            kept[name] = _widened(weight, own[name].shape, config.concat_factor if config.bridge == "concat" else 1)
+            kept[name] = _widened(weight, own[name].shape, config.concat_factor if config.connector == "concat" else 1)
     built.load_state_dict(kept, strict=False)
     built.generation_config = model.generation_config
     built.learnt_before = model.learnt_before
@@ -192,7 +194,7 @@ def _widened(weight: torch.Tensor, shape: torch.Size, tokens: int) -> torch.Tens
     wide = weight.new_zeros(shape[0], tokens, shape[1] // tokens)
     narrow = weight.view(weight.shape[0], tokens, -1)
     if narrow.shape[2] > wide.shape[2] or narrow.shape[0] != wide.shape[0]:
-        raise UserError("model.config.vision_config: the eye may give more channels than in the base, not fewer")
+        raise UserError("model.config.vision_config: the vision encoder may give more channels than in the base, not fewer")
     wide[:, :, : narrow.shape[2]] = narrow
     return wide.view(shape)
 
@@ -207,18 +209,19 @@ def _begin_anew(model: MiniGPT4ForConditionalGeneration, part: str) -> None:
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
     for name, parameter in model.named_parameters():
-        if part == "bridge" and name == "bridge.query_tokens":
+        if part == "connector" and name == "connector.query_tokens":
             nn.init.normal_(parameter, std=0.02)
 
 
 def new_processor(wanted: Model) -> MiniGPT4Processor:
     """The processor of a new system, without loading its weights."""
-    config, eye_folder, tokenizer = _new_config(wanted)
+    config, vision_path, tokenizer = _new_config(wanted)
     template = "tokenizer" if wanted.template in (None, PLAIN) else wanted.template
     if wanted.template == PLAIN and not tokenizer.chat_template:
-        template = "vicuna-v0"  # text alone, which any mind can read: how the paper asks a mind that knows no chat
+        # text alone, which any language model can read: how the paper asks a language model that knows no chat
+        template = "vicuna-v0"
     processor = MiniGPT4Processor(
-        MiniGPT4ImageProcessor(config.image_size, *_statistics(eye_folder)),
+        MiniGPT4ImageProcessor(config.image_size, *_statistics(vision_path)),
         tokenizer,
         template=template,
         num_image_tokens=config.num_image_tokens,
@@ -230,32 +233,32 @@ def new_processor(wanted: Model) -> MiniGPT4Processor:
 
 
 def _from_parts(wanted: Model, dtype: torch.dtype) -> tuple[MiniGPT4ForConditionalGeneration, MiniGPT4Processor]:
-    """A new system of an eye and a mind that have not met."""
+    """A new system of a vision encoder and a language model that have not met."""
     config, _, _ = _new_config(wanted)
     model = MiniGPT4ForConditionalGeneration(config, *load_parts(config, dtype)).to(dtype)
     return model, new_processor(wanted)
 
 
 def _new_config(wanted: Model) -> tuple[MiniGPT4Config, str, PreTrainedTokenizerBase]:
-    """Configuration, folder of the eye, and tokenizer of a new system."""
+    """Configuration, folder of the vision encoder, and tokenizer of a new system."""
     sources = MiniGPT4Config(vision_source=_absolute(wanted.vision), text_source=_absolute(wanted.text))
-    eye_folder, mind_folder = vision_folder(sources), text_folder(sources)
-    vision = _config_of(eye_folder, "vision_config")
+    vision_path, text_path = vision_folder(sources), text_folder(sources)
+    vision = _config_of(vision_path, "vision_config")
     if wanted.image_size is not None:
         vision.image_size = wanted.image_size
-    tokenizer = AutoTokenizer.from_pretrained(mind_folder)
+    tokenizer = AutoTokenizer.from_pretrained(text_path)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     config = MiniGPT4Config(
         **{
             "vision_config": vision.to_dict(),
-            "text_config": _config_of(mind_folder, "text_config").to_dict(),
+            "text_config": _config_of(text_path, "text_config").to_dict(),
             "vision_source": sources.vision_source,
             "text_source": sources.text_source,
         }
         | wanted.config
     )
-    return config, eye_folder, tokenizer
+    return config, vision_path, tokenizer
 
 
 def _config_of(source: str, part: str) -> Any:
@@ -264,7 +267,7 @@ def _config_of(source: str, part: str) -> Any:
 
 
 def _statistics(source: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of the pixels that an eye was trained with."""
+    """Mean and deviation of the pixels that a vision encoder was trained with."""
     if (Path(source) / "config.json").exists() and _config_of(source, "vision_config").model_type == "efficientnet_lite":
         return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     try:

@@ -53,8 +53,8 @@ class Validator:
             source = part.source
             assert not isinstance(source, StreamSource)
             chosen = random.Random(0).sample(range(len(source)), min(self.recipe.validation.samples, len(source)))
-            # Every process runs the same number of batches, or a divided mind would wait for ever: shares are filled up
-            # with the first samples again, which count as nothing.
+            # Every process runs the same number of batches, or a divided language model would wait for ever: shares are filled
+            # up with the first samples again, which count as nothing.
             share = -(-len(chosen) // world.size)
             mine = chosen[world.rank * share : (world.rank + 1) * share]
             loss = count = 0.0

@@ -36,7 +36,7 @@ def export_official(source: str | os.PathLike, output: str | os.PathLike, *, qfo
     if (folder / TRAINED).exists():
         stored = read_trained(folder)
     else:
-        wanted = ("projection.", "bridge.")
+        wanted = ("projection.", "connector.")
         stored = {
             name: file.tensor(name)
             for file in weights_of_folder(folder)
@@ -45,7 +45,7 @@ def export_official(source: str | os.PathLike, output: str | os.PathLike, *, qfo
         }
     weights = {}
     for name in sorted(stored, key=lambda name: (not name.startswith("language_model."), name)):
-        if name.startswith("bridge.") and not qformer:
+        if name.startswith("connector.") and not qformer:
             continue
         published = published_name(name)
         if published is None:
@@ -72,12 +72,12 @@ def _check(folder: Path, config: MiniGPT4Config, qformer: bool) -> None:
     """That the published code could build this system around the checkpoint."""
     problems = {
         f"its projection has {config.projection_depth} layers": config.projection_depth != 1,
-        f"it joins {config.concat_factor} patches ({config.concat_order})": config.bridge == "concat"
+        f"it joins {config.concat_factor} patches ({config.concat_order})": config.connector == "concat"
         and (config.concat_factor, config.concat_order) != (CONCAT, "row"),
-        f"its eye is a {config.vision_config.model_type}": config.vision_config.model_type != "blip_2_vision_model",
-        f"its mind is a {config.text_config.model_type}": config.text_config.model_type != "llama",
-        "it has no Q-Former": qformer and config.bridge != "qformer",
-        "adapters of an earlier stage are part of its mind": _merged_before(config),
+        f"its vision encoder is a {config.vision_config.model_type}": config.vision_config.model_type != "blip_2_vision_model",
+        f"its language model is a {config.text_config.model_type}": config.text_config.model_type != "llama",
+        "it has no Q-Former": qformer and config.connector != "qformer",
+        "adapters of an earlier stage are part of its language model": _merged_before(config),
     }
     for what, wrong in problems.items():
         if wrong:

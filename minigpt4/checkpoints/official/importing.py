@@ -20,7 +20,7 @@ from ..folders import is_hub_id
 from . import sizes
 from .account import Account, Plan, Source
 from .files import TorchFile, check_present, weights_of_folder
-from .keys import EYE, MIND, bridge_place, checkpoint_place, eye_place, mind_place
+from .keys import LLM, VISION, checkpoint_place, connector_place, llm_place, vision_place
 from .writing import NewFolder, Progress, Writer
 
 
@@ -49,12 +49,13 @@ def import_official(
         output: the folder to write; it must not exist yet, or be empty.
         qformer: ``blip2_pretrained_flant5xxl.pth``, for systems with Vicuna.
         kind: one of `KINDS`; found out from the files when not given.
-        dtype: of the eye's and the mind's weights; as in their files when not given. What was trained stays as it is.
+        dtype: of the vision encoder's and the language model's weights; as in their files when not given. What was trained
+            stays as it is.
         refer: do not copy the language model's weights; write where they are instead.
         extra_bos: begin every prompt with the second beginning-of-sequence token that the published inference gives, and
             the published training does not.
         image_size: of the pictures, where it is not the family's.
-        vit_heads: attention heads of an eye that is not of the released size.
+        vit_heads: attention heads of a vision encoder that is not of the released size.
         qformer_bert: a BERT ``config.json`` for a Q-Former that is not of the released size; ``bert_config.json`` beside the
             Q-Former's file is taken by itself.
         progress: called with bytes written and bytes to write.
@@ -68,20 +69,20 @@ def import_official(
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output}: exists already; name a new folder")
-    llm_folder = _mind_folder(llm)
-    eye_file, trained = TorchFile(Path(vit)), TorchFile(Path(checkpoint))
-    bridge_file = TorchFile(Path(qformer)) if qformer is not None else None
+    llm_folder = _llm_folder(llm)
+    vision_file, trained = TorchFile(Path(vit)), TorchFile(Path(checkpoint))
+    connector_file = TorchFile(Path(qformer)) if qformer is not None else None
 
-    family, config = _configuration(eye_file, bridge_file, trained, llm_folder, kind, image_size, vit_heads, qformer_bert)
+    family, config = _configuration(vision_file, connector_file, trained, llm_folder, kind, image_size, vit_heads, qformer_bert)
     plan = Plan(family.name)
     if extra_bos and family.name != "minigptv2":
         raise UserError(f"the extra beginning-of-sequence token is published behaviour of minigptv2, not of {family.name}")
     depth = config.vision_config.num_hidden_layers
-    plan.add(eye_file, lambda name: eye_place(name, depth), "the vision encoder's file")
-    if bridge_file is not None:
-        plan.add(bridge_file, bridge_place, "BLIP-2's file", tuple(bridge_file.extra))
+    plan.add(vision_file, lambda name: vision_place(name, depth), "the vision encoder's file")
+    if connector_file is not None:
+        plan.add(connector_file, connector_place, "BLIP-2's file", tuple(connector_file.extra))
     for shard in weights_of_folder(llm_folder):
-        plan.add(shard, mind_place, "a language model's folder")
+        plan.add(shard, llm_place, "a language model's folder")
     plan.add(trained, lambda name: checkpoint_place(name, depth), f"a checkpoint of {family.name}", tuple(trained.extra))
 
     if family.lora:
@@ -114,7 +115,7 @@ def import_official(
     with NewFolder(output) as folder:
         if refer:
             config.text_source = str(llm_folder.resolve()) if Path(llm).is_dir() else str(llm)
-            config.vision_source = str(output.resolve() / "eye")
+            config.vision_source = str(output.resolve() / "vision")
             writer.write_parts(folder)
         else:
             writer.write_whole(folder)
@@ -126,8 +127,8 @@ def import_official(
 
 
 def _configuration(
-    eye_file: TorchFile,
-    bridge_file: TorchFile | None,
+    vision_file: TorchFile,
+    connector_file: TorchFile | None,
     trained: TorchFile,
     llm: Path,
     kind: str | None,
@@ -136,31 +137,35 @@ def _configuration(
     qformer_bert: str | os.PathLike | None,
 ) -> tuple[sizes.Kind, MiniGPT4Config]:
     """The kind and configuration of the system that these files are."""
-    width = sizes.eye_config(eye_file, image_size or 224, vit_heads).hidden_size
-    family = sizes.recognise(trained, width, kind, bridge_file.file if bridge_file else None)
-    eye = sizes.eye_config(eye_file, image_size or family.image_size, vit_heads)
-    mind = _mind_config(llm)
-    bridge: dict[str, Any] = {"concat_factor": sizes.CONCAT}
-    bridge_width = sizes.CONCAT * eye.hidden_size
-    if bridge_file is not None:
-        bert = sizes.bert_settings(Path(qformer_bert) if qformer_bert else None, bridge_file.file)
-        qformer, queries = sizes.qformer_config(bridge_file, bert)
-        bridge, bridge_width = {"qformer_config": qformer, "num_query_tokens": queries}, qformer.hidden_size
-    sizes.check_projection(trained, bridge_width, mind.hidden_size, llm)
+    width = sizes.vision_config(vision_file, image_size or 224, vit_heads).hidden_size
+    family = sizes.recognise(trained, width, kind, connector_file.file if connector_file else None)
+    vision = sizes.vision_config(vision_file, image_size or family.image_size, vit_heads)
+    text_config = _llm_config(llm)
+    connector: dict[str, Any] = {"concat_factor": sizes.CONCAT}
+    connector_width = sizes.CONCAT * vision.hidden_size
+    if connector_file is not None:
+        bert = sizes.bert_settings(Path(qformer_bert) if qformer_bert else None, connector_file.file)
+        qformer, queries = sizes.qformer_config(connector_file, bert)
+        connector, connector_width = {"qformer_config": qformer, "num_query_tokens": queries}, qformer.hidden_size
+    sizes.check_projection(trained, connector_width, text_config.hidden_size, llm)
     try:
         config = MiniGPT4Config(
-            vision_config=eye, text_config=mind, bridge=family.bridge, vision_norm_eps=sizes.NORM_EPS, **bridge
+            vision_config=vision,
+            text_config=text_config,
+            connector=family.connector,
+            vision_norm_eps=sizes.NORM_EPS,
+            **connector,
         )
     except ValueError as error:
-        raise UserError(f"{eye_file.file}: does not go with the other files: {error}") from error
-    config.dtype = getattr(mind, "dtype", None)
+        raise UserError(f"{vision_file.file}: does not go with the other files: {error}") from error
+    config.dtype = getattr(text_config, "dtype", None)
     return family, config
 
 
-# the mind -----------------------------------------------------------------------------------------------------------
+# the text_config -----------------------------------------------------------------------------------------------------------
 
 
-def _mind_folder(llm: str | os.PathLike) -> Path:
+def _llm_folder(llm: str | os.PathLike) -> Path:
     """The language model's folder; of a hub repository only what is needed is fetched."""
     folder = Path(llm)
     if folder.is_dir():
@@ -179,7 +184,7 @@ def _mind_folder(llm: str | os.PathLike) -> Path:
         raise UserError(f"{llm}: neither a folder nor a hub repository that can be fetched ({error})") from error
 
 
-def _mind_config(folder: Path) -> PreTrainedConfig:
+def _llm_config(folder: Path) -> PreTrainedConfig:
     check_present(folder / "config.json")
     try:
         return AutoConfig.from_pretrained(folder)
@@ -187,11 +192,11 @@ def _mind_config(folder: Path) -> PreTrainedConfig:
         raise UserError(f"{folder / 'config.json'}: not a language model's configuration ({error})") from error
 
 
-def _tokenizer(folder: Path, mind: PreTrainedConfig) -> Any:
+def _tokenizer(folder: Path, llm: PreTrainedConfig) -> Any:
     tokenizer = legacy_llama_tokenizer(folder)
-    if len(tokenizer) > mind.vocab_size:
-        raise UserError(f"{folder}: its tokenizer has {len(tokenizer)} pieces, more than its {mind.vocab_size} word embeddings")
-    tokenizer.model_max_length = mind.max_position_embeddings
+    if len(tokenizer) > llm.vocab_size:
+        raise UserError(f"{folder}: its tokenizer has {len(tokenizer)} pieces, more than its {llm.vocab_size} word embeddings")
+    tokenizer.model_max_length = llm.max_position_embeddings
     return tokenizer
 
 
@@ -210,7 +215,7 @@ def _shapes(config: MiniGPT4Config) -> dict[str, tuple[int, ...]]:
     adapted: dict[str, tuple[int, ...]] = {}
     for name, shape in shapes.items():
         module, _, leaf = name.rpartition(".")
-        if not name.startswith(MIND) or module.rpartition(".")[2] not in targets:
+        if not name.startswith(LLM) or module.rpartition(".")[2] not in targets:
             adapted[name] = shape
             continue
         adapted[f"{module}.base_layer.{leaf}"] = shape
@@ -237,10 +242,10 @@ def _balance(plan: Plan, shapes: dict[str, tuple[int, ...]], config: MiniGPT4Con
         if name in plan.sources:
             account.filled += 1
             account.parameters += torch.Size(shape).numel()
-        elif name.startswith(f"{EYE}post_layernorm.") and config.bridge == "concat":
+        elif name.startswith(f"{VISION}post_layernorm.") and config.connector == "concat":
             value = "weight 1" if name.endswith("weight") else "bias 0"
             account.initial[name] = f"{value}: no file of this family has it (eps {sizes.NORM_EPS:g})"
-        elif name == f"{MIND}lm_head.weight" and config.text_config.tie_word_embeddings:
+        elif name == f"{LLM}lm_head.weight" and config.text_config.tie_word_embeddings:
             account.initial[name] = "the same as the word embeddings"
         else:
             raise _missing(name, [n for n in shapes if n not in plan.sources], plan, trained)
@@ -250,7 +255,7 @@ def _check_shape(name: str, parts: dict[str, Source], shape: tuple[int, ...], co
     for part, source in parts.items():
         found = source.weights.shape(source.name)
         wanted = (shape[0] // 3,) if part else shape
-        if name == f"{EYE}embeddings.position_embedding":
+        if name == f"{VISION}embeddings.position_embedding":
             side = int((found[1] - 1) ** 0.5)
             if found[2] != shape[2] or side * side + 1 != found[1]:
                 raise UserError(
@@ -277,10 +282,10 @@ def _missing(name: str, missing: list[str], plan: Plan, trained: TorchFile) -> U
     files = [entry.file for entry in plan.account.files]
     if ".lora_" in name or name.startswith("projection."):
         file = trained.file
-    elif name.startswith(MIND):
+    elif name.startswith(LLM):
         file = files[-2].parent
     else:
-        file = files[0] if name.startswith(EYE) and "post_layernorm" not in name else files[1]
+        file = files[0] if name.startswith(VISION) and "post_layernorm" not in name else files[1]
     return UserError(
         f"{file}: {len(missing)} weight(s) of this system are in none of the files, the first is {name} "
         "(a file of another system, with renamed keys, or not whole)"

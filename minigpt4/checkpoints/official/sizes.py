@@ -13,10 +13,10 @@ from ...errors import UserError
 from .files import TorchFile, Weights
 
 CONCAT = 4  # neighbouring patch tokens that the systems without a Q-Former join
-EYE_WIDTH, EYE_DEPTH = 1408, 39  # EVA ViT-g: 40 blocks in the file, the last of which is not used
-HEAD_WIDTH = {"eye": 88, "qformer": 64}
-NORM_EPS = 1e-5  # of the norm after the eye
-MINDS = {4096: "7B", 5120: "13B"}
+VISION_WIDTH, VISION_DEPTH = 1408, 39  # EVA ViT-g: 40 blocks in the file, the last of which is not used
+HEAD_WIDTH = {"vision": 88, "qformer": 64}
+NORM_EPS = 1e-5  # of the norm after the vision encoder
+LLMS = {4096: "7B", 5120: "13B"}
 LORA_ALPHA, LORA_DROPOUT = 16, 0.05  # published; neither is stored in the released files
 
 
@@ -26,7 +26,7 @@ class Kind:
 
     name: str
     template: str
-    bridge: str
+    connector: str
     image_size: int
     lora: bool
     max_new_tokens: int
@@ -43,13 +43,14 @@ KINDS = {
 }
 
 
-def eye_depth(blocks: int, width: int) -> int:
+def vision_depth(blocks: int, width: int) -> int:
     """How many of a file's blocks are used: all but the last, unless it has been taken out of the file already."""
-    return blocks if (width, blocks) == (EYE_WIDTH, EYE_DEPTH) else blocks - 1
+    return blocks if (width, blocks) == (VISION_WIDTH, VISION_DEPTH) else blocks - 1
 
 
-def eye_config(weights: Weights, image_size: int, heads: int | None) -> Blip2VisionConfig:
-    """The eye's configuration, from ``eva_vit_g.pth``; `heads` where they are not of the released eye's width."""
+def vision_config(weights: Weights, image_size: int, heads: int | None) -> Blip2VisionConfig:
+    """The vision encoder's configuration, from ``eva_vit_g.pth``; `heads` where they are not of the released vision encoder's
+    width."""
     names = set(weights.names())
     if not {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"} <= names:
         raise UserError(f"{weights.file}: not the vision encoder (eva_vit_g.pth): {looks_like(weights)}")
@@ -57,12 +58,12 @@ def eye_config(weights: Weights, image_size: int, heads: int | None) -> Blip2Vis
     blocks = 1 + max(int(m[1]) for m in map(re.compile(r"blocks\.(\d+)\.").match, names) if m)
     patch = weights.shape("patch_embed.proj.weight")[-1]
     if image_size % patch:
-        raise UserError(f"image size {image_size} is not a multiple of the eye's patches of {patch} pixels")
+        raise UserError(f"image size {image_size} is not a multiple of the vision encoder's patches of {patch} pixels")
     return Blip2VisionConfig(
         hidden_size=width,
         intermediate_size=weights.shape("blocks.0.mlp.fc1.weight")[0],
-        num_hidden_layers=eye_depth(blocks, width),
-        num_attention_heads=_heads(weights, width, heads, "eye", "--vit-heads"),
+        num_hidden_layers=vision_depth(blocks, width),
+        num_attention_heads=_heads(weights, width, heads, "vision", "--vit-heads"),
         image_size=image_size,
         patch_size=patch,
     )
@@ -114,7 +115,7 @@ def lora_config(checkpoint: TorchFile, adapters: Iterable[str]) -> dict[str, Any
     return {"r": rank, "alpha": alpha, "dropout": LORA_DROPOUT, "target_modules": sorted(targets)}
 
 
-def recognise(checkpoint: TorchFile, eye_width: int, wanted: str | None, qformer: Path | None) -> Kind:
+def recognise(checkpoint: TorchFile, vision_width: int, wanted: str | None, qformer: Path | None) -> Kind:
     """Which family a checkpoint is of, by what it holds.
 
     Raises:
@@ -127,14 +128,14 @@ def recognise(checkpoint: TorchFile, eye_width: int, wanted: str | None, qformer
     adapters = [n for n in names if ".lora_" in n]
     is_v2 = bool(adapters) or any("base_model" in n for n in names)
     is_v2 = is_v2 or _published_setting(checkpoint, "arch") == "minigpt_v2"
-    joined = width == CONCAT * eye_width
+    joined = width == CONCAT * vision_width
     found = "minigptv2" if is_v2 else "minigpt4-llama2" if joined else "minigpt4-vicuna"
     why = (
         "it has adapters (LoRA)" if adapters else "it was written by v2"
         if is_v2
-        else f"its projection takes {width} = {CONCAT} x {eye_width} numbers, joined patch tokens"
+        else f"its projection takes {width} = {CONCAT} x {vision_width} numbers, joined patch tokens"
         if joined
-        else f"its projection takes {width} numbers, not {CONCAT} x {eye_width}: those of a Q-Former"
+        else f"its projection takes {width} numbers, not {CONCAT} x {vision_width}: those of a Q-Former"
     )  # fmt: skip
     if wanted is not None and wanted not in KINDS:
         raise UserError(f"unknown kind {wanted!r}; there are {', '.join(KINDS)}")
@@ -154,18 +155,18 @@ def recognise(checkpoint: TorchFile, eye_width: int, wanted: str | None, qformer
     return KINDS[found]
 
 
-def check_projection(checkpoint: TorchFile, bridge_width: int, mind_width: int, llm: Path) -> None:
-    """That the projection leads from this bridge to this mind."""
+def check_projection(checkpoint: TorchFile, connector_width: int, llm_width: int, llm: Path) -> None:
+    """That the projection leads from this connector to this language model."""
     out, width = checkpoint.shape("llama_proj.weight")
-    if width != bridge_width:
+    if width != connector_width:
         raise UserError(
-            f"{checkpoint.file}: its projection takes {width} numbers, but these files give {bridge_width} "
-            "(the projection of a system with a Q-Former, or of one without, or another eye)"
+            f"{checkpoint.file}: its projection takes {width} numbers, but these files give {connector_width} "
+            "(the projection of a system with a Q-Former, or of one without, or another vision encoder)"
         )
-    if out != mind_width:
+    if out != llm_width:
         raise UserError(
             f"{checkpoint.file}: its projection leads to a language model of width {out}{called(out)}, "
-            f"but {llm} is of width {mind_width}{called(mind_width)}"
+            f"but {llm} is of width {llm_width}{called(llm_width)}"
         )
 
 
@@ -196,7 +197,7 @@ def _heads(weights: Weights, width: int, given: int | None, part: str, option: s
 
 def called(width: int) -> str:
     """What a language model of that width is usually called, in brackets; nothing if it has no such name."""
-    return f" ({MINDS[width]})" if width in MINDS else ""
+    return f" ({LLMS[width]})" if width in LLMS else ""
 
 
 def _published_setting(checkpoint: TorchFile, name: str) -> Any:

@@ -16,7 +16,7 @@ from ...errors import UserError
 from ...model.configuration import MiniGPT4Config
 from ..folders import TRAINED
 from .account import Plan
-from .keys import EYE, MIND
+from .keys import LLM, VISION
 
 SHARD_BYTES = 1 << 30
 Progress = Callable[[int, int], None]
@@ -43,26 +43,26 @@ class Writer:
         self._shards(folder, [n for n in self.shapes if self._stored(n)], "")
 
     def write_parts(self, folder: Path) -> None:
-        """The eye in a folder of its own, and beside it what was trained."""
-        names = [n for n in self.shapes if not n.startswith(MIND) or ".lora_" in n]
+        """The vision encoder in a folder of its own, and beside it what was trained."""
+        names = [n for n in self.shapes if not n.startswith(LLM) or ".lora_" in n]
         self.total = sum(torch.Size(self.shapes[n]).numel() * self._dtype(n).itemsize for n in names)
         self._need(folder, self.total)
-        (folder / "eye").mkdir()
-        self._shards(folder / "eye", [n for n in names if n.startswith(EYE)], EYE)
-        self.config.vision_config.save_pretrained(folder / "eye")
-        rest = {n.replace(".default.", "."): self.weight(n) for n in names if not n.startswith(EYE)}
+        (folder / "vision").mkdir()
+        self._shards(folder / "vision", [n for n in names if n.startswith(VISION)], VISION)
+        self.config.vision_config.save_pretrained(folder / "vision")
+        rest = {n.replace(".default.", "."): self.weight(n) for n in names if not n.startswith(VISION)}
         save_file(rest, folder / TRAINED, metadata={"format": "pt"})
 
     def weight(self, name: str) -> torch.Tensor:
         """One weight of ours."""
         parts = self.plan.sources.get(name)
-        if parts is None:  # the norm after the eye, where no file has it
+        if parts is None:  # the norm after the vision encoder, where no file has it
             fill = torch.ones if name.endswith("weight") else torch.zeros
             return fill(self.shapes[name], dtype=self._dtype(name))
         tensors = {part: source.weights.tensor(source.name) for part, source in parts.items()}
         whole = tensors.get("")
         tensor = torch.cat([tensors["q"], torch.zeros_like(tensors["q"]), tensors["v"]]) if whole is None else whole
-        if name == f"{EYE}embeddings.position_embedding":
+        if name == f"{VISION}embeddings.position_embedding":
             tensor = resize_positions(tensor, self.config.vision_grid)
         return tensor.to(self._dtype(name)).contiguous()
 
@@ -73,14 +73,14 @@ class Writer:
             return self.dtype or torch.float32
         source = next(iter(parts.values()))
         stored = source.weights.dtype(source.name)
-        if self.dtype is not None and name.startswith((EYE, MIND)) and ".lora_" not in name:
+        if self.dtype is not None and name.startswith((VISION, LLM)) and ".lora_" not in name:
             return self.dtype
-        if name == f"{EYE}embeddings.position_embedding" and source.weights.shape(source.name) != self.shapes[name]:
+        if name == f"{VISION}embeddings.position_embedding" and source.weights.shape(source.name) != self.shapes[name]:
             return torch.float32  # interpolated values are not rounded again
         return stored
 
     def _stored(self, name: str) -> bool:
-        return name in self.plan.sources or name.startswith(EYE)
+        return name in self.plan.sources or name.startswith(VISION)
 
     def _shards(self, folder: Path, names: list[str], prefix: str) -> None:
         """Store weights in files of at most `SHARD_BYTES`, with an index if there are several."""

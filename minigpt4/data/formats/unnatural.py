@@ -1,4 +1,4 @@
-"""Unnatural Instructions: text alone, so that the mind does not unlearn to follow."""
+"""Unnatural Instructions: text alone, so that the language model does not unlearn to follow."""
 
 from collections.abc import Iterable
 

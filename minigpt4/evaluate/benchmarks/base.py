@@ -33,7 +33,7 @@ class Against:
     """Other questions (of a training part) that fixed boxes are fitted to; the questions themselves where not given, which
     flatters those baselines."""
     grid: int | None = None
-    """Cells a side of the eye, for the best that such a grid can do."""
+    """Cells a side of the vision encoder, for the best that such a grid can do."""
 
 
 @dataclass(frozen=True, kw_only=True)

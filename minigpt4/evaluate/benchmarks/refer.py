@@ -82,7 +82,7 @@ def report(rows: Sequence[Row], against: Against) -> Report:
         best = [
             max((on_grid(box, grid, grid) for box in boxes), key=lambda b: max(iou(b, t) for t in boxes)) for boxes in truth
         ]
-        lines.append(line(f"best on {grid} x {grid} cells", list(best), "the eye's limit"))
+        lines.append(line(f"best on {grid} x {grid} cells", list(best), "the vision encoder's limit"))
     notes = [] if against.prior is not None else ["fixed boxes are fitted to the questions themselves, which flatters them"]
     return Report(NAME, len(rows), lines, notes)
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite as a `transformers` vision tower: the pocket model's eye.
+"""EfficientNet-Lite as a `transformers` vision tower: the pocket model's vision encoder.
 
 Architecture: Tan & Le 2019 (arXiv 1905.11946), table 1, in the "Lite" form published with TensorFlow's TPU models:
 no squeeze-and-excitation, ReLU6 everywhere, stem and head not scaled by the width multiplier, first and last stage
@@ -44,7 +44,7 @@ class EfficientNetLiteConfig(PreTrainedConfig):
             channels) or ``"stage1"`` .. ``"stage7"``. A map finer than stride 32 is folded, so that a token holds
             all of its cells in the 32x32 pixels that the token stands for.
         coordinates: octaves of sine and cosine of a token's place that are joined to its channels (four channels an
-            octave). A convolution sees the same everywhere; a transformer's eye has its place in every token.
+            octave). A convolution sees the same everywhere; a transformer's vision encoder has its place in every token.
         coordinate_scale: how large those waves are. Beside 1280 channels a few of size 1 are hardly heard.
     """
 
@@ -168,7 +168,7 @@ class EfficientNetLiteModel(PreTrainedModel):
     def forward(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutput:
         size = self.config.image_size
         if pixel_values.shape[-2:] != (size, size):
-            raise ValueError(f"the eye expects {size} x {size} pixels, not {tuple(pixel_values.shape[-2:])}")
+            raise ValueError(f"the vision encoder expects {size} x {size} pixels, not {tuple(pixel_values.shape[-2:])}")
         maps = {}
         x = F.relu6(self.bn0(self.conv_stem(pixel_values)))
         for i, block in enumerate(self.blocks):
