@@ -56,10 +56,12 @@ def test_decoding_options_do_what_they_do_in_transformers(run, here, system):
     distinct = ask("--no-repeat-ngram-size", 1, "--max-new-tokens", 30)
     assert len(set(distinct)) == len(distinct)
     assert not greedy.startswith(ask("--repetition-penalty", 1000.0))
-    several = {"consensus": 4, "max_new_tokens": 20}
-    assert ask("--consensus", 4, "--max-new-tokens", 20) == system.ask("0.png", "hm?", **several)
-    assert ask("--consensus", 4, "--mirrored", "--max-new-tokens", 20) == system.ask("0.png", "hm?", mirrored=True, **several)
-    assert "mirrored goes with consensus" in refused(run("ask", "0.png", "hm?", "--mirrored", *PLAIN))
+    several = {"self_consistency": 4, "max_new_tokens": 20}
+    assert ask("--self_consistency", 4, "--max-new-tokens", 20) == system.ask("0.png", "hm?", **several)
+    assert ask("--self_consistency", 4, "--mirrored", "--max-new-tokens", 20) == system.ask(
+        "0.png", "hm?", mirrored=True, **several
+    )
+    assert "mirrored goes with self-consistency" in refused(run("ask", "0.png", "hm?", "--mirrored", *PLAIN))
     longest = system.ask("0.png", "hm?", min_new_tokens=250, max_new_tokens=250)
     assert ask("--min-new-tokens", 250, "--max-new-tokens", 250) == longest
     assert len(longest) > len(greedy)

@@ -76,7 +76,7 @@ def test_likeness_is_symmetric_and_a_share(first, second):
 
 def test_answers_are_drawn_as_likely_as_the_model_has_them(system):
     inputs, embeds = prompts(system, ["what?", "and what is there beside it?"])
-    said = drawn(system.model, inputs, embeds, consensus=400, max_new_tokens=3, temperature=3.0)
+    said = drawn(system.model, inputs, embeds, self_consistency=400, max_new_tokens=3, temperature=3.0)
     logits = system.model(**inputs, image_embeds=embeds).logits[:, -1]
     for answers, expected in zip(said, (logits / 3).softmax(-1), strict=True):
         first = Counter(answer[0] for answer in answers)
@@ -116,13 +116,13 @@ def test_what_answers_share_is_read_once_and_changes_nothing(system, monkeypatch
 
 def test_drawn_almost_without_chance_is_greedy(system):
     greedy = system.ask(PICTURES[0], "hm?", max_new_tokens=8)
-    assert system.ask(PICTURES[0], "hm?", max_new_tokens=8, consensus=3, temperature=1e-4) == greedy
-    assert system.ask(PICTURES[0], "hm?", max_new_tokens=8, consensus=3, top_k=1) == greedy
+    assert system.ask(PICTURES[0], "hm?", max_new_tokens=8, self_consistency=3, temperature=1e-4) == greedy
+    assert system.ask(PICTURES[0], "hm?", max_new_tokens=8, self_consistency=3, top_k=1) == greedy
 
 
 def test_it_does_not_matter_what_is_asked_beside(system):
     items = [(picture, "why? " * (i + 1)) for i, picture in enumerate(PICTURES)]
-    settings = {"max_new_tokens": 10, "consensus": 5}
+    settings = {"max_new_tokens": 10, "self_consistency": 5}
     alone = [system.ask(*item, **settings) for item in items]
     assert system.ask_many(items, batch_size=4, **settings) == alone
     assert [system.ask(*item, **settings, seed=1) for item in items] != alone
@@ -131,11 +131,11 @@ def test_it_does_not_matter_what_is_asked_beside(system):
 
 def test_answers_end_where_the_model_ends_them(system):
     inputs, embeds = prompts(system, ["hm?"])
-    end = drawn(system.model, inputs, embeds, consensus=2, max_new_tokens=1, top_k=1)[0][0][0]
+    end = drawn(system.model, inputs, embeds, self_consistency=2, max_new_tokens=1, top_k=1)[0][0][0]
     usual = system.model.generation_config.eos_token_id
     system.model.generation_config.eos_token_id = [end, 3]
     try:
-        assert drawn(system.model, inputs, embeds, consensus=2, max_new_tokens=9, top_k=1) == [[[end], [end]]]
+        assert drawn(system.model, inputs, embeds, self_consistency=2, max_new_tokens=9, top_k=1) == [[[end], [end]]]
     finally:
         system.model.generation_config.eos_token_id = usual
 
@@ -143,10 +143,10 @@ def test_answers_end_where_the_model_ends_them(system):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"consensus": 0}, "two answers or more, not 0"),
-        ({"consensus": 4, "num_beams": 3}, "leave out num_beams"),
-        ({"consensus": 4, "do_sample": False}, "leave out num_beams and do_sample"),
-        ({"consensus": 4, "repetition_penalty": 1.2}, "consensus does not go with repetition_penalty"),
+        ({"self_consistency": 0}, "two answers or more, not 0"),
+        ({"self_consistency": 4, "num_beams": 3}, "leave out num_beams"),
+        ({"self_consistency": 4, "do_sample": False}, "leave out num_beams and do_sample"),
+        ({"self_consistency": 4, "repetition_penalty": 1.2}, "self-consistency does not go with repetition_penalty"),
     ],
 )
 def test_settings_that_do_not_go_together(system, settings, message):
@@ -154,29 +154,31 @@ def test_settings_that_do_not_go_together(system, settings, message):
         system.ask(PICTURES[0], "hm?", **settings)
 
 
-def test_streaming_leaves_a_task_s_consensus_out_and_refuses_a_given_one():
-    system = assistant(task_generation={"refer": {"consensus": 4}})
+def test_streaming_leaves_a_task_s_self_consistency_out_and_refuses_a_given_one():
+    system = assistant(task_generation={"refer": {"self_consistency": 4}})
     assert not system.streams(system.settings_for("[refer] a dog", {}))
     assert "".join(system.stream(PICTURES[0], "[refer] a dog", max_new_tokens=5))
-    with pytest.raises(UserError, match="leave out consensus"):
-        next(system.stream(PICTURES[0], "[refer] a dog", consensus=4))
+    with pytest.raises(UserError, match="leave out self-consistency"):
+        next(system.stream(PICTURES[0], "[refer] a dog", self_consistency=4))
 
 
-def test_a_task_s_consensus_gives_way_to_what_is_given():
-    plain, system = assistant(), assistant(task_generation={"refer": {"consensus": 4}})
+def test_a_task_s_self_consistency_gives_way_to_what_is_given():
+    plain, system = assistant(), assistant(task_generation={"refer": {"self_consistency": 4}})
     question, short = "[refer] a dog", {"max_new_tokens": 6}
     usual = system.ask(PICTURES[0], question, **short)
-    assert usual == plain.ask(PICTURES[0], question, consensus=4, **short)
-    for other in ({"consensus": 1}, {"num_beams": 3}, {"repetition_penalty": 1.3}, {"do_sample": False}):
-        expected = plain.ask(PICTURES[0], question, **(short | {k: v for k, v in other.items() if k != "consensus"}))
+    assert usual == plain.ask(PICTURES[0], question, self_consistency=4, **short)
+    for other in ({"self_consistency": 1}, {"num_beams": 3}, {"repetition_penalty": 1.3}, {"do_sample": False}):
+        expected = plain.ask(PICTURES[0], question, **(short | {k: v for k, v in other.items() if k != "self_consistency"}))
         assert system.ask(PICTURES[0], question, **(short | other)) == expected
-    assert system.ask(PICTURES[0], question, seed=1, **short) == plain.ask(PICTURES[0], question, consensus=4, seed=1, **short)
-    assert system.chat(PICTURES[0]).ask(question, consensus=1, **short) == plain.ask(PICTURES[0], question, **short)
+    assert system.ask(PICTURES[0], question, seed=1, **short) == plain.ask(
+        PICTURES[0], question, self_consistency=4, seed=1, **short
+    )
+    assert system.chat(PICTURES[0]).ask(question, self_consistency=1, **short) == plain.ask(PICTURES[0], question, **short)
 
 
-def test_published_behaviour_knows_no_consensus():
-    system = assistant(task_generation={"refer": {"consensus": 4}})
+def test_published_behaviour_knows_no_self_consistency():
+    system = assistant(task_generation={"refer": {"self_consistency": 4}})
     system.published = True
-    assert "consensus" not in system.settings_for("[refer] a dog", {})
-    with pytest.raises(UserError, match="published behaviour with consensus"):
-        system.ask(PICTURES[0], "[refer] a dog", consensus=4)
+    assert "self_consistency" not in system.settings_for("[refer] a dog", {})
+    with pytest.raises(UserError, match="published behaviour with self-consistency"):
+        system.ask(PICTURES[0], "[refer] a dog", self_consistency=4)

@@ -41,13 +41,13 @@ def test_refer():
         new_row("refer", "b.jpg", size, phrase="a man", boxes=HERE, largest=HERE[0]),
         new_row("refer", "b.jpg", size, phrase="a boy", boxes=HERE, largest=HERE[0]),
     ]
-    blind = [row | {"answer": ""} for row in rows]
+    blank_image = [row | {"answer": ""} for row in rows]
     answers = [FIRST, SECOND, f"it is at {FIRST}", "nowhere"]
-    found = report("refer", rows, answers, blind=blind, grid=2, prior=rows[:1])
+    found = report("refer", rows, answers, blank_image=blank_image, grid=2, prior=rows[:1])
     assert value(found["model"], "accuracy@0.5") == 3 / 4
     assert value(found["model"], "accuracy, +1 pixel") == 2 / 4  # an answer must begin with its box
     assert value(found["model"], "with a box") == 3 / 4
-    assert value(found["model, blind"], "accuracy@0.5") == 0
+    assert value(found["model, blank-image"], "accuracy@0.5") == 0
     assert value(found["best fixed box"], "accuracy@0.5") == 3 / 4
     assert value(found["largest box"], "accuracy@0.5") == 3 / 4
     assert value(found["whole picture"], "mean IoU") == pytest.approx(0.16)
@@ -141,8 +141,8 @@ def test_tables_and_json_say_the_same():
     assert "100.0 (100.0 .. 100.0)" in result.as_text()
     assert json.loads(json.dumps(result.as_dict()))["lines"][0]["accuracy@0.5"] == {"value": 1.0, "low": 1.0, "high": 1.0}
     rows = [row | {"image": f"{i}.jpg"} for i, row in enumerate(4 * rows)]
-    blind = [row | {"answer": FIRST if i < 2 else ""} for i, row in enumerate(rows)]
-    result = BENCHMARKS["refer"].report(rows, Against(blind=blind))
+    blank_image = [row | {"answer": FIRST if i < 2 else ""} for i, row in enumerate(rows)]
+    result = BENCHMARKS["refer"].report(rows, Against(blank_image=blank_image))
     table, lines = result.as_text().splitlines(), result.as_dict()["lines"]
     assert "model ahead by" in table[0]
     assert "ahead" not in lines[0]
@@ -204,24 +204,24 @@ def accuracy(out: str, line: int = 0) -> float:
 
 
 def test_answers_are_kept_and_scored_again_without_the_system(run, system, tmp_path):
-    status, out, err = run("refer", "dogs.jsonl", "--blind", "--json", "--grid", 4)
+    status, out, err = run("refer", "dogs.jsonl", "--blank-image", "--json", "--grid", 4)
     assert status == 0
     assert "answers are kept in refer-dogs.jsonl" in err
     assert accuracy(out) == pytest.approx(5 / 6, abs=1e-5)
-    assert accuracy(out, 1) == pytest.approx(1 / 6, abs=1e-5)  # blind
+    assert accuracy(out, 1) == pytest.approx(1 / 6, abs=1e-5)  # blank-image
     assert len(system.asked) == 12
-    again = run("refer", "dogs.jsonl", "--blind", "--json", "--grid", 4)
+    again = run("refer", "dogs.jsonl", "--blank-image", "--json", "--grid", 4)
     assert again[1] == out
     assert len(system.asked) == 12
-    kept = ["score", "refer-dogs.jsonl", "--blind", "refer-dogs.blind.jsonl", "--json", "--grid", 4]
+    kept = ["score", "refer-dogs.jsonl", "--blank-image", "refer-dogs.blank_image.jsonl", "--json", "--grid", 4]
     assert json.loads(run(*kept)[1])["lines"] == json.loads(out)["lines"]
     assert "accuracy@0.5" in run("score", "refer-dogs.jsonl")[1]
 
 
-def test_the_blind_are_asked_each_question_once(run, system, tmp_path):
+def test_the_blank_image_are_asked_each_question_once(run, system, tmp_path):
     rows = [{"image": f"{i}.png", "captions": ["A dog."]} for i in range(6)]
     (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    out = run("captions", "--references", "captions.jsonl", "--blind", "--json", "--batch-size", 2)[1]
+    out = run("captions", "--references", "captions.jsonl", "--blank-image", "--json", "--batch-size", 2)[1]
     assert json.loads(out)["items"] == 6
     assert system.asked == ["[caption] Briefly describe this image."] * 7
 

@@ -30,11 +30,11 @@ def questions(folder, number, seed):
     return path, rows
 
 
-def accuracy(folder, rows, blind=False):
+def accuracy(folder, rows, blank_image=False):
     """The share of right answers to each question."""
     system = minigpt4.load(folder, dtype="float32")
     grey = Image.new("RGB", (32, 32), (110, 110, 110))
-    asked = [(grey if blind else row["image"], row["question"]) for row in rows]
+    asked = [(grey if blank_image else row["image"], row["question"]) for row in rows]
     right: dict[str, list[bool]] = {}
     for row, answer in zip(rows, system.ask_many(asked, batch_size=50, max_new_tokens=16), strict=True):
         right.setdefault(row["question"], []).append(answer == row["answer"])
@@ -68,9 +68,9 @@ def test_a_system_learns_to_answer_about_pictures(tmp_path):
     }
     before = accuracy(tmp_path / "base", held_out)
     after = accuracy(train(parse_recipe(recipe, "test")), held_out)
-    blind = accuracy(tmp_path / "out", held_out, blind=True)
-    print(f"before {before}, after {after}, without seeing {blind}")
+    blank_image = accuracy(tmp_path / "out", held_out, blank_image=True)
+    print(f"before {before}, after {after}, without seeing {blank_image}")
     for question in ("colour?", "where?"):  # there are four answers to each
         assert before[question] <= 0.25
         assert after[question] > 0.9
-        assert blind[question] < 0.4  # without the picture it can only guess
+        assert blank_image[question] < 0.4  # without the picture it can only guess

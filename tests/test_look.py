@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from minigpt4.data.augment import closer, crop, mirror, on_lines
+from minigpt4.data.augment import crop, mirror, on_lines, zoomed
 from minigpt4.data.sample import Sample, Turn, ask
 from minigpt4.errors import UserError
 from minigpt4.model.feature_cache import pixels_of
@@ -135,7 +135,7 @@ def test_looking_closer_shows_what_surrounds_a_box_and_all_of_it():
     for _ in range(300):
         x1, y1 = rng.uniform(0, 0.7), rng.uniform(0, 0.7)
         box = parse_boxes(Box(x1, y1, rng.uniform(x1 + 0.05, 1), rng.uniform(y1 + 0.05, 1)).render("nearest"))[0]
-        seen = closer(Sample(turns=ask("[refer] it", box.render("nearest")), images=("a.jpg",)), rng)
+        seen = zoomed(Sample(turns=ask("[refer] it", box.render("nearest")), images=("a.jpg",)), rng)
         left, top, right, bottom = seen.crop
         assert -1e-9 <= left <= box.x1 + 1e-9 < box.x2 - 1e-9 <= right <= 1 + 1e-9
         assert -1e-9 <= top <= box.y1 + 1e-9 < box.y2 - 1e-9 <= bottom <= 1 + 1e-9
@@ -155,16 +155,16 @@ def test_looking_closer_shows_what_surrounds_a_box_and_all_of_it():
 def test_looking_closer_leaves_out_questions_about_what_is_elsewhere():
     turns = (*ask("[refer] the dog", "{<10><10><20><20>}"), *ask("[refer] the cat", "{<80><80><90><95>}"))
     sample, rng = Sample(turns=turns, images=("a.jpg",), apart=True), random.Random(0)
-    kept = [closer(sample, rng).turns for _ in range(40)]
+    kept = [zoomed(sample, rng).turns for _ in range(40)]
     assert {len(seen) for seen in kept} == {1}  # no part around either of them reaches the other
     assert {turn.question for seen in kept for turn in seen} == {"[refer] the dog", "[refer] the cat"}
     together = replace(sample, apart=False)  # a conversation keeps all its turns, so it is about the whole picture
-    assert all(closer(together, rng) == together for _ in range(20))
+    assert all(zoomed(together, rng) == together for _ in range(20))
 
 
 def test_looking_closer_needs_a_box():
     with pytest.raises(UserError, match="no box in its text"):
-        closer(Sample(turns=ask("what is it?", "a dog"), images=("a.jpg",)), random.Random(0))
+        zoomed(Sample(turns=ask("what is it?", "a dog"), images=("a.jpg",)), random.Random(0))
 
 
 def test_text_with_phrases_in_their_places_is_not_cropped():
@@ -172,7 +172,7 @@ def test_text_with_phrases_in_their_places_is_not_cropped():
     with pytest.raises(UserError, match="refs/3.*no part can be shown"):
         crop(sample, 0.5, random.Random(0))
     with pytest.raises(UserError, match="leave crop and closer out"):
-        closer(sample, random.Random(0))
+        zoomed(sample, random.Random(0))
 
 
 def test_boxes_on_the_lines_of_a_grid():

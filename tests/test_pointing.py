@@ -160,10 +160,10 @@ def test_several_phrases_are_named(run, photo):
     lines = ["dogs: 0,0,100,50", "dogs: 100,50,200,100", "a cat: 20,20,100,60"]
     assert run(text, "detect", photo, "dogs and cats")[1].splitlines() == lines
     assert run(text, "ground", photo)[1].splitlines() == ["dogs and a cat", *lines]
-    again = run(text, "ground", photo, "--look-again")[1].splitlines()  # asked about each thing, it says all of that again
+    again = run(text, "ground", photo, "--zoom-in")[1].splitlines()  # asked about each thing, it says all of that again
     places = [line.split(": ")[1] for line in lines]
     assert again == ["dogs and a cat", *(f"{thing}: {place}" for thing in ("dogs", "a cat") for place in places)]
-    assert "look_again goes with [grounding]" in run(text, "refer", photo, "a cat", "--look-again")[2]
+    assert "zoom_in goes with [grounding]" in run(text, "refer", photo, "a cat", "--zoom-in")[2]
 
 
 def test_json_gives_pixels_and_relative_coordinates(run, photo):

@@ -146,7 +146,7 @@ BASE = {"data": {"datasets": [{"format": "jsonl"}]}, "steps": 1, "output": "x"}
         ({"schedule": {"name": "cosin"}}, r"unknown schedule 'cosin' \(did you mean cosine\?\)"),
         ({"model": {"vision": "pocket"}}, "vision and text go together"),
         ({"validation": {"datasets": [{"format": "jsonl", "crop": 0.5}]}}, "crop is for datasets that are learnt from"),
-        ({"validation": {"datasets": [{"format": "jsonl", "closer": 0.5}]}}, "closer is for datasets that are learnt from"),
+        ({"validation": {"datasets": [{"format": "jsonl", "zoomed": 0.5}]}}, "zoomed is for datasets that are learnt from"),
         (
             {
                 "trained": {"vision_dropout": 0.2},

@@ -32,12 +32,12 @@ def test_half_of_the_answers_are_drawn_before_the_picture_in_a_mirror(monkeypatc
     asked = []
 
     def drawn(conversations, embeds, generation):
-        asked.append((conversations[0][0]["content"].rpartition("> ")[2], embeds, generation["consensus"]))
-        return [["{<10><20><30><40>}"] * generation["consensus"]] if len(asked) == 1 else [["{<60><20><80><40>}"] * 7]
+        asked.append((conversations[0][0]["content"].rpartition("> ")[2], embeds, generation["self_consistency"]))
+        return [["{<10><20><30><40>}"] * generation["self_consistency"]] if len(asked) == 1 else [["{<60><20><80><40>}"] * 7]
 
     monkeypatch.setattr(system, "drawn", drawn)
     picture = PICTURES[0]
-    answer = system.refer(picture, "the dog on the left", consensus=7, mirrored=True)
+    answer = system.refer(picture, "the dog on the left", self_consistency=7, mirrored=True)
     (question, plain, first), (turned, mirrored, second) = asked
     assert question.endswith("the dog on the left")
     assert turned == question.replace("left", "right")
@@ -50,19 +50,21 @@ def test_half_of_the_answers_are_drawn_before_the_picture_in_a_mirror(monkeypatc
 
 def test_looking_twice_is_for_several_answers(system):
     short = {"max_new_tokens": 6}
-    with pytest.raises(UserError, match="mirrored goes with consensus"):
+    with pytest.raises(UserError, match="mirrored goes with self-consistency"):
         system.refer(PICTURES[0], "a dog", mirrored=True, **short)
-    few = system.refer(PICTURES[0], "a dog", consensus=3, **short)
-    assert system.refer(PICTURES[0], "a dog", consensus=3, mirrored=True, **short) == few
-    both = assistant(task_generation={"refer": {"consensus": 6, "mirrored": True}})
+    few = system.refer(PICTURES[0], "a dog", self_consistency=3, **short)
+    assert system.refer(PICTURES[0], "a dog", self_consistency=3, mirrored=True, **short) == few
+    both = assistant(task_generation={"refer": {"self_consistency": 6, "mirrored": True}})
     items = [(picture, f"[refer] dog {i}") for i, picture in enumerate(PICTURES)]
     alone = [both.ask(*item, **short) for item in items]
     assert both.ask_many(items, batch_size=4, **short) == alone
     in_a_chat = both.chat(PICTURES[0]).ask("[refer] dog 0", **short)  # a conversation's pictures are looked at once
-    assert in_a_chat == system.ask(PICTURES[0], "[refer] dog 0", consensus=6, **short)
+    assert in_a_chat == system.ask(PICTURES[0], "[refer] dog 0", self_consistency=6, **short)
     with pytest.raises(UserError, match="mirrored is for single questions"):
         both.chat(PICTURES[0]).ask("[refer] dog 0", mirrored=True, **short)
-    assert both.ask(PICTURES[0], "[refer] dog 0", consensus=1, **short) == system.ask(PICTURES[0], "[refer] dog 0", **short)
+    assert both.ask(PICTURES[0], "[refer] dog 0", self_consistency=1, **short) == system.ask(
+        PICTURES[0], "[refer] dog 0", **short
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,15 +82,15 @@ def test_the_part_around_a_box(box, times, part):
 
 def test_what_surrounds_a_found_box_is_looked_at(monkeypatch):
     """Four answers before the whole picture, then four before the part around their box, brought back from there."""
-    system = assistant(task_generation={"refer": {"consensus": 4, "mirrored": True, "look_again": True}})
+    system = assistant(task_generation={"refer": {"self_consistency": 4, "mirrored": True, "zoom_in": True}})
     looks, said = [], {}
 
     def drawn(conversations, embeds, generation):
-        looks.append((conversations, embeds, generation["consensus"]))
-        return [[said.get(len(looks), "nothing")] * generation["consensus"] for _ in conversations]
+        looks.append((conversations, embeds, generation["self_consistency"]))
+        return [[said.get(len(looks), "nothing")] * generation["self_consistency"] for _ in conversations]
 
     monkeypatch.setattr(system, "drawn", drawn)
-    picture, asked, setting = PICTURES[0], [([PICTURES[0]], "[refer] it")], {"consensus": 4, "mirrored": True}
+    picture, asked, setting = PICTURES[0], [([PICTURES[0]], "[refer] it")], {"self_consistency": 4, "mirrored": True}
     for number in (1, 2):  # in the whole picture, and in the mirror
         said[number] = "{<40><40><60><80>}"
     said[3] = said[4] = "{<0><50><100><100>}"  # in the part, whose lower half it is
@@ -105,7 +107,7 @@ def test_what_surrounds_a_found_box_is_looked_at(monkeypatch):
     assert at_what_was_found(system, asked, first, setting) == first  # nothing is found there
 
     looks.clear()
-    system.refer(picture, "it", look_again=False)
+    system.refer(picture, "it", zoom_in=False)
     system.detect(picture, "it")
     system.ask([picture, picture], "[refer] it")  # of two pictures, which one?
     assert len(looks) == 2 + 2
@@ -118,7 +120,7 @@ def test_the_same_is_not_looked_at_twice(monkeypatch):
     monkeypatch.setattr(system, "drawn", lambda conversations, *_: asked.append(len(conversations)) or [["nothing"] * 3])
     answers = [[box] * 3 for box in boxes]
     questions = [([picture], "[refer] it") for picture in pictures]
-    assert at_what_was_found(system, questions, answers, {"consensus": 3}) == answers
+    assert at_what_was_found(system, questions, answers, {"self_consistency": 3}) == answers
     assert asked == [1]
 
 
@@ -157,7 +159,7 @@ def test_boxes_are_moved_and_nothing_else():
 
 
 def test_each_phrase_of_a_description_is_asked_about_by_itself(monkeypatch):
-    system = assistant(task_generation={"grounding": {"look_again": True, "max_new_tokens": 9}})
+    system = assistant(task_generation={"grounding": {"zoom_in": True, "max_new_tokens": 9}})
     found = {"A man": "{<50><60><70><80>}", "two dogs": "nothing to see", "a car": "<p>a car</p> {<8><8><9><9>}"}
     asked = []
 
@@ -173,13 +175,13 @@ def test_each_phrase_of_a_description_is_asked_about_by_itself(monkeypatch):
     expected = GROUNDED.replace("{<10><20><30><40>}", found["A man"]).replace("{<0><0><9><9>}", "{<8><8><9><9>}")
     assert list(answers) == [expected] * 2  # for the dogs nothing was found, and they stay where they were
     assert [q.split("]")[0] for q in asked[0]] == ["[refer", "[detection", "[refer"] * 2
-    (plain,) = system._answer([([PICTURES[0]], question)], {"look_again": False})[:1]
+    (plain,) = system._answer([([PICTURES[0]], question)], {"zoom_in": False})[:1]
     assert plain == GROUNDED
     assert len(asked) == 1
 
 
 def test_what_has_no_name_is_not_asked_about(monkeypatch):
-    system = assistant(task_generation={"grounding": {"look_again": True}})
+    system = assistant(task_generation={"grounding": {"zoom_in": True}})
     nameless = "<p></p> {<1><2><3><4>} and <p>a dog</p> {<1><1><2><2>}"
     monkeypatch.setattr(system, "complete", lambda asked, *a, **k: [Answer(nameless)])
     monkeypatch.setattr(system, "ask_many", lambda items, **k: [Answer("{<5><5><6><6>}") for _ in items])
@@ -188,17 +190,17 @@ def test_what_has_no_name_is_not_asked_about(monkeypatch):
 
 
 def test_looking_again_ends_and_is_for_descriptions_with_places(system):
-    wished = assistant(task_generation={"grounding": {"look_again": True}, "refer": {"consensus": 4, "mirrored": True}})
+    wished = assistant(task_generation={"grounding": {"zoom_in": True}, "refer": {"self_consistency": 4, "mirrored": True}})
     short = {"max_new_tokens": 6}
     question = "[grounding] describe this image in detail"
     assert isinstance(wished.ground(PICTURES[0], **short), Answer)  # for real, if only with noise to look at
     assert not wished.streams(wished.settings_for(question, {}))
-    assert wished.streams(wished.settings_for(question, {"look_again": False}))
+    assert wished.streams(wished.settings_for(question, {"zoom_in": False}))
     assert "".join(wished.stream(PICTURES[0], question, **short)).strip() == system.ask(PICTURES[0], question, **short)
     for ask in (system.ask, lambda *a, **k: list(system.stream(*a, **k))):
-        with pytest.raises(UserError, match=r"look_again goes with \[grounding\]"):
-            ask(PICTURES[0], "[refer] a dog" if ask == system.ask else question, look_again=True, **short)
-    with pytest.raises(UserError, match="look_again is for single questions"):
-        system.chat(PICTURES[0]).ask(question, look_again=True, **short)
+        with pytest.raises(UserError, match=r"zoom_in goes with \[grounding\]"):
+            ask(PICTURES[0], "[refer] a dog" if ask == system.ask else question, zoom_in=True, **short)
+    with pytest.raises(UserError, match="zoom_in is for single questions"):
+        system.chat(PICTURES[0]).ask(question, zoom_in=True, **short)
     wished.published = True
-    assert "look_again" not in wished.settings_for(question, {})
+    assert "zoom_in" not in wished.settings_for(question, {})

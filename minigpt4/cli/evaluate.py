@@ -24,7 +24,9 @@ Predictions = Annotated[
     Path | None,
     typer.Option(help="Where answers are kept; BENCHMARK-ANNOTATIONS.jsonl here when not given. Continued if it exists."),
 ]
-Blind = Annotated[bool, typer.Option("--blind", help="Also ask about a grey picture: what the system says without seeing.")]
+Blind = Annotated[
+    bool, typer.Option("--blank-image", help="Also ask about a grey picture: what the system says without seeing.")
+]
 Prior = Annotated[Path | None, typer.Option(help="Annotations that fixed boxes and phrases are fitted to.")]
 PriorSplit = Annotated[str | None, typer.Option(help="Only this part of --prior.")]
 Grid = Annotated[
@@ -48,7 +50,7 @@ class Measuring:
     split: str | None
     limit: int | None
     predictions: Path | None
-    blind: bool
+    blank_image: bool
     json: bool
     batch_size: int
 
@@ -67,7 +69,7 @@ MEASURING = Group(
         "split": (Split, None),
         "limit": (Limit, None),
         "predictions": (Predictions, None),
-        "blind": (Blind, False),
+        "blank_image": (Blind, False),
         "json": (Json, False),
         "batch_size": (BatchSize, 16),
     },
@@ -153,7 +155,7 @@ def failures(annotations: Annotations, **common: Any) -> None:
 @app.command()
 def score(
     predictions: Annotated[Path, typer.Argument(metavar="PREDICTIONS", show_default=False)],
-    blind: Annotated[Path | None, typer.Option(help="Answers about grey pictures, to set beside.")] = None,
+    blank_image: Annotated[Path | None, typer.Option(help="Answers about grey pictures, to set beside.")] = None,
     grid: Grid = None,
     json: Json = False,
 ) -> None:
@@ -168,11 +170,11 @@ def score(
     if len(names) > 1 or not names <= set(BENCHMARKS):
         raise UserError(f"{predictions}: answers to {', '.join(sorted(names))}; give those of one benchmark")
     sightless = None
-    if blind is not None:
-        rows, sightless = aligned(rows, answered(blind))
+    if blank_image is not None:
+        rows, sightless = aligned(rows, answered(blank_image))
         if not rows:
-            raise UserError(f"{blind}: has no question in common with {predictions}")
-    _print(BENCHMARKS[names.pop()].report(rows, Against(blind=sightless, grid=grid)), json)
+            raise UserError(f"{blank_image}: has no question in common with {predictions}")
+    _print(BENCHMARKS[names.pop()].report(rows, Against(blank_image=sightless, grid=grid)), json)
 
 
 def _evaluate(
@@ -217,22 +219,22 @@ def _evaluate(
     def ask_many(batch: list) -> Any:
         return loaded().ask_many(batch, batch_size=measuring.batch_size, **generation)
 
-    def run(file: Path, blind: bool) -> tuple[list[Any], int]:
-        by = signature(system.model, generation, _folder(system.model), blind)
-        status = predict(benchmark, rows, images, file, by, ask_many, measuring.batch_size, blind, loaded)
+    def run(file: Path, blank_image: bool) -> tuple[list[Any], int]:
+        by = signature(system.model, generation, _folder(system.model), blank_image)
+        status = predict(benchmark, rows, images, file, by, ask_many, measuring.batch_size, blank_image, loaded)
         return answered(file, rows), status
 
     part = f"-{measuring.split}" if measuring.split else ""
     file = measuring.predictions or Path(f"{name}-{annotations.stem}{part}.jsonl")
-    done, status = run(file, blind=False)
+    done, status = run(file, blank_image=False)
     sightless, notes = None, []
-    if measuring.blind:
-        sightless, blind_status = run(file.with_name(f"{file.stem}.blind{file.suffix}"), blind=True)
+    if measuring.blank_image:
+        sightless, blank_image_status = run(file.with_name(f"{file.stem}.blank-image{file.suffix}"), blank_image=True)
         done, sightless = aligned(done, sightless)
-        status = max(status, blind_status)
+        status = max(status, blank_image_status)
     if missing := len(rows) - len(done):
         notes.append(f"{missing:,} of {len(rows):,} questions could not be asked and are not scored")
-    against = Against(blind=sightless, prior=prior, grid=grid)
+    against = Against(blank_image=sightless, prior=prior, grid=grid)
     _print(benchmark.report(done, against, **report or {}), json=measuring.json, notes=notes)
     print(f"answers are kept in {file}", file=sys.stderr)
     raise typer.Exit(status)

@@ -57,7 +57,7 @@ TopK = Annotated[int | None, typer.Option(min=1, rich_help_panel=_DECODING)]
 RepetitionPenalty = Annotated[float | None, typer.Option(min=0.01, rich_help_panel=_DECODING)]
 LengthPenalty = Annotated[float | None, typer.Option(rich_help_panel=_DECODING)]
 NoRepeatNgramSize = Annotated[int | None, typer.Option(min=0, rich_help_panel=_DECODING)]
-Consensus = Annotated[
+SelfConsistency = Annotated[
     int | None,
     typer.Option(
         min=1, help="Draw so many answers; give the one they agree with most (1: the likeliest).", rich_help_panel=_DECODING
@@ -65,14 +65,16 @@ Consensus = Annotated[
 ]
 Mirrored = Annotated[
     bool | None,
-    typer.Option(help="Draw half of the answers of --consensus before the picture in a mirror.", rich_help_panel=_DECODING),
+    typer.Option(
+        help="Draw half of the answers of --self-consistency before the picture in a mirror.", rich_help_panel=_DECODING
+    ),
 ]
-LookAgain = Annotated[
+ZoomIn = Annotated[
     bool | None,
     typer.Option(
-        "--look-again/--no-look-again",
-        help="With ground, ask about each phrase by itself for its box; with refer and --consensus, ask again about what "
-        "surrounds the box that was found.",
+        "--zoom-in/--no-zoom-in",
+        help="With ground, ask about each phrase by itself for its box; with refer and --self-consistency, ask again about "
+        "what surrounds the box that was found.",
         rich_help_panel=_DECODING,
     ),
 ]
@@ -134,9 +136,9 @@ TALKING = Group(STREAMED, _given)
 CHOSEN = {
     "num_beams": (NumBeams, None),
     "length_penalty": (LengthPenalty, None),
-    "consensus": (Consensus, None),
+    "self_consistency": (SelfConsistency, None),
     "mirrored": (Mirrored, None),
-    "look_again": (LookAgain, None),
+    "zoom_in": (ZoomIn, None),
 }
 DECODING = Group(STREAMED | CHOSEN, _given)
 

@@ -56,8 +56,8 @@ def crop(sample: Sample, least: float, rng: random.Random) -> Sample:
     return sample
 
 
-def closer(sample: Sample, rng: random.Random) -> Sample:
-    """The sample with what surrounds one of its boxes, enlarged, as a second look at a thing shows it.
+def zoomed(sample: Sample, rng: random.Random) -> Sample:
+    """The sample with what surrounds one of its boxes, enlarged, as a zoom-in refinement at a thing shows it.
 
     The part is one to four times as wide and high as the box, and has it anywhere. Boxes in the text move with the part; of
     questions side by side, those go whose boxes lie outside or are mostly cut off. Where none is left, or a conversation would
@@ -69,7 +69,7 @@ def closer(sample: Sample, rng: random.Random) -> Sample:
     _check_parts(sample)
     boxes = [box for text in _texts(sample) for match in _BOXES.finditer(text) for box in parse_boxes(match[0])]
     if not boxes:
-        raise UserError(f"{sample.id}: there is no box in its text to look at more closely; leave closer out")
+        raise UserError(f"{sample.id}: there is no box in its text to look at more closely; leave zoomed out")
     for _ in range(_TRIES):
         box = min(rng.choices(boxes, k=2), key=lambda box: box.area)  # a small one more often: large ones fill the picture
         if (seen := _shown(sample, part_around(box, rng), 1)) is not None:
@@ -110,7 +110,7 @@ def _texts(sample: Sample) -> list[str]:
 
 def _check_parts(sample: Sample) -> None:
     if any("<p>" in text and not _ONE_PHRASE.fullmatch(text) for text in _texts(sample)):
-        message = "its text tells of things in their places, so no part can be shown; leave crop and closer out"
+        message = "its text tells of things in their places, so no part can be shown; leave crop and zoomed out"
         raise UserError(f"{sample.id}: {message}")
 
 

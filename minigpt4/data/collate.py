@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..model.feature_cache import FeatureCache, pixels_of
 from ..model.processing import MiniGPT4Processor
 from ..prompt.templates import PICTURE, PLACEHOLDER
-from .augment import closer, crop, mirror, on_lines
+from .augment import crop, mirror, on_lines, zoomed
 from .examples import IGNORE, Branch, Example, build_example, side_by_side
 from .mixture import Draw, Part
 from .sample import Sample
@@ -114,8 +114,8 @@ class Reader(Dataset):
         """The sample that a draw stands for."""
         part, rng = self.parts[draw.dataset], random.Random(draw.seed)
         sample = part.source.sample(draw.key, rng)
-        if part.closer and rng.random() < part.closer:
-            sample = closer(sample, rng)
+        if part.zoomed and rng.random() < part.zoomed:
+            sample = zoomed(sample, rng)
         elif part.crop is not None:
             sample = crop(sample, part.crop, rng)
         if part.mirror and rng.random() < 0.5:

@@ -40,7 +40,7 @@ class Part:
     crop: float | None = None
     reward: str | None = None
     grid: int | None = None
-    closer: float = 0.0
+    zoomed: float = 0.0
 
 
 class Mixture:

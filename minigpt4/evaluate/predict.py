@@ -24,7 +24,7 @@ def predict(
     by: str,
     ask_many: Callable[[list], Sequence[str]],
     batch_size: int = 16,
-    blind: bool = False,
+    blank_image: bool = False,
     prepare: Callable[[], object] | None = None,
 ) -> int:
     """Answer what `file` does not answer yet; the exit status says whether every question was answered.
@@ -34,7 +34,7 @@ def predict(
         file: JSON Lines of the rows with ``answer`` and ``by``; continued if it exists.
         by: who answers; a file by another is refused.
         ask_many: [([picture], question), ...] -> answers. It is not called if nothing is left to answer.
-        blind: show a grey picture in place of each.
+        blank_image: show a grey picture in place of each.
         prepare: called before the first question, if any is left.
 
     Raises:
@@ -46,10 +46,10 @@ def predict(
             raise UserError(f"{file}: holds answers by {other.get('by')}, not by {by}; name another file, or remove it")
     signed = [row | {"by": by} for row in rows]
     grey = Image.new("RGB", (224, 224), GREY)
-    if blind:
+    if blank_image:
         ask_many = _once(ask_many)
     items = [
-        (f"{benchmark.name}, {row['image']}", row, ([grey if blind else images / row["image"]], benchmark.question(row)))
+        (f"{benchmark.name}, {row['image']}", row, ([grey if blank_image else images / row["image"]], benchmark.question(row)))
         for row in signed
     ]
     return answer_rows(iter(items), signed, output, "answer", ask_many, batch_size, prepare)
@@ -100,11 +100,11 @@ def _key(row: Row) -> str:
     return json.dumps({k: v for k, v in row.items() if k not in ("answer", "by")}, sort_keys=True)
 
 
-def signature(model: str, generation: dict[str, Any], folder: Path | None, blind: bool = False) -> str:
+def signature(model: str, generation: dict[str, Any], folder: Path | None, blank_image: bool = False) -> str:
     """Who answers: the system's name, a fingerprint of its weights where they lie here, and how it decodes."""
     name = model if folder is None else f"{model}@{_fingerprint(folder)}"
     settings = [f"{key}={value}" for key, value in sorted(generation.items())]
-    return " ".join([name, *settings, *(["blind"] if blind else [])])
+    return " ".join([name, *settings, *(["blank_image"] if blank_image else [])])
 
 
 def _fingerprint(folder: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..metrics.interval import Score
 
-_MODEL, _BLIND = "model", "model, blind"
+_MODEL, _BLIND = "model", "model, blank-image"
 """How lines of the model's own answers are called, and of those before a grey picture."""
 
 

@@ -89,9 +89,9 @@ class Assistant:
 
     Keyword arguments named ``generation`` below are those of `transformers` generation (``max_new_tokens``, ``num_beams``,
     ``do_sample``, ``temperature``, ``top_p``, ...); what is not given comes from the system's generation_config.json. One is
-    ours: ``consensus=N`` draws N answers and gives the one that the others agree with most (see `consensus`); with
-    ``mirrored=True``, half of them before the picture in a mirror, if there are four or more. And ``look_again=True``
-    asks about each phrase of a grounded description by itself, for its box, and with ``[refer]`` and consensus
+    ours: ``self_consistency=N`` draws N answers and gives the one that the others agree with most (see `self_consistency`);
+    with ``mirrored=True``, half of them before the picture in a mirror, if there are four or more. And ``zoom_in=True``
+    asks about each phrase of a grounded description by itself, for its box, and with ``[refer]`` and self-consistency
     asks again about what surrounds the box that was found.
     """
 
@@ -189,7 +189,7 @@ class Assistant:
         answers = [Answer("")] * len(batch)
         for (name, _), rows in kinds.items():
             asked, setting = [batch[i] for i in rows], dict(settings[rows[0]])
-            again = setting.pop("look_again", False)
+            again = setting.pop("zoom_in", False)
             drawn = several(self, asked, setting)
             if again and name == "refer":
                 drawn = at_what_was_found(self, asked, drawn, setting)
@@ -216,7 +216,7 @@ class Assistant:
     def streams(self, generation: dict[str, Any]) -> bool:
         """Whether answers with these settings come piece by piece: not those that are chosen among several."""
         beams = generation.get("num_beams") or self.model.generation_config.num_beams or 1
-        return beams == 1 and generation.get("consensus") is None and not generation.get("look_again")
+        return beams == 1 and generation.get("self_consistency") is None and not generation.get("zoom_in")
 
     # the parts -------------------------------------------------------------------------------------------------------
 
@@ -241,9 +241,9 @@ class Assistant:
         self, conversations: Sequence[Sequence[Message]], image_embeds: torch.Tensor | None, **generation
     ) -> list[Answer]:
         """The assistant's next message in each conversation; pictures in order of their placeholders."""
-        for wish in ("mirrored", "look_again"):  # of a task; but here the pictures have been looked at already
+        for wish in ("mirrored", "zoom_in"):  # of a task; but here the pictures have been looked at already
             generation.pop(wish, None)
-        if generation.get("consensus") is not None:
+        if generation.get("self_consistency") is not None:
             return [Answer(agreed(several)) for several in self.drawn(conversations, image_embeds, generation)]
         inputs = self.inputs(conversations, generation)
         if self.published:
@@ -257,7 +257,7 @@ class Assistant:
     ) -> list[list[str]]:
         """Several possible next messages of each conversation."""
         if self.published:
-            raise UserError("published behaviour with consensus is not offered")
+            raise UserError("published behaviour with self-consistency is not offered")
         settings = self._settings(generation) | {"seed": generation.get("seed") or 0}
         found = drawn(self.model, self.inputs(conversations, generation), image_embeds, **settings)
         return [[self._text(ids) for ids in several] for several in found]
@@ -272,8 +272,10 @@ class Assistant:
         """One conversation's next message, piece by piece."""
         if (generation.get("num_beams") or 1) != 1:
             raise UserError("beam search cannot be streamed: leave out num_beams, or ask without streaming")
-        if generation.get("consensus") is not None:
-            raise UserError("an answer chosen among several cannot be streamed: leave out consensus, or ask without streaming")
+        if generation.get("self_consistency") is not None:
+            raise UserError(
+                "an answer chosen among several cannot be streamed: leave out self-consistency, or ask without streaming"
+            )
         generation["num_beams"] = 1
         if self.published:  # answers alike, but not piece by piece
             yield self.complete([conversation], image_embeds, **generation)[0]

@@ -36,7 +36,7 @@ class Chat:
 
     def ask(self, question: str, **generation) -> Answer:
         """Say something and get the answer, which draws on the picture shown last; both become part of the history."""
-        for setting in ("mirrored", "look_again"):
+        for setting in ("mirrored", "zoom_in"):
             if generation.get(setting):
                 raise UserError(
                     f"{setting} is for single questions: the pictures of a conversation have been looked at already"

@@ -29,18 +29,18 @@ def conversations(asked: Asked) -> list[list[Message]]:
 
 
 def several(assistant: "Assistant", asked: Asked, generation: dict[str, Any]) -> list[list[str]]:
-    """As many answers to each question as `generation` says (``consensus``, ``mirrored``)."""
+    """As many answers to each question as `generation` says (``self_consistency``, ``mirrored``)."""
     generation = dict(generation)
     mirrored = generation.pop("mirrored", False)
     everything = [picture for pictures, _ in asked for picture in pictures]
-    if not generation.get("consensus"):
+    if not generation.get("self_consistency"):
         return [[text] for text in assistant.complete(conversations(asked), assistant.encode(everything), **generation)]
     if not mirrored:
         return assistant.drawn(conversations(asked), assistant.encode(everything), generation)
     texts: list[list[str]] = [[] for _ in asked]
     for mirrored, turn in ((False, str), (True, mirror_text)):
         prompts = conversations([(pictures, turn(question)) for pictures, question in asked])
-        half = generation | {"consensus": (generation["consensus"] + (not mirrored)) // 2}
+        half = generation | {"self_consistency": (generation["self_consistency"] + (not mirrored)) // 2}
         for own, more in zip(texts, assistant.drawn(prompts, assistant.encode(everything, mirrored), half), strict=True):
             own += map(turn, more)
     return texts
@@ -57,9 +57,9 @@ def at_what_was_found(
         found = parse_boxes(agreed(first))
         if len(pictures) == len(found) == 1 and (part := around(found[0], _AROUND)) != (0.0, 0.0, 1.0, 1.0):
             views.append((number, part))
-    closer: Asked = [([part_of_picture(asked[number][0][0], part)], asked[number][1]) for number, part in views]
+    zoomed: Asked = [([part_of_picture(asked[number][0][0], part)], asked[number][1]) for number, part in views]
     now = list(answers)
-    for (number, part), texts in zip(views, several(assistant, closer, generation) if closer else [], strict=True):
+    for (number, part), texts in zip(views, several(assistant, zoomed, generation) if zoomed else [], strict=True):
         now[number] = [with_boxes_moved(text, partial(_out_of, part)) for text in texts if parse_boxes(text)] or now[number]
     return now
 

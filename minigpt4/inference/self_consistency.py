@@ -25,8 +25,8 @@ _WARPERS: dict[str, Callable[[Any], Any]] = {
     "top_k": TopKLogitsWarper,
     "top_p": TopPLogitsWarper,
 }
-BESIDE_CONSENSUS = frozenset(("max_new_tokens", "mirrored", "look_again", "seed", *_WARPERS))
-"""Settings that go with consensus."""
+BESIDE_SELF_CONSISTENCY = frozenset(("max_new_tokens", "mirrored", "zoom_in", "seed", *_WARPERS))
+"""Settings that go with self-consistency."""
 
 
 def drawn(
@@ -38,19 +38,20 @@ def drawn(
 
     Args:
         inputs: input_ids and attention_mask, (B, S).
-        settings: ``consensus`` (how many), ``max_new_tokens``, and those of temperature, top_k, top_p and seed that are wished.
+        settings: ``self_consistency`` (how many), ``max_new_tokens``, and those of temperature, top_k, top_p and seed that are
+            wished.
 
     Raises:
         UserError: decoding settings that do not go with this one.
     """
-    samples, longest, seed = settings.pop("consensus"), settings.pop("max_new_tokens"), settings.pop("seed", 0)
+    samples, longest, seed = settings.pop("self_consistency"), settings.pop("max_new_tokens"), settings.pop("seed", 0)
     settings.pop("stopping_criteria", None)  # texts at which a chat stops are cut off afterwards
     if settings.pop("do_sample", True) is False or settings.pop("num_beams", 1) != 1:
-        raise UserError("consensus draws its answers: leave out num_beams and do_sample")
+        raise UserError("self-consistency draws its answers: leave out num_beams and do_sample")
     if others := set(settings) - set(_WARPERS):
-        raise UserError(f"consensus does not go with {min(others)}")
+        raise UserError(f"self-consistency does not go with {min(others)}")
     if not isinstance(samples, int) or samples < 2:
-        raise UserError(f"consensus is among two answers or more, not {samples}")
+        raise UserError(f"self-consistency is among two answers or more, not {samples}")
     ends = model.generation_config.eos_token_id
     ends = set(ends) if isinstance(ends, list) else {ends}
     warp = LogitsProcessorList([_WARPERS[name](value) for name, value in settings.items()])

@@ -4,7 +4,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..prompt.tasks import TASKS, split_identifier
-from .self_consistency import BESIDE_CONSENSUS
+from .self_consistency import BESIDE_SELF_CONSISTENCY
 
 
 def settings_for(
@@ -12,8 +12,8 @@ def settings_for(
 ) -> dict[str, Any]:
     """How a question is decoded: as is wished for its task, unless other settings are given.
 
-    A wished consensus gives way to settings that do not go with it, and with wished beams to streaming; ``consensus=1`` leaves
-    it out. A wished second look, or one into a mirror, gives way where there can be none.
+    A wished self-consistency gives way to settings that do not go with it, and with wished beams to streaming;
+    ``self_consistency=1`` leaves it out. A wished zoom-in refinement, or one into a mirror, gives way where there can be none.
 
     Args:
         wished: a system's settings for the question's task.
@@ -25,25 +25,25 @@ def settings_for(
     """
     task, _ = split_identifier(question)
     wished = dict(wished)
-    others = {key for key, value in given.items() if value is not None} - BESIDE_CONSENSUS - {"consensus"}
+    others = {key for key, value in given.items() if value is not None} - BESIDE_SELF_CONSISTENCY - {"self_consistency"}
     if streamed:
         wished.pop("num_beams", None)
     if streamed or published or others:
-        wished.pop("consensus", None)
+        wished.pop("self_consistency", None)
     if streamed or published:
-        wished.pop("look_again", None)
+        wished.pop("zoom_in", None)
     settings = wished | given
-    if settings.get("consensus") == 1:
-        del settings["consensus"]
-    if settings.get("mirrored") and not settings.get("consensus") and given.get("mirrored"):
-        raise UserError("mirrored goes with consensus: say how many answers are to be drawn")
-    if (settings.get("consensus") or 0) < 4:  # a half would be one answer
+    if settings.get("self_consistency") == 1:
+        del settings["self_consistency"]
+    if settings.get("mirrored") and not settings.get("self_consistency") and given.get("mirrored"):
+        raise UserError("mirrored goes with self-consistency: say how many answers are to be drawn")
+    if (settings.get("self_consistency") or 0) < 4:  # a half would be one answer
         settings.pop("mirrored", None)
-    if streamed or not (task is TASKS["grounding"] or (task is TASKS["refer"] and settings.get("consensus"))):
-        if given.get("look_again"):
+    if streamed or not (task is TASKS["grounding"] or (task is TASKS["refer"] and settings.get("self_consistency"))):
+        if given.get("zoom_in"):
             raise UserError(
-                f"look_again goes with {TASKS['grounding'].identifier}, or with {TASKS['refer'].identifier} and consensus, "
+                f"zoom_in goes with {TASKS['grounding'].identifier}, or with {TASKS['refer'].identifier} and self-consistency, "
                 "and with answers that come all at once"
             )
-        settings.pop("look_again", None)
+        settings.pop("zoom_in", None)
     return settings

@@ -24,7 +24,7 @@ def wants_features(recipe: Recipe, model: MiniGPT4ForConditionalGeneration, part
     """Whether to work from cached features: where the recipe says so, or it pays and is possible."""
     wish = recipe.data.cache_features
     frozen = not any(p.requires_grad for p in model.vision_tower.parameters())
-    changing = any(isinstance(part.source, StreamSource) or part.crop or part.closer for part in parts)
+    changing = any(isinstance(part.source, StreamSource) or part.crop or part.zoomed for part in parts)
     if wish is True and (changing or not frozen):
         log.warning("features cannot be cached: the vision encoder is trained, or a dataset is streamed or cropped")
     if wish is False or changing or not frozen:

@@ -86,7 +86,7 @@ def build_parts(recipe: Recipe, datasets: list[Dataset]) -> list[Part]:
         if not isinstance(source, StreamSource) and (problem := next(source.problems(), None)):
             log.warning("%s: %s (minigpt4 data check lists all)", source.name, problem.message)
         batch = recipe.data.batch_of(dataset)
-        shown = {name: getattr(dataset, name) for name in ("mirror", "crop", "closer", "grid", "reward")}
+        shown = {name: getattr(dataset, name) for name in ("mirror", "crop", "zoomed", "grid", "reward")}
         parts.append(Part(source, dataset.ratio, batch, **shown))
     return parts
 

@@ -69,7 +69,7 @@ class Trained(_Section):
     """Of the vision encoder, only so many of its last layers (blocks) and what comes after them; all of it when not given."""
     vision_dropout: float = Field(0.0, ge=0, lt=1)
     """The share of the vision encoder's channels that each picture goes without in training, others each time: a picture is
-    then harder to learn by heart."""
+    then harder to overfit."""
 
     @model_validator(mode="after")
     def _layers_of_what_learns(self) -> "Trained":
@@ -96,7 +96,7 @@ class Dataset(_Section):
     """Show half of the pictures mirrored, with left and right exchanged in the text."""
     crop: float | None = Field(None, gt=0, le=1)
     """Show a part of each picture, another each time, that has at least this share of its area; boxes move with it."""
-    closer: float = Field(0.0, ge=0, le=1)
+    zoomed: float = Field(0.0, ge=0, le=1)
     """Show in this share of the samples what surrounds one of the boxes that they ask about, enlarged, instead of `crop`."""
     grid: int | None = Field(None, ge=1, le=100)
     """Put the edges of boxes on the nearest of so many lines a side, when a vision encoder cannot tell finer ones apart."""
@@ -194,7 +194,7 @@ class Validation(_Section):
     @model_validator(mode="after")
     def _as_they_are(self) -> "Validation":
         for dataset in self.datasets:
-            for name in ("mirror", "crop", "closer", "reward"):
+            for name in ("mirror", "crop", "zoomed", "reward"):
                 if getattr(dataset, name):
                     raise ValueError(f"{name} is for datasets that are learnt from; these are measured as they are")
         return self

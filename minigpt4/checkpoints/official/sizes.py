@@ -141,13 +141,13 @@ def recognise(checkpoint: TorchFile, vision_width: int, wanted: str | None, qfor
         raise UserError(f"unknown kind {wanted!r}; there are {', '.join(KINDS)}")
     if wanted == "minigptv2" and not is_v2:
         raise UserError(
-            f"{file}: has no adapters (LoRA), which MiniGPT-v2 has; without them it would run blind. "
+            f"{file}: has no adapters (LoRA), which MiniGPT-v2 has; without them it would not see. "
             f"This is a checkpoint of {found}, or its adapters were lost"
         )
     if wanted not in (None, found):
         raise UserError(f"{file}: a checkpoint of {found}, not of {wanted}: {why}")
     if is_v2 and not adapters:
-        raise UserError(f"{file}: written by MiniGPT-v2, but its adapters (LoRA) were lost; without them it would run blind")
+        raise UserError(f"{file}: written by MiniGPT-v2, but its adapters (LoRA) were lost; without them it would not see")
     if found == "minigpt4-vicuna" and qformer is None:
         raise UserError(f"{file}: {why}; give BLIP-2's file with --qformer (blip2_pretrained_flant5xxl.pth)")
     if found != "minigpt4-vicuna" and qformer is not None:

@@ -27,7 +27,7 @@ class Choice:
 class Against:
     """What a report sets beside the model."""
 
-    blind: Sequence[Row] | None = None
+    blank_image: Sequence[Row] | None = None
     """The same questions, answered by the same model about a grey picture."""
     prior: Sequence[Row] | None = None
     """Other questions (of a training part) that fixed boxes are fitted to; the questions themselves where not given, which

@@ -64,8 +64,10 @@ def report(rows: Sequence[Row], against: Against, tokens: str = "plain") -> Repo
 
     references = [row["captions"] for row in rows]
     lines = [line("model", [row["answer"] for row in rows], references)]
-    if against.blind is not None:
-        lines.append(line("model, blind", [row["answer"] for row in against.blind], references, "sees a grey picture"))
+    if against.blank_image is not None:
+        lines.append(
+            line("model, blank-image", [row["answer"] for row in against.blank_image], references, "sees a grey picture")
+        )
     usual = most_common([text for texts in references for text in texts])
     lines.append(line("always the same", [usual] * len(rows), references, f"{usual!r}"))
     if all(len(texts) > 1 for texts in references):

@@ -67,8 +67,8 @@ def report(rows: Sequence[Row], against: Against) -> Report:
 
     found = [parse_boxes(row["answer"]) for row in rows]
     ways = {"model": found}
-    if against.blind is not None:
-        ways["model, blind"] = [parse_boxes(row["answer"]) for row in against.blind]
+    if against.blank_image is not None:
+        ways["model, blank-image"] = [parse_boxes(row["answer"]) for row in against.blank_image]
     ways |= {
         "centre box": [[centre_box(fitted)]] * len(rows),
         "best fixed box": [[best_box(fitted)]] * len(rows),
@@ -76,7 +76,7 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     }
     if grid := against.grid:
         ways[f"best on {grid} x {grid} cells"] = [[on_grid(box, grid, grid) for box in boxes] for boxes in truth]
-    lines = [line(name, predicted, "sees a grey picture" if "blind" in name else "") for name, predicted in ways.items()]
+    lines = [line(name, predicted, "sees a grey picture" if "blank_image" in name else "") for name, predicted in ways.items()]
     phrases = list(dict.fromkeys(row["phrase"] for row in rows))
     if 1 < len(phrases) <= _FEW:
         for phrase in phrases:

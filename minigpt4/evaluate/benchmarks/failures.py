@@ -62,8 +62,8 @@ def report(rows: Sequence[Row], against: Against) -> Report:
             made.append(Line(f"{name}, {asked}", scores, note))
         return made
 
-    blind = [] if against.blind is None else lines("model, blind", against.blind, "sees a grey picture")
-    return Report(NAME, len(rows), [*lines("model", rows), *blind], ["counted by rules: see docs/pointing.md"])
+    blank_image = [] if against.blank_image is None else lines("model, blank-image", against.blank_image, "sees a grey picture")
+    return Report(NAME, len(rows), [*lines("model", rows), *blank_image], ["counted by rules: see docs/pointing.md"])
 
 
 BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report)

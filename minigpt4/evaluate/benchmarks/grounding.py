@@ -62,8 +62,8 @@ def report(rows: Sequence[Row], against: Against) -> Report:
 
     said = read_by(parse_phrases)
     lines = [line("model", said), line("model", read_by(published_phrases), "as the published demo reads it")]
-    if against.blind is not None:
-        lines.append(line("model, blind", read_by(parse_phrases, against.blind), "sees a grey picture"))
+    if against.blank_image is not None:
+        lines.append(line("model, blank-image", read_by(parse_phrases, against.blank_image), "sees a grey picture"))
     for name, box in (("centre box", centre_box(fitted)), ("best fixed box", best_box(fitted))):
         lines.append(line(name, [[(phrase, [box]) for phrase, _ in phrases] for phrases in said], "for the model's phrases"))
     return Report(NAME, len(rows), lines, [f"{sum(map(len, said)):,} phrases with boxes in the model's answers"])

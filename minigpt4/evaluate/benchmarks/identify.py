@@ -53,8 +53,10 @@ def report(rows: Sequence[Row], against: Against) -> Report:
         return Line(name, scores, note)
 
     lines = [line("model", [row["answer"] for row in rows])]
-    if against.blind is not None:
-        lines.append(line("model, blind", [row["answer"] for row in against.blind], "sees the box, but a grey picture"))
+    if against.blank_image is not None:
+        lines.append(
+            line("model, blank-image", [row["answer"] for row in against.blank_image], "sees the box, but a grey picture")
+        )
     usual = most_common([phrase for row in (against.prior or rows) for phrase in row["phrases"]])
     lines.append(line("always the same", [usual] * len(rows), f"{usual!r}"))
     return Report(NAME, len(rows), lines)

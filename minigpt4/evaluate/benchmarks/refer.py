@@ -68,8 +68,8 @@ def report(rows: Sequence[Row], against: Against) -> Report:
         return Line(name, {**plain.scores, **_published(answers, images), **extra}, note)
 
     lines = [answered("model", rows)]
-    if against.blind is not None:
-        lines.append(answered("model, blind", against.blind, "sees a grey picture"))
+    if against.blank_image is not None:
+        lines.append(answered("model, blank-image", against.blank_image, "sees a grey picture"))
     lines += [
         line("centre box", [centre_box(fitted)] * len(rows), "of mean size"),
         line("mean box", [mean_box(fitted)] * len(rows)),

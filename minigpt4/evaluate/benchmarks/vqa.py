@@ -74,8 +74,8 @@ def report(rows: Sequence[Row], against: Against) -> Report:
         return Line(name, {ACCURACY: bootstrap(scores, groups=images)}, note)
 
     lines = [line("model", [row["answer"] for row in rows])]
-    if against.blind is not None:
-        lines.append(line("model, blind", [row["answer"] for row in against.blind], "sees a grey picture"))
+    if against.blank_image is not None:
+        lines.append(line("model, blank-image", [row["answer"] for row in against.blank_image], "sees a grey picture"))
     lines.append(line("always the same", [usual] * len(rows), f"{usual!r}"))
     by_words = [most_common(fitted.get(_beginning(row)) or [usual]) for row in rows]
     lines.append(line("by first words", by_words, "the usual answer to questions that begin alike"))
