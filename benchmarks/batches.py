@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import minigpt4
-from minigpt4.jobs.resumable import pictures_in
+from minigpt4.jobs.resumable import images_in
 
 
 def main() -> None:
@@ -17,16 +17,16 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=96)
     parser.add_argument("--beams", type=int, nargs="+", default=[1, 3])
     given = parser.parse_args()
-    pictures = [str(path) for path in pictures_in([given.folder])][: given.limit]
-    print(f"{len(pictures)} pictures\n\n| precision | beams | one by one | batches of 16 | differ |\n|---|---|---|---|---|")
+    images = [str(path) for path in images_in([given.folder])][: given.limit]
+    print(f"{len(images)} pictures\n\n| precision | beams | one by one | batches of 16 | differ |\n|---|---|---|---|---|")
     for dtype in ("bfloat16", "float32"):
         model = minigpt4.load(dtype=dtype)
         for beams in given.beams:
             said, speed = [], []
             for size in (1, 16):
                 begun = time.perf_counter()
-                said.append(model.caption(pictures, batch_size=size, num_beams=beams))
-                speed.append(len(pictures) / (time.perf_counter() - begun))
+                said.append(model.caption(images, batch_size=size, num_beams=beams))
+                speed.append(len(images) / (time.perf_counter() - begun))
             differ = sum(one != other for one, other in zip(*said, strict=True))
             print(f"| {dtype} | {beams} | {speed[0]:.2f} | {speed[1]:.2f} | {differ} |", flush=True)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 import minigpt4
-from minigpt4.jobs.resumable import pictures_in
-from minigpt4.prompt.templates import with_pictures
+from minigpt4.jobs.resumable import images_in
+from minigpt4.prompt.templates import with_images
 
 QUESTION = "[caption] Briefly describe this image."
 
@@ -25,11 +25,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--dtype", default="float32")
     given = parser.parse_args()
-    pictures = pictures_in([given.folder])[: given.limit]
+    images = images_in([given.folder])[: given.limit]
     system = minigpt4.load(dtype=given.dtype)
     model, settings = system.model, {"max_new_tokens": 40}
-    conversation = [{"role": "user", "content": with_pictures(QUESTION, 1)}]
-    embeds = torch.cat([system.encode([picture]) for picture in pictures]).split(given.batch)
+    conversation = [{"role": "user", "content": with_images(QUESTION, 1)}]
+    embeds = torch.cat([system.encode([image]) for image in images]).split(given.batch)
     batches = [(system.inputs([conversation] * len(part), settings), part) for part in embeds]
     ways = {
         "read once": lambda inputs, part, **how: model.generate(**inputs, image_embeds=part, **how),
@@ -41,7 +41,7 @@ def main() -> None:
             **how,
         ),
     }
-    print(f"{len(pictures)} pictures, vision encoder not counted\n")
+    print(f"{len(images)} pictures, vision encoder not counted\n")
     print(f"| beams | {' | '.join(ways)} | captions that differ |\n|---|---|---|---|")
     for beams in given.beams:
         said, speed = [], []
@@ -49,7 +49,7 @@ def main() -> None:
             way(*batches[0], num_beams=beams, max_new_tokens=2)
             begun = time.perf_counter()
             ids = [row for inputs, part in batches for row in way(inputs, part, num_beams=beams, **settings)]
-            speed.append(len(pictures) / (time.perf_counter() - begun))
+            speed.append(len(images) / (time.perf_counter() - begun))
             said.append(system.processor.tokenizer.batch_decode(ids, skip_special_tokens=True))
         differ = sum(one != other for one, other in zip(*said, strict=True))
         print(f"| {beams} | {speed[0]:.2f} | {speed[1]:.2f} | {differ} |", flush=True)

@@ -34,7 +34,7 @@ from minigpt4.train.flops import matmul_peak
 from minigpt4.train.loop import train
 from minigpt4.train.recipe import parse_recipe
 
-BATCH, QUESTION, CAPTION, PICTURES = 16, 20, 15, 64
+BATCH, QUESTION, CAPTION, IMAGES = 16, 20, 15, 64
 VISION = CLIPVisionConfig(
     image_size=224, patch_size=14, hidden_size=384, intermediate_size=1536, num_hidden_layers=12, num_attention_heads=6
 )
@@ -91,9 +91,9 @@ def straightforward(steps: int, dtype: torch.dtype) -> float:
         begun = time.perf_counter()
         with torch.no_grad():
             patches = vision(pixels).last_hidden_state[:, 1:]
-        pictures = projection(patches.reshape(BATCH, 64, -1))
+        images = projection(patches.reshape(BATCH, 64, -1))
         words = llm.get_input_embeddings()(ids)
-        embeds = torch.cat([words[:, :4], pictures, words[:, 4:]], 1)
+        embeds = torch.cat([words[:, :4], images, words[:, 4:]], 1)
         labels = torch.cat([torch.full((BATCH, 64), -100), ids], 1)
         labels[:, :-CAPTION] = -100
         llm(inputs_embeds=embeds, attention_mask=torch.ones(embeds.shape[:2]), labels=labels).loss.backward()
@@ -146,7 +146,7 @@ def write_data(folder: Path) -> Path:
     """Pictures with questions and captions of the benchmark's lengths."""
     rng = random.Random(0)
     rows = []
-    for i in range(PICTURES):
+    for i in range(IMAGES):
         name = f"{i}.jpg"
         Image.effect_noise((224, 224), 80).convert("RGB").save(folder / name)
         question, answer = ([f"w{rng.randint(6, 3999)}" for _ in range(n)] for n in (QUESTION - 10, CAPTION - 1))

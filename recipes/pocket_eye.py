@@ -28,7 +28,7 @@ from torch import nn
 
 from minigpt4.checkpoints.loading import load_system, save_trained
 from minigpt4.data.augment import box_in, some_part
-from minigpt4.media.images import Part, open_picture
+from minigpt4.media.images import Part, open_image
 from minigpt4.model.modeling import MiniGPT4ForConditionalGeneration
 from minigpt4.model.processing import MiniGPT4Processor
 from minigpt4.prompt.boxes import Box
@@ -71,7 +71,7 @@ class Lesson:
         self.boxes = [boxes[name] for name in self.names]
         self.pixels = np.empty((len(self.names), SIDE, SIDE, 3), np.uint8)
         for i, name in enumerate(track(self.names, f"reading pictures ({split})")):
-            self.pixels[i] = open_picture(data.parent / name).resize((SIDE, SIDE))
+            self.pixels[i] = open_image(data.parent / name).resize((SIDE, SIDE))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -89,14 +89,14 @@ class Lesson:
         pixels = torch.from_numpy(self.pixels[chosen]).permute(0, 3, 1, 2).float() / 127.5 - 1
         grid = F.affine_grid(turns, [len(chosen), 3, side, side], align_corners=False)
         pixels = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
-        pictures, words, covered = [], [], []
+        images, words, covered = [], [], []
         for place, (number, view) in enumerate(zip(chosen, views, strict=True)):
             for word, boxes in self.boxes[number].items():
-                pictures.append(place)
+                images.append(place)
                 words.append(word)
                 covered.append(torch.stack([cells(seen(box, *view), side // 32) for box in boxes]).amax(0))
         covered = torch.stack(covered) if covered else torch.zeros(0, (side // 32) ** 2)
-        return pixels, self.shares[chosen], torch.tensor(pictures).long(), torch.tensor(words).long(), covered
+        return pixels, self.shares[chosen], torch.tensor(images).long(), torch.tensor(words).long(), covered
 
 
 def words_of(texts: list[str]) -> dict[str, float]:
@@ -143,12 +143,12 @@ def look(model: MiniGPT4ForConditionalGeneration, pixels: torch.Tensor) -> torch
 
 def losses(head: Words, tokens: torch.Tensor, batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     """Of whole pictures (a tenth of the sum over words) and of cells (mean over the words that have boxes)."""
-    _, shares, pictures, words, covered = batch
+    _, shares, images, words, covered = batch
     each, whole = head(tokens)
-    of_pictures = F.binary_cross_entropy_with_logits(whole, shares) * shares.shape[1] / 10
-    if not len(pictures):
-        return of_pictures, of_pictures * 0
-    return of_pictures, F.binary_cross_entropy_with_logits(each[pictures, :, words], covered)
+    of_images = F.binary_cross_entropy_with_logits(whole, shares) * shares.shape[1] / 10
+    if not len(images):
+        return of_images, of_images * 0
+    return of_images, F.binary_cross_entropy_with_logits(each[images, :, words], covered)
 
 
 def tune(
@@ -172,9 +172,9 @@ def tune(
         factor = min(1, (step + 1) / min(100, steps / 8)) * (1 + math.cos(math.pi * step / steps)) / 2
         for group, (_, rate, _) in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-        of_pictures, of_cells = losses(head, look(model, shown[0]), shown)
+        of_images, of_cells = losses(head, look(model, shown[0]), shown)
         optimizer.zero_grad()
-        (of_pictures + 2 * of_cells).backward()
+        (of_images + 2 * of_cells).backward()
         nn.utils.clip_grad_norm_(learnt, 1.0)
         optimizer.step()
     return head
@@ -208,7 +208,7 @@ def average_precision(scores: torch.Tensor, true: torch.Tensor) -> float:
 def refit(
     before: MiniGPT4ForConditionalGeneration,
     after: MiniGPT4ForConditionalGeneration,
-    pictures: list[list[str]],
+    images: list[list[str]],
     processor: MiniGPT4Processor,
 ) -> float:
     """Give `after` the projection that makes of what its vision encoder sees what `before` makes of it, by least squares;
@@ -216,7 +216,7 @@ def refit(
     old = before.projection
     size = old.in_features
     square, cross, rest, variance, rows = torch.zeros(size, size), torch.zeros(size, old.out_features), 0.0, 0.0, 0
-    for each in track(pictures, "the projection follows"):
+    for each in track(images, "the projection follows"):
         pixels = processor.image_processor(each)["pixel_values"].to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             was, now = (m.get_connector_features(m.get_vision_tokens(pixels)).float().flatten(0, 1) for m in (before, after))

@@ -90,9 +90,9 @@ def write_tar(path: Path, pairs: list[tuple[str, str]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for i, (caption, colour) in enumerate(pairs):
-            picture = io.BytesIO()
-            Image.new("RGB", (32, 32), colour).save(picture, "JPEG")
-            for ending, content in (("jpg", picture.getvalue()), ("json", json.dumps({"caption": caption}).encode())):
+            image = io.BytesIO()
+            Image.new("RGB", (32, 32), colour).save(image, "JPEG")
+            for ending, content in (("jpg", image.getvalue()), ("json", json.dumps({"caption": caption}).encode())):
                 member = tarfile.TarInfo(f"{i:09d}.{ending}")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))

@@ -25,7 +25,7 @@ def assistant(kind="concat", template="chatml", **changes):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     paths = []
     for i, thing in enumerate(shapes.things(9)):
@@ -43,57 +43,57 @@ def pictures(tmp_path_factory):
     [{}, {"num_beams": 3}, {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2}],
     ids=["greedy", "beams", "penalty"],
 )
-def test_answers_do_not_depend_on_the_batch(kind, generation, pictures):
+def test_answers_do_not_depend_on_the_batch(kind, generation, images):
     system = assistant(kind)
     rng = random.Random(0)
     items = []
     for i in range(17):  # unequal lengths, no picture, one, several, the same twice, files and opened ones
-        shown = [rng.choice(pictures) for _ in range(rng.choice((0, 1, 1, 1, 2, 3)))]
+        shown = [rng.choice(images) for _ in range(rng.choice((0, 1, 1, 1, 2, 3)))]
         items.append((shown, "why? " * rng.randint(1, 8) + str(i)))
-    items.append((pictures[0], "one that is not in a list"))
+    items.append((images[0], "one that is not in a list"))
     items.append((shapes.draw("red", "disc", "top left", rng), "one that is in no file"))
     alone = [system.ask(shown, question, max_new_tokens=12, **generation) for shown, question in items]
     assert len(set(alone)) > 10
     for batch_size in (1, 2, 16):
         assert system.ask_many(iter(items), batch_size=batch_size, max_new_tokens=12, **generation) == alone
-    captions = [system.caption(p, max_new_tokens=12, **generation) for p in pictures]
+    captions = [system.caption(p, max_new_tokens=12, **generation) for p in images]
     assert len(set(captions)) > 1
     for batch_size in (1, 4, 16):
-        assert system.caption(pictures, batch_size=batch_size, max_new_tokens=12, **generation) == captions
+        assert system.caption(images, batch_size=batch_size, max_new_tokens=12, **generation) == captions
 
 
-def test_a_batch_looks_at_each_picture_once(pictures, monkeypatch):
+def test_a_batch_looks_at_each_image_once(images, monkeypatch):
     system, looked = assistant(), []
     plain = system.processor.image_processor.resize
     monkeypatch.setattr(system.processor.image_processor, "resize", lambda p: looked.append(str(p)) or plain(p))
-    one, two = pictures[:2]
+    one, two = images[:2]
     system.ask_many([(one, "a"), ([two, one], "b"), (str(one), "c")], max_new_tokens=2)
     assert looked == [str(one), str(two)]
 
 
-def test_nothing_to_ask_and_sizes_that_cannot_be(pictures):
+def test_nothing_to_ask_and_sizes_that_cannot_be(images):
     system = assistant()
     assert system.ask_many([]) == []
     assert system.caption([]) == []
     with pytest.raises(UserError, match="batch_size must be at least 1, not 0"):
-        system.ask_many([(pictures[0], "?")], batch_size=0)
+        system.ask_many([(images[0], "?")], batch_size=0)
 
 
-def test_the_order_of_pictures_and_their_places_matter(pictures):
+def test_the_order_of_images_and_their_places_matter(images):
     system = assistant()
-    a, b = pictures[:2]
+    a, b = images[:2]
     before = system.ask([a, b], "x y", max_new_tokens=20)
     assert before != system.ask([b, a], "x y", max_new_tokens=20)
     wrapped = "<Img><ImageHere></Img> <Img><ImageHere></Img> x y"
     assert system.ask([a, b], wrapped, max_new_tokens=20) == before
     assert system.ask([a, b], "x <Img><ImageHere></Img> y <Img><ImageHere></Img>", max_new_tokens=20) != before
-    for given_pictures, numbers in (
+    for given_images, numbers in (
         ([a], "2 place(s) for pictures (<ImageHere>), but 1"),
         ([], "2 .*but 0"),
         ([a, b, a], "2 .*but 3"),
     ):
         with pytest.raises(UserError, match=numbers.replace("(", r"\(").replace(")", r"\)")):
-            system.ask(given_pictures, "<ImageHere> <ImageHere>")
+            system.ask(given_images, "<ImageHere> <ImageHere>")
 
 
 # settings ---------------------------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def lengths(monkeypatch, system):
     return told
 
 
-def test_settings_come_from_the_system_unless_given(pictures, monkeypatch):
+def test_settings_come_from_the_system_unless_given(images, monkeypatch):
     system = assistant(task_generation={"caption": {"max_new_tokens": 5, "num_beams": 2}, "vqa": {"max_new_tokens": 3}})
     system.model.generation_config = GenerationConfig(max_new_tokens=9, eos_token_id=2, pad_token_id=0)
     told = lengths(monkeypatch, system)
@@ -115,38 +115,38 @@ def test_settings_come_from_the_system_unless_given(pictures, monkeypatch):
     def settings():
         return told[-1].get("max_new_tokens"), told[-1].get("num_beams")
 
-    picture = pictures[0]
-    system.ask(picture, "hm?")
+    image = images[0]
+    system.ask(image, "hm?")
     assert settings() == (9, None)
-    system.caption(picture)
+    system.caption(image)
     assert settings() == (5, 2)
-    system.ask(picture, "[caption] hm?")
+    system.ask(image, "[caption] hm?")
     assert settings() == (5, 2)
-    system.caption(picture, max_new_tokens=7, num_beams=None)
+    system.caption(image, max_new_tokens=7, num_beams=None)
     assert settings() == (7, None)
-    system.vqa(picture, "what?")
+    system.vqa(image, "what?")
     assert settings() == (3, None)
-    "".join(system.stream(picture, "[caption] hm?"))
+    "".join(system.stream(image, "[caption] hm?"))
     assert settings() == (5, 1)  # beams cannot be streamed
-    batch = [(picture, q) for q in ("hm?", "[caption] a", "[vqa] b", "ho?", "[caption] c")]
+    batch = [(image, q) for q in ("hm?", "[caption] a", "[vqa] b", "ho?", "[caption] c")]
     mixed = system.ask_many(batch)
     assert [(k["max_new_tokens"], len(k["input_ids"])) for k in told[-3:]] == [(9, 2), (5, 2), (3, 1)]
     assert mixed == [system.ask(*item) for item in batch]
 
 
-def test_systems_that_do_not_say_how_long_get_room_for_an_answer(pictures, monkeypatch):
+def test_systems_that_do_not_say_how_long_get_room_for_an_answer(images, monkeypatch):
     short, long = assistant(), assistant(text_config=tiny_llama(max_position_embeddings=4096))
     for system, room in ((short, 512 // 4), (long, MAX_NEW_TOKENS)):
         told = lengths(monkeypatch, system)
-        system.ask(pictures[0], "hm?")
+        system.ask(images[0], "hm?")
         assert told[-1]["max_new_tokens"] == room
 
 
-def test_seeds(pictures):
+def test_seeds(images):
     system = assistant()
 
     def ask(**given):
-        return system.ask(pictures[0], "hm?", do_sample=True, temperature=3.0, max_new_tokens=20, **given)
+        return system.ask(images[0], "hm?", do_sample=True, temperature=3.0, max_new_tokens=20, **given)
 
     for seed in (0, 1):
         assert ask(seed=seed) == ask(seed=seed)
@@ -156,30 +156,30 @@ def test_seeds(pictures):
     first = ask()
     torch.manual_seed(5)
     assert ask() == first  # without a seed of its own it uses the process'
-    streamed = "".join(system.stream(pictures[0], "hm?", do_sample=True, temperature=3.0, max_new_tokens=20, seed=0))
+    streamed = "".join(system.stream(images[0], "hm?", do_sample=True, temperature=3.0, max_new_tokens=20, seed=0))
     assert streamed == ask(seed=0)
 
 
-def test_temperature_means_sampling(pictures):
+def test_temperature_means_sampling(images):
     system = assistant()
-    hot = {system.ask(pictures[0], "hm?", temperature=5.0, max_new_tokens=10, seed=i) for i in range(4)}
+    hot = {system.ask(images[0], "hm?", temperature=5.0, max_new_tokens=10, seed=i) for i in range(4)}
     assert len(hot) > 1
-    assert len({system.ask(pictures[0], "hm?", temperature=5.0, do_sample=False, max_new_tokens=10) for _ in range(3)}) == 1
+    assert len({system.ask(images[0], "hm?", temperature=5.0, do_sample=False, max_new_tokens=10) for _ in range(3)}) == 1
 
 
-def test_what_does_not_fit_says_both_numbers(pictures):
+def test_what_does_not_fit_says_both_numbers(images):
     system = assistant()
     room = 512 - system.processor.num_image_tokens
     template = len(system.processor.prompt_ids([{"role": "user", "content": "<Img><ImageHere></Img> "}]))
     template -= system.processor.num_image_tokens
     fits = "x" * (room - template - 10)
-    assert system.ask(pictures[0], fits, max_new_tokens=10) is not None
+    assert system.ask(images[0], fits, max_new_tokens=10) is not None
     with pytest.raises(UserError, match=r"it takes 503 tokens, and 10 new ones do not fit .* context of 512"):
-        system.ask(pictures[0], fits + "x", max_new_tokens=10)
+        system.ask(images[0], fits + "x", max_new_tokens=10)
     with pytest.raises(UserError, match=r"100,0\d\d tokens"):
-        list(system.stream(pictures[0], "why? " * 20_000))
+        list(system.stream(images[0], "why? " * 20_000))
     with pytest.raises(UserError, match="600 new ones"):
-        system.ask(pictures[0], "?", max_new_tokens=600)
+        system.ask(images[0], "?", max_new_tokens=600)
 
 
 def test_devices_and_types_that_do_not_exist():
@@ -199,47 +199,47 @@ def stopping_template(stop):
 
 
 @pytest.mark.parametrize("kind", ["concat", "qformer"])
-def test_stream_joined_is_the_answer(kind, pictures):
+def test_stream_joined_is_the_answer(kind, images):
     system = assistant(kind)
     for i in range(6):
         question = f"number {i}?"
-        whole = system.ask(pictures[i], question, max_new_tokens=60)
-        pieces = list(system.stream(pictures[i], question, max_new_tokens=60))
+        whole = system.ask(images[i], question, max_new_tokens=60)
+        pieces = list(system.stream(images[i], question, max_new_tokens=60))
         assert "".join(pieces) == whole
         assert len(pieces) > len(whole) / 2
     with pytest.raises(UserError, match="cannot be streamed"):
-        next(system.stream(pictures[0], "hm?", num_beams=3))
+        next(system.stream(images[0], "hm?", num_beams=3))
 
 
-def test_answers_end_at_stop_texts(pictures, monkeypatch):
+def test_answers_end_at_stop_texts(images, monkeypatch):
     free = assistant()
-    answers = [free.ask(p, "hm?", max_new_tokens=60) for p in pictures]
+    answers = [free.ask(p, "hm?", max_new_tokens=60) for p in images]
     marks = (answers[0][20:23], answers[3][10:12])
     monkeypatch.setitem(TEMPLATES, "chatml", stopping_template(marks))
     system = assistant()
     told = lengths(monkeypatch, system)
-    whole = system.ask_many([(p, "hm?") for p in pictures], max_new_tokens=60)
+    whole = system.ask_many([(p, "hm?") for p in images], max_new_tokens=60)
     monkeypatch.setitem(TEMPLATES, "chatml", ChatTemplate(name="plain", user="Q:", assistant="A:", sep="\n", end="x"))
     plain = assistant()
-    uncut = plain.ask_many([(p, "hm?") for p in pictures], max_new_tokens=60)
+    uncut = plain.ask_many([(p, "hm?") for p in images], max_new_tokens=60)
     monkeypatch.setitem(TEMPLATES, "chatml", stopping_template(marks))
     assert whole == [cut_at(text, marks).strip() for text in uncut]
-    for picture, text in zip(pictures, whole, strict=True):
-        assert "".join(system.stream(picture, "hm?", max_new_tokens=60)) == text
-        assert system.ask(picture, "hm?", max_new_tokens=60) == text
+    for image, text in zip(images, whole, strict=True):
+        assert "".join(system.stream(image, "hm?", max_new_tokens=60)) == text
+        assert system.ask(image, "hm?", max_new_tokens=60) == text
     assert told
 
 
-def test_a_caller_may_bring_criteria_along(pictures):
+def test_a_caller_may_bring_criteria_along(images):
     system, seen = assistant(), []
 
     def soon(ids, scores, **_):
         seen.append(ids.shape[1])
         return torch.full((len(ids),), ids.shape[1] >= 4)
 
-    system.ask(pictures[0], "hm?", max_new_tokens=50, stopping_criteria=[soon])
+    system.ask(images[0], "hm?", max_new_tokens=50, stopping_criteria=[soon])
     assert seen == [1, 2, 3, 4]
-    "".join(system.stream(pictures[0], "hm?", max_new_tokens=50, stopping_criteria=[soon]))
+    "".join(system.stream(images[0], "hm?", max_new_tokens=50, stopping_criteria=[soon]))
     assert seen == [1, 2, 3, 4] * 2
 
 
@@ -311,11 +311,11 @@ def test_a_stop_text_is_seen_as_soon_as_it_is_whole_in_each_row_by_itself(name, 
             ended[i] |= now[i]
 
 
-def test_a_configuration_is_not_changed_by_asking(pictures):
+def test_a_configuration_is_not_changed_by_asking(images):
     system = assistant()
     before = system.model.generation_config.to_dict()
-    system.ask(pictures[0], "hm?", num_beams=2, max_new_tokens=4, repetition_penalty=2.0)
-    "".join(system.stream(pictures[0], "hm?", max_new_tokens=4, temperature=2.0, seed=1))
+    system.ask(images[0], "hm?", num_beams=2, max_new_tokens=4, repetition_penalty=2.0)
+    "".join(system.stream(images[0], "hm?", max_new_tokens=4, temperature=2.0, seed=1))
     assert system.model.generation_config.to_dict() == before
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from recorded import recorded
 
 from minigpt4.errors import UserError
-from minigpt4.evaluate.demo_format import escape_markdown, phrase_groups, published_phrases, unescape_markdown
+from minigpt4.evaluate.demo_format import escape_markdown, official_phrases, phrase_groups, unescape_markdown
 from minigpt4.model.processing import MiniGPT4ImageProcessor
 from minigpt4.prompt.boxes import (
     Box,
@@ -34,13 +34,13 @@ words = st.text("abc xyz'-", min_size=1).map(lambda t: " ".join(t.split())).filt
 # the published system --------------------------------------------------------------------------------------------------
 
 
-def test_training_strings_are_the_published_ones():
+def test_training_strings_are_the_official_ones():
     for case in recorded("common/boxes.json"):
         box = Box.from_xywh(*case["bbox_xywh"], case["width"], case["height"])
         assert box.render() == case["encoded"], case
 
 
-def test_drawn_masks_become_the_published_boxes():
+def test_drawn_masks_become_the_official_boxes():
     for case in recorded("common/demo_v2.json")["mask_to_box"]:
         mask = Image.new("L", (case["width"], case["height"]))
         if case["filled_rows_inclusive"]:
@@ -52,7 +52,7 @@ def test_drawn_masks_become_the_published_boxes():
         assert (box.render() if box else "") == case["box"], case
 
 
-def test_phrases_are_grouped_and_escaped_as_published():
+def test_phrases_are_grouped_and_escaped_as_official():
     facts = recorded("common/demo_v2.json")
     for case in facts["phrase_groups"]:
         assert phrase_groups(case["in"]) == case["out"]
@@ -61,11 +61,11 @@ def test_phrases_are_grouped_and_escaped_as_published():
         assert unescape_markdown(case["escaped"]) == case["back"]
 
 
-def test_the_published_reading_and_ours_agree_on_well_formed_answers():
+def test_the_official_reading_and_ours_agree_on_well_formed_answers():
     text = "<p>a dog</p> {<1><2><30><40>}<delim>{<5><6><70><80>}, <p>a car</p> {<9><9><20><20>} and <p>a dog</p> {<0><0><1><1>}"
-    assert published_phrases(text) == parse_phrases(text)
-    assert [phrase for phrase, _ in published_phrases(text)] == ["a dog", "a car"]
-    assert published_phrases("<p>a</p> <p>b</p> {<1><2><3><4>}")[0][0] == "a"  # theirs ties the box to the wrong phrase
+    assert official_phrases(text) == parse_phrases(text)
+    assert [phrase for phrase, _ in official_phrases(text)] == ["a dog", "a car"]
+    assert official_phrases("<p>a</p> <p>b</p> {<1><2><3><4>}")[0][0] == "a"  # theirs ties the box to the wrong phrase
     assert parse_phrases("<p>a</p> <p>b</p> {<1><2><3><4>}")[0][0] == "b"
 
 
@@ -109,9 +109,9 @@ def test_boxes_survive_the_processor(width, height, size, data):
     y1 = data.draw(st.integers(0, height // 2))
     x2 = data.draw(st.integers(x1 + width // 4, width))
     y2 = data.draw(st.integers(y1 + height // 4, height))
-    picture = Image.new("RGB", (width, height))
-    picture.paste((255, 255, 255), (x1, y1, x2, y2))
-    seen = MiniGPT4ImageProcessor(size).resize(picture)[..., 0] > 127
+    image = Image.new("RGB", (width, height))
+    image.paste((255, 255, 255), (x1, y1, x2, y2))
+    seen = MiniGPT4ImageProcessor(size).resize(image)[..., 0] > 127
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     found = Box(columns[0] / size, rows[0] / size, (columns[-1] + 1) / size, (rows[-1] + 1) / size)
     # Half a pixel on either side: of the picture where it is enlarged, of the result where it is reduced.
@@ -226,7 +226,7 @@ def test_nothing_written_makes_the_readers_fail(text):
     assert all(box.inside for box in parse_boxes(text))
     assert all(boxes for _, boxes in parse_phrases(text))
     assert len(without_boxes(text)) <= len(text)
-    published_phrases(text)
+    official_phrases(text)
 
 
 # what people give ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from minigpt4.model.feature_cache import FeatureCache, pixels_of
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     shapes.write(tmp_path / "pictures", 5)
     return sorted((tmp_path / "pictures").glob("*.png"))
 
@@ -21,27 +21,27 @@ def opened(model, folder):
     return FeatureCache(model, tiny_processor(model.config).image_processor, folder)
 
 
-def filled(model, folder, pictures):
+def filled(model, folder, images):
     cache = opened(model, folder)
-    cache.add(cache.missing([(p, False) for p in pictures] + [(pictures[0], True)]))
+    cache.add(cache.missing([(p, False) for p in images] + [(images[0], True)]))
     return cache
 
 
 @pytest.mark.parametrize("kind", ["concat", "qformer"])
-def test_cached_equals_computed(kind, tmp_path, pictures):
+def test_cached_equals_computed(kind, tmp_path, images):
     model = tiny_model(kind)
     model.vision_tower.requires_grad_(False)
     model.connector.requires_grad_(False)
-    cache = filled(model, tmp_path / "cache", pictures)
+    cache = filled(model, tmp_path / "cache", images)
     assert cache.stage == {"concat": "vision_tokens", "qformer": "connector_features"}[kind]
     again = opened(model, tmp_path / "cache")
-    assert not again.missing([(p, False) for p in pictures])
-    for picture, mirrored in [(pictures[0], False), (pictures[3], False), (pictures[0], True)]:
-        kept = again.get(picture, mirrored)[None]
-        pixels = pixels_of(again.image_processor, picture, mirrored)[None]
+    assert not again.missing([(p, False) for p in images])
+    for image, mirrored in [(images[0], False), (images[3], False), (images[0], True)]:
+        kept = again.get(image, mirrored)[None]
+        pixels = pixels_of(again.image_processor, image, mirrored)[None]
         computed = model.get_image_features(pixels)
         torch.testing.assert_close(model.get_image_features(**{cache.stage: kept}), computed, atol=1e-5, rtol=1e-5)
-    assert not torch.equal(again.get(pictures[0]), again.get(pictures[0], True))
+    assert not torch.equal(again.get(images[0]), again.get(images[0], True))
 
 
 def test_of_an_vision_whose_channels_change_only_the_vision_is_kept(tmp_path):
@@ -51,58 +51,58 @@ def test_of_an_vision_whose_channels_change_only_the_vision_is_kept(tmp_path):
     assert opened(model, tmp_path / "cache").stage == "vision_tokens"
 
 
-def test_a_picture_is_known_by_its_content(tmp_path, pictures):
+def test_a_image_is_known_by_its_content(tmp_path, images):
     model = tiny_model()
-    cache = filled(model, tmp_path / "cache", pictures)
+    cache = filled(model, tmp_path / "cache", images)
     moved = tmp_path / "elsewhere.png"
-    moved.write_bytes(pictures[2].read_bytes())
-    assert torch.equal(cache.get(moved), cache.get(pictures[2]))
+    moved.write_bytes(images[2].read_bytes())
+    assert torch.equal(cache.get(moved), cache.get(images[2]))
     Image.new("RGB", (32, 32)).save(moved)
-    assert [picture for _, picture, _ in cache.missing([(moved, False)])] == [moved]
+    assert [image for _, image, _ in cache.missing([(moved, False)])] == [moved]
     in_memory = Image.new("RGB", (40, 40), "red")
     cache.add(cache.missing([(in_memory, False)]))
-    assert cache.get(Image.new("RGB", (40, 40), "red")).shape == cache.get(pictures[0]).shape
+    assert cache.get(Image.new("RGB", (40, 40), "red")).shape == cache.get(images[0]).shape
 
 
-def test_another_vision_or_picture_size_has_another_cache(tmp_path, pictures):
+def test_another_vision_or_image_size_has_another_cache(tmp_path, images):
     model = tiny_model()
-    folder = filled(model, tmp_path, pictures).folder
+    folder = filled(model, tmp_path, images).folder
     assert opened(model, tmp_path).folder == folder
     with torch.no_grad():
         model.vision_tower.encoder.layers[0].mlp.fc1.weight.add_(1)
     assert opened(model, tmp_path).folder != folder
 
 
-def test_what_a_kill_cuts_short_does_not_count(tmp_path, pictures):
+def test_what_a_kill_cuts_short_does_not_count(tmp_path, images):
     model = tiny_model()
-    cache = filled(model, tmp_path, pictures)
-    expected = cache.get(pictures[0])
+    cache = filled(model, tmp_path, images)
+    expected = cache.get(images[0])
     rows, index = cache.folder / "rows-0.bin", cache.folder / "rows-0.jsonl"
     rows.write_bytes(rows.read_bytes()[:-10])  # the last row's end is missing
     index.write_text(index.read_text() + '{"key": "ab')  # and so is the end of a line
     del cache
     again = opened(model, tmp_path)
-    missing = again.missing([(p, False) for p in pictures] + [(pictures[0], True)])
+    missing = again.missing([(p, False) for p in images] + [(images[0], True)])
     assert len(missing) == 1
     again.add(missing)
     last = opened(model, tmp_path)
-    assert not last.missing([(p, False) for p in pictures] + [(pictures[0], True)])
-    assert torch.equal(last.get(pictures[0]), expected)
+    assert not last.missing([(p, False) for p in images] + [(images[0], True)])
+    assert torch.equal(last.get(images[0]), expected)
 
 
-def test_two_writers_have_files_of_their_own(tmp_path, pictures):
+def test_two_writers_have_files_of_their_own(tmp_path, images):
     model = tiny_model()
     first, second = opened(model, tmp_path), opened(model, tmp_path)
-    first.add(first.missing([(pictures[0], False)]))
-    second.add(second.missing([(pictures[1], False)]))
-    first.add(first.missing([(pictures[2], False)]))
+    first.add(first.missing([(images[0], False)]))
+    second.add(second.missing([(images[1], False)]))
+    first.add(first.missing([(images[2], False)]))
     assert {p.name for p in first.folder.glob("*.bin")} == {"rows-0.bin", "rows-1.bin"}
     first.refresh()
-    assert torch.equal(first.get(pictures[1]), second.get(pictures[1]))
+    assert torch.equal(first.get(images[1]), second.get(images[1]))
 
 
-def test_a_reader_travels_to_other_processes(tmp_path, pictures):
-    cache = filled(tiny_model(), tmp_path, pictures)
+def test_a_reader_travels_to_other_processes(tmp_path, images):
+    cache = filled(tiny_model(), tmp_path, images)
     sent = pickle.loads(pickle.dumps(cache))
     assert sent.model is None
-    assert torch.equal(sent.get(pictures[4]), cache.get(pictures[4]))
+    assert torch.equal(sent.get(images[4]), cache.get(images[4]))

@@ -18,7 +18,7 @@ from conftest import tiny_folder
 
 import minigpt4
 from minigpt4 import UserError, cli
-from minigpt4.prompt.templates import PICTURE
+from minigpt4.prompt.templates import IMAGE
 
 PLAIN = ("--model", "base", "--dtype", "float32")
 
@@ -49,32 +49,32 @@ def system(world, monkeypatch):
 @pytest.fixture
 def seen(system, monkeypatch):
     """Pictures that were encoded, and conversations that the language model was given."""
-    pictures, conversations = [], []
+    images, conversations = [], []
     plain_encode, plain_ids = system.encode, system.processor.prompt_ids
-    monkeypatch.setattr(system, "encode", lambda p: pictures.extend(p) or plain_encode(p))
+    monkeypatch.setattr(system, "encode", lambda p: images.extend(p) or plain_encode(p))
     monkeypatch.setattr(system.processor, "prompt_ids", lambda m, **k: conversations.append(m) or plain_ids(m, **k))
-    return pictures, conversations
+    return images, conversations
 
 
 # in Python --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_history_is_kept_and_each_picture_encoded_once(system, seen, streamed):
-    pictures, conversations = seen
+def test_history_is_kept_and_each_image_encoded_once(system, seen, streamed):
+    images, conversations = seen
     chat = system.chat("0.png")
     say = (lambda q: "".join(chat.stream(q, max_new_tokens=20))) if streamed else (lambda q: chat.ask(q, max_new_tokens=20))
     first = say("one?")
     second = say("two?")
     chat.show("1.png")
     third = say("three?")
-    assert pictures == ["0.png", "1.png"]
+    assert images == ["0.png", "1.png"]
     assert [m["content"] for m in conversations[-1]] == [
-        f"{PICTURE} one?",
+        f"{IMAGE} one?",
         first,
         "two?",
         second,
-        f"{PICTURE} three?",
+        f"{IMAGE} three?",
     ]
     assert [m["role"] for m in chat.messages] == ["user", "assistant"] * 3
     assert chat.messages[-1]["content"] == third
@@ -84,23 +84,23 @@ def test_history_is_kept_and_each_picture_encoded_once(system, seen, streamed):
     assert say("three?") == system.ask([], "three?", max_new_tokens=20)
 
 
-def test_a_picture_may_come_before_any_question_and_several_at_once(system, seen):
-    pictures, conversations = seen
+def test_a_image_may_come_before_any_question_and_several_at_once(system, seen):
+    images, conversations = seen
     chat = system.chat()
     chat.show("0.png")
     chat.show("1.png")
     assert chat.ask("which?", max_new_tokens=10) == system.ask(["0.png", "1.png"], "which?", max_new_tokens=10)
-    assert conversations[0] == [{"role": "user", "content": f"{PICTURE} {PICTURE} which?"}]
-    assert pictures == ["0.png", "1.png", "0.png", "1.png"]
+    assert conversations[0] == [{"role": "user", "content": f"{IMAGE} {IMAGE} which?"}]
+    assert images == ["0.png", "1.png", "0.png", "1.png"]
 
 
-def test_a_picture_that_cannot_be_shown_leaves_the_conversation_as_it_was(system):
+def test_a_image_that_cannot_be_shown_leaves_the_conversation_as_it_was(system):
     chat = system.chat("0.png")
     with pytest.raises(UserError, match="no such file"):
         chat.show("nowhere.png")
     with pytest.raises(UserError, match=r"1 place\(s\).*0 were"):
         system.chat().ask("<ImageHere>?")
-    assert chat.pictures == ["0.png"]
+    assert chat.images == ["0.png"]
     assert chat.ask("hm?", max_new_tokens=10) == system.ask("0.png", "hm?", max_new_tokens=10)
 
 
@@ -136,7 +136,7 @@ def test_pieces_arrive_while_the_llm_is_still_at_work_and_it_stops_when_nobody_l
     assert chat.ask("and?", max_new_tokens=5) is not None
 
 
-def test_a_long_conversation_forgets_its_oldest_words_and_no_picture(world, monkeypatch):
+def test_a_long_conversation_forgets_its_oldest_words_and_no_image(world, monkeypatch):
     monkeypatch.chdir(world)
     system = minigpt4.load("base", dtype="float32")
     system.model.config.text_config.max_position_embeddings = 300

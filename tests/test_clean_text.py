@@ -48,7 +48,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("text", "cleaned"), CASES)
-def test_text_is_cleaned_as_published(text, cleaned):
+def test_text_is_cleaned_as_official(text, cleaned):
     assert clean_text(text) == cleaned
 
 

@@ -90,7 +90,7 @@ def test_a_line_mended_later_takes_its_place(run, here):
     assert not [p for p in here.iterdir() if "partial" in p.name or p.name.startswith("tmp")]
 
 
-def test_windows_files_and_pictures_beside_the_file(run, here, tmp_path):
+def test_windows_files_and_images_beside_the_file(run, here, tmp_path):
     (here / "elsewhere").mkdir()
     Image.new("RGB", (8, 8), "red").save("elsewhere/there.png")
     row = json.dumps({"image": "there.png", "question": "hm?"})

@@ -15,7 +15,7 @@ from minigpt4.engine.sampling import draw
 from minigpt4.inference.self_consistency import agreed, boxes_alike, drawn, words_alike
 from minigpt4.prompt.boxes import Box
 
-PICTURES = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes.things(4))]
+IMAGES = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes.things(4))]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def system():
 def prompts(system, questions):
     """Inputs and pictures for `drawn`, one picture a question."""
     said = [[{"role": "user", "content": f"<Img><ImageHere></Img> {question}"}] for question in questions]
-    return system.inputs(said, {"max_new_tokens": 5}), system.encode(PICTURES[: len(questions)])
+    return system.inputs(said, {"max_new_tokens": 5}), system.encode(IMAGES[: len(questions)])
 
 
 def test_the_box_in_the_middle_of_the_others_is_chosen():
@@ -115,13 +115,13 @@ def test_what_answers_share_is_read_once_and_changes_nothing(system, monkeypatch
 
 
 def test_drawn_almost_without_chance_is_greedy(system):
-    greedy = system.ask(PICTURES[0], "hm?", max_new_tokens=8)
-    assert system.ask(PICTURES[0], "hm?", max_new_tokens=8, self_consistency=3, temperature=1e-4) == greedy
-    assert system.ask(PICTURES[0], "hm?", max_new_tokens=8, self_consistency=3, top_k=1) == greedy
+    greedy = system.ask(IMAGES[0], "hm?", max_new_tokens=8)
+    assert system.ask(IMAGES[0], "hm?", max_new_tokens=8, self_consistency=3, temperature=1e-4) == greedy
+    assert system.ask(IMAGES[0], "hm?", max_new_tokens=8, self_consistency=3, top_k=1) == greedy
 
 
 def test_it_does_not_matter_what_is_asked_beside(system):
-    items = [(picture, "why? " * (i + 1)) for i, picture in enumerate(PICTURES)]
+    items = [(image, "why? " * (i + 1)) for i, image in enumerate(IMAGES)]
     settings = {"max_new_tokens": 10, "self_consistency": 5}
     alone = [system.ask(*item, **settings) for item in items]
     assert system.ask_many(items, batch_size=4, **settings) == alone
@@ -151,34 +151,34 @@ def test_answers_end_where_the_model_ends_them(system):
 )
 def test_settings_that_do_not_go_together(system, settings, message):
     with pytest.raises(UserError, match=message):
-        system.ask(PICTURES[0], "hm?", **settings)
+        system.ask(IMAGES[0], "hm?", **settings)
 
 
 def test_streaming_leaves_a_task_s_self_consistency_out_and_refuses_a_given_one():
     system = assistant(task_generation={"refer": {"self_consistency": 4}})
     assert not system.streams(system.settings_for("[refer] a dog", {}))
-    assert "".join(system.stream(PICTURES[0], "[refer] a dog", max_new_tokens=5))
+    assert "".join(system.stream(IMAGES[0], "[refer] a dog", max_new_tokens=5))
     with pytest.raises(UserError, match="leave out self-consistency"):
-        next(system.stream(PICTURES[0], "[refer] a dog", self_consistency=4))
+        next(system.stream(IMAGES[0], "[refer] a dog", self_consistency=4))
 
 
 def test_a_task_s_self_consistency_gives_way_to_what_is_given():
     plain, system = assistant(), assistant(task_generation={"refer": {"self_consistency": 4}})
     question, short = "[refer] a dog", {"max_new_tokens": 6}
-    usual = system.ask(PICTURES[0], question, **short)
-    assert usual == plain.ask(PICTURES[0], question, self_consistency=4, **short)
+    usual = system.ask(IMAGES[0], question, **short)
+    assert usual == plain.ask(IMAGES[0], question, self_consistency=4, **short)
     for other in ({"self_consistency": 1}, {"num_beams": 3}, {"repetition_penalty": 1.3}, {"do_sample": False}):
-        expected = plain.ask(PICTURES[0], question, **(short | {k: v for k, v in other.items() if k != "self_consistency"}))
-        assert system.ask(PICTURES[0], question, **(short | other)) == expected
-    assert system.ask(PICTURES[0], question, seed=1, **short) == plain.ask(
-        PICTURES[0], question, self_consistency=4, seed=1, **short
+        expected = plain.ask(IMAGES[0], question, **(short | {k: v for k, v in other.items() if k != "self_consistency"}))
+        assert system.ask(IMAGES[0], question, **(short | other)) == expected
+    assert system.ask(IMAGES[0], question, seed=1, **short) == plain.ask(
+        IMAGES[0], question, self_consistency=4, seed=1, **short
     )
-    assert system.chat(PICTURES[0]).ask(question, self_consistency=1, **short) == plain.ask(PICTURES[0], question, **short)
+    assert system.chat(IMAGES[0]).ask(question, self_consistency=1, **short) == plain.ask(IMAGES[0], question, **short)
 
 
-def test_published_behaviour_knows_no_self_consistency():
+def test_official_behaviour_knows_no_self_consistency():
     system = assistant(task_generation={"refer": {"self_consistency": 4}})
-    system.published = True
+    system.official = True
     assert "self_consistency" not in system.settings_for("[refer] a dog", {})
     with pytest.raises(UserError, match="published behaviour with self-consistency"):
-        system.ask(PICTURES[0], "[refer] a dog", self_consistency=4)
+        system.ask(IMAGES[0], "[refer] a dog", self_consistency=4)

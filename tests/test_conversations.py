@@ -75,15 +75,15 @@ def test_one_of_several_answers_is_drawn():
 
 def test_the_same_seed_gives_the_same_conversations():
     rows = parsed(*ROWS, *({**row, "image": "b.jpg"} for row in ROWS))
-    made = list(make_conversations(rows, seed=3, per_picture=4))
-    assert made == list(make_conversations(rows, seed=3, per_picture=4))
-    assert made != list(make_conversations(rows, seed=4, per_picture=4))
-    alone = list(make_conversations(rows[6:], seed=3, per_picture=4))
+    made = list(make_conversations(rows, seed=3, per_image=4))
+    assert made == list(make_conversations(rows, seed=3, per_image=4))
+    assert made != list(make_conversations(rows, seed=4, per_image=4))
+    alone = list(make_conversations(rows[6:], seed=3, per_image=4))
     assert alone == [talk for talk in made if talk["image"] == "b.jpg"]
     assert len(alone) == len({json.dumps(talk) for talk in alone}) > 1
 
 
-def test_pictures_that_serve_one_task_only_make_none():
+def test_images_that_serve_one_task_only_make_none():
     assert make_conversation(parsed(ROWS[0]), random.Random(0)) is None
     assert make_conversation(parsed(ROWS[4], {**ROWS[4], "phrase": "a van"}), random.Random(0)) is None
     assert make_conversation([], random.Random(0)) is None
@@ -92,7 +92,7 @@ def test_pictures_that_serve_one_task_only_make_none():
 def test_files_are_made_of_files(tmp_path):
     source, output = tmp_path / "rows.jsonl", tmp_path / "talks.jsonl"
     source.write_text("".join(json.dumps(row | {"split": "train"}) + "\n" for row in ROWS))
-    assert conversations_file(source, output, seed=1, per_picture=3) == 3
+    assert conversations_file(source, output, seed=1, per_image=3) == 3
     made = [json.loads(line) for line in output.read_text().splitlines()]
     assert [(talk["image"], talk["split"]) for talk in made] == [("a.jpg", "train")] * 3
     source.write_text('{"image": "a.jpg", "task": "caption", "answers": ["x"]}\n')

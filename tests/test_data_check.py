@@ -51,9 +51,9 @@ def test_everything_that_is_wrong_is_listed_with_its_line(rows, tmp_path):
         caption("3.png"),
         {"question": "?", "answer": "!"},
     )
-    report = check([dataset], open_pictures="all")
+    report = check([dataset], open_images="all")
     (found,) = report.datasets
-    assert (found.name, found.format, found.samples, found.pictures, found.opened) == ("rows", "jsonl", 8, 5, 4)
+    assert (found.name, found.format, found.samples, found.images, found.opened) == ("rows", "jsonl", 8, 5, 4)
     assert not report.ok
     assert places(found, "missing picture") == ["2"]
     assert places(found, "malformed row") == ["3"]
@@ -72,13 +72,13 @@ def test_a_clean_dataset_is_called_clean_and_a_built_one_can_be_checked_too(rows
     for one in (dataset, build_source(dataset[0], **dataset[1])):
         report = check([one])
         assert report.ok
-        assert [(d.samples, d.pictures, d.opened, d.problems) for d in report.datasets] == [(3, 2, 2, [])]
+        assert [(d.samples, d.images, d.opened, d.problems) for d in report.datasets] == [(3, 2, 2, [])]
     assert check([rows(caption("0.png"), caption("0.png"))]).ok  # a duplicate is told, and no fault
 
 
-def test_as_many_pictures_are_opened_as_wanted(rows):
+def test_as_many_images_are_opened_as_wanted(rows):
     dataset = rows(*(caption(f"{i}.png") for i in range(4)))
-    assert [check([dataset], open_pictures=n).datasets[0].opened for n in (0, 1, 3, 100, "all")] == [0, 1, 3, 4, 4]
+    assert [check([dataset], open_images=n).datasets[0].opened for n in (0, 1, 3, 100, "all")] == [0, 1, 3, 4, 4]
 
 
 def test_answers_of_several_people_make_no_duplicates(rows):
@@ -100,7 +100,7 @@ def test_datasets_that_cannot_be_opened_are_told_beside_the_others(rows):
     assert not report.ok
 
 
-def test_pictures_that_are_validated_on_and_trained_on_are_told(rows):
+def test_images_that_are_validated_on_and_trained_on_are_told(rows):
     train = rows(caption("0.png"), caption("1.png"), name="train.jsonl")
     valid = rows(caption("2.png", "x"), caption("1.png", "y"), name="valid.jsonl")
     report = check([train], held_out=[valid])
@@ -127,24 +127,24 @@ def png(colour):
 
 def test_tars_are_checked_by_index_and_as_a_stream(tmp_path):
     files = []
-    for i, picture in enumerate([png("red"), png("green"), png("red"), png("blue")[:45]]):
-        files += [(f"{i}.png", picture), (f"{i}.json", json.dumps({"task": "caption", "answer": f"{i}"}).encode())]
+    for i, image in enumerate([png("red"), png("green"), png("red"), png("blue")[:45]]):
+        files += [(f"{i}.png", image), (f"{i}.json", json.dumps({"task": "caption", "answer": f"{i}"}).encode())]
     files += [("4.png", png("white")), ("4.json", b'{"answer": 4}')]
     path = write_tar(tmp_path / "a.tar", *files)
-    (found,) = check([("webdataset", {"shards": path})], open_pictures="all").datasets
-    assert (found.samples, found.pictures, found.opened) == (4, 4, 4)
+    (found,) = check([("webdataset", {"shards": path})], open_images="all").datasets
+    assert (found.samples, found.images, found.opened) == (4, 4, 4)
     assert {kind: places(found, kind) for kind in found.counts} == {
         "malformed row": ["4"],
         "broken picture": ["3"],
         "duplicate": ["2"],
     }
-    (found,) = check([("webdataset_stream", {"shards": path})], open_pictures="all").datasets
-    assert (found.samples, found.pictures, found.opened) == (4, 4, 4)
+    (found,) = check([("webdataset_stream", {"shards": path})], open_images="all").datasets
+    assert (found.samples, found.images, found.opened) == (4, 4, 4)
     assert {kind: places(found, kind) for kind in found.counts} == {"malformed row": ["4"], "broken picture": ["3"]}
-    assert check([("webdataset_stream", {"shards": path})], open_pictures=2).datasets[0].opened == 2
+    assert check([("webdataset_stream", {"shards": path})], open_images=2).datasets[0].opened == 2
     whole = open(path, "rb").read()
     (tmp_path / "b.tar").write_bytes(whole[:700])
-    report = check([("webdataset_stream", {"shards": f"{tmp_path}/*.tar"})], open_pictures="all")
+    report = check([("webdataset_stream", {"shards": f"{tmp_path}/*.tar"})], open_images="all")
     assert places(report.datasets[0], "broken shard") == [f"{tmp_path}/b.tar"]
     assert report.datasets[0].samples == 4
 

@@ -120,7 +120,7 @@ def test_a_box_is_drawn_where_it_is():
     assert not drawn[250:350, 250:550].any()  # the inside is left free
 
 
-def test_pictures_keep_their_size_unless_they_are_too_small():
+def test_images_keep_their_size_unless_they_are_too_small():
     grey = Image.new("L", (640, 480), 90)
     drawn = draw_boxes(grey, SCENE)
     assert drawn.size == (640, 480)
@@ -140,22 +140,22 @@ def test_what_is_outside_is_not_drawn():
 
 def test_an_answer_draws_itself(tmp_path):
     Image.new("RGB", (500, 400)).save(tmp_path / "photo.png")
-    answer = Answer("<p>a dog</p> {<10><10><60><60>}", picture=tmp_path / "photo.png")
+    answer = Answer("<p>a dog</p> {<10><10><60><60>}", image=tmp_path / "photo.png")
     drawn = answer.draw(tmp_path / "out.png")
     assert drawn.getbbox() is not None
     assert Image.open(tmp_path / "out.png").tobytes() == drawn.tobytes()
     answer.draw(tmp_path / "out.jpg")
     assert {path.name for path in tmp_path.iterdir()} == {"photo.png", "out.png", "out.jpg"}
     # a question about a box draws that box; an answer without any leaves the picture as it is
-    asked = Answer("a dog", picture=Image.new("RGB", (500, 400)), question="[identify] what is this {<10><10><60><60>}")
+    asked = Answer("a dog", image=Image.new("RGB", (500, 400)), question="[identify] what is this {<10><10><60><60>}")
     assert asked.draw().getbbox() is not None
-    assert Answer("no", picture=Image.new("RGB", (500, 400)), question="[refer] x").draw().getbbox() is None
+    assert Answer("no", image=Image.new("RGB", (500, 400)), question="[refer] x").draw().getbbox() is None
 
 
 def test_what_cannot_be_drawn_is_said(tmp_path):
     with pytest.raises(UserError, match="nothing to draw on"):
         Answer("{<1><2><3><4>}").draw()
-    answer = Answer("{<1><2><3><4>}", picture=Image.new("RGB", (50, 50)))
+    answer = Answer("{<1><2><3><4>}", image=Image.new("RGB", (50, 50)))
     with pytest.raises(UserError, match=r"out\.png"):
         answer.draw(tmp_path / "out")
     with pytest.raises(UserError, match="cannot write"):

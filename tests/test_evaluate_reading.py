@@ -93,8 +93,8 @@ def test_flickr30k_entities(entities):
     assert len(read("refer", entities)) == 4
     assert [row["phrase"] for row in read("refer", entities, split="val", single_box=True)] == ["a man", "the man"]
     assert [row["phrases"] for row in read("identify", entities, split="val")] == [["a man", "the man"]]
-    (picture,) = read("grounding", entities, split="val")
-    assert [entry["phrase"] for entry in picture["phrases"]] == ["a man", "a dog", "the man"]
+    (image,) = read("grounding", entities, split="val")
+    assert [entry["phrase"] for entry in image["phrases"]] == ["a man", "a dog", "the man"]
 
 
 def test_things_by_kind_or_name(entities):
@@ -128,8 +128,8 @@ def test_our_own_rows(tmp_path):
     )
     rows = read("refer", path)
     assert [(row["phrase"], len(row["boxes"])) for row in rows] == [("a dog", 1), ("A cat", 2)]
-    (picture,) = read("grounding", path)
-    assert [entry["phrase"] for entry in picture["phrases"]] == ["a dog", "A cat"]
+    (image,) = read("grounding", path)
+    assert [entry["phrase"] for entry in image["phrases"]] == ["a dog", "A cat"]
     (thing,) = read("identify", path)
     assert thing["phrases"] == ["a dog"]
 
@@ -159,9 +159,9 @@ def test_coco(tmp_path):
 
 
 def test_vsr(tmp_path):
-    published = {"image": "000000050403.jpg", "caption": "The bear is in the person.", "label": 1, "relation": "in"}
+    official = {"image": "000000050403.jpg", "caption": "The bear is in the person.", "label": 1, "relation": "in"}
     several = {"image": "b.jpg", "vsr": [{"statement": "The cat is on the mat.", "label": 0}]}
-    rows = read("vsr", lines(tmp_path / "vsr.jsonl", published, several))
+    rows = read("vsr", lines(tmp_path / "vsr.jsonl", official, several))
     assert [row["label"] for row in rows] == [True, False]
     question = "[vqa] Based on the image, is this statement true or false? The bear is in the person."
     assert BENCHMARKS["vsr"].question(rows[0]) == question

@@ -85,7 +85,7 @@ def test_grounding():
     assert value(found, "things found") == 1 / 2
 
 
-def test_grounding_as_the_published_demo_reads_it():
+def test_grounding_as_the_official_demo_reads_it():
     rows = [new_row("grounding", "a.jpg", phrases=[{"phrase": "a dog", "boxes": HERE}])]
     found = report("grounding", rows, [f"<p>a man</p> <p>a dog</p> {FIRST}"])
     assert value(found["model "], "phrases right") == 1
@@ -166,12 +166,12 @@ class Knowing:
 
     def ask_many(self, items, batch_size, **generation):
         answers = []
-        for (picture,), question in items:
+        for (image,), question in items:
             if self.stop_after is not None and len(self.asked) >= self.stop_after:
                 raise KeyboardInterrupt
             split_identifier(question)
             self.asked.append(question)
-            answers.append(SECOND if isinstance(picture, Image.Image) else FIRST)
+            answers.append(SECOND if isinstance(image, Image.Image) else FIRST)
         return answers
 
 
@@ -253,7 +253,7 @@ def test_answers_by_somebody_else_are_not_taken(run, system):
     assert "num_beams=3" in err
 
 
-def test_a_missing_picture_is_said_and_not_scored(run, system, tmp_path):
+def test_a_missing_image_is_said_and_not_scored(run, system, tmp_path):
     (tmp_path / "5.png").unlink()
     status, out, err = run("refer", "dogs.jsonl", "--json")
     assert status == 1

@@ -55,7 +55,7 @@ def test_a_description_is_about_what_people_saw():
     assert failings(row | {"answer": other, "asked": "poem"}) == []
 
 
-def test_both_questions_are_asked_of_each_picture_and_counted_apart(tmp_path):
+def test_both_questions_are_asked_of_each_image_and_counted_apart(tmp_path):
     file = tmp_path / "captions.jsonl"
     file.write_text("".join(json.dumps({"image": f"{i}.jpg", "captions": ["A dog runs."]}) + "\n" for i in range(4)))
     benchmark = BENCHMARKS["failures"]

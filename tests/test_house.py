@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minigpt4"
 
-# What each room may import of ours beside itself, `errors` and `pictures` (docs/ARCHITECTURE.md holds the table in words).
+# What each room may import of ours beside itself, `errors` and `images` (docs/ARCHITECTURE.md holds the table in words).
 ROOMS = {
     "prompt": set(),
     "model": {"prompt"},

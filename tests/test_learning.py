@@ -21,10 +21,10 @@ def questions(folder, number, seed):
     folder.mkdir(parents=True, exist_ok=True)
     rng, rows = random.Random(seed), []
     for i, (colour, shape, place) in enumerate(shapes.things(number, seed)):
-        picture = folder / f"{seed}-{i}.png"
-        shapes.draw(colour, shape, place, rng).save(picture)
+        image = folder / f"{seed}-{i}.png"
+        shapes.draw(colour, shape, place, rng).save(image)
         for question, answer in (("colour?", colour), ("where?", place)):
-            rows.append({"image": str(picture), "question": question, "answer": answer})
+            rows.append({"image": str(image), "question": question, "answer": answer})
     path = folder / f"{seed}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path, rows
@@ -41,7 +41,7 @@ def accuracy(folder, rows, blank_image=False):
     return {question: sum(results) / len(results) for question, results in right.items()}
 
 
-def test_a_system_learns_to_answer_about_pictures(tmp_path):
+def test_a_system_learns_to_answer_about_images(tmp_path):
     # The language model's words are random and stay so; what is trained lies before them. Its head must be able to be sure of
     # a word.
     llm = tiny_llama(hidden_size=64, intermediate_size=128, initializer_range=0.2, eos_token_id=5)  # <|im_end|>

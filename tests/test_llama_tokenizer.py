@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 import minigpt4.model  # noqa: F401  (makes AutoTokenizer know the class)
 from minigpt4.errors import UserError
-from minigpt4.model.legacy_llama_tokenizer import PAD_STRING, legacy_llama_tokenizer, pieces_to_text, published_pad_id
+from minigpt4.model.legacy_llama_tokenizer import PAD_STRING, legacy_llama_tokenizer, official_pad_id, pieces_to_text
 
 spm = pytest.importorskip("sentencepiece")
 
@@ -86,7 +86,7 @@ def test_special_tokens_are_taken_out_and_text_after_them_begins_anew(tokenizer)
     assert ids(tokenizer, "") == []
 
 
-def test_specials_in_text_where_the_published_tokenizer_puts_a_blank(tokenizer):
+def test_specials_in_text_where_the_official_tokenizer_puts_a_blank(tokenizer):
     assert tokenizer.decode(ids(tokenizer, "<s>[INST] x")) == "<s>[INST] x"
     assert tokenizer.decode(ids(tokenizer, "a dog</s>")) == " a dog</s>"
     assert tokenizer.decode(ids(tokenizer, "a dog. </s> again"), skip_special_tokens=True) == "a dog.   again"
@@ -96,7 +96,7 @@ def test_specials_in_text_where_the_published_tokenizer_puts_a_blank(tokenizer):
 
 def test_the_pad_string_is_text_unless_it_is_made_the_pad_token(folder):
     tokenizer = legacy_llama_tokenizer(folder)
-    pad = published_pad_id(tokenizer)
+    pad = official_pad_id(tokenizer)
     answer = ids(tokenizer, "x$$y")
     assert pad in answer
     assert tokenizer.decode(answer, skip_special_tokens=True) == "x$$y"

@@ -62,7 +62,7 @@ def test_ground_truth_moves_with_the_text():
 
 
 @given(st.floats(0.01, 1), st.integers(0, 2**32))
-def test_a_part_is_in_the_picture_and_large_enough(least, seed):
+def test_a_part_is_in_the_image_and_large_enough(least, seed):
     sample = Sample(turns=ask("what is it?", "a dog"), images=("a.jpg",))
     left, top, right, bottom = crop(sample, least, random.Random(seed)).crop
     assert 0 <= left < right <= 1 + 1e-9
@@ -184,14 +184,14 @@ def test_boxes_on_the_lines_of_a_grid():
     assert on_lines(sample, 100).turns[0].answers[0] == answer
 
 
-def test_a_part_of_the_picture_is_what_is_seen():
-    picture = Image.fromarray(np.kron(np.array([[0, 80], [160, 240]], np.uint8), np.ones((40, 60), np.uint8))).convert("RGB")
+def test_a_part_of_the_image_is_what_is_seen():
+    image = Image.fromarray(np.kron(np.array([[0, 80], [160, 240]], np.uint8), np.ones((40, 60), np.uint8))).convert("RGB")
     image_processor = tiny_processor(tiny_config()).image_processor
     for part, grey in [((0, 0, 0.5, 0.5), 0), ((0.5, 0, 1, 0.5), 80), ((0, 0.5, 0.5, 1), 160)]:
         expected = pixels_of(image_processor, Image.new("RGB", (9, 9), (grey,) * 3), False)
-        torch.testing.assert_close(pixels_of(image_processor, picture, False, part), expected)
-    thin = picture.crop((119, 0, 120, 80))  # of a picture one pixel wide, every part is
+        torch.testing.assert_close(pixels_of(image_processor, image, False, part), expected)
+    thin = image.crop((119, 0, 120, 80))  # of a picture one pixel wide, every part is
     for part in [(0, 0, 0.4, 0.4), (0.6, 0.6, 1, 1)]:
         assert pixels_of(image_processor, thin, False, part).unique().numel() == 3  # one value a channel
-    right = pixels_of(image_processor, picture, False, (0.5, 0, 1, 1))
-    torch.testing.assert_close(pixels_of(image_processor, picture, True, (0.5, 0, 1, 1)), right)  # cropped, then mirrored
+    right = pixels_of(image_processor, image, False, (0.5, 0, 1, 1))
+    torch.testing.assert_close(pixels_of(image_processor, image, True, (0.5, 0, 1, 1)), right)  # cropped, then mirrored

@@ -16,9 +16,9 @@ from minigpt4.evaluate.baselines import best_box, centre_box, largest_boxes, mea
 from minigpt4.metrics.boxes import (
     iou,
     matches,
-    published_answer,
-    published_correct,
-    published_iou,
+    official_answer,
+    official_correct,
+    official_iou,
     union_box,
 )
 from minigpt4.metrics.caption import bleu, cider, plain_tokens, ptb_tokens, rouge_l
@@ -37,26 +37,26 @@ def boxes(draw) -> Box:
 # boxes -----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_published_evaluation_is_reproduced_to_the_last_digit():
+def test_the_official_evaluation_is_reproduced_to_the_last_digit():
     facts = recorded("common/refer_eval.json")
     right = 0
     for case in facts["cases"]:
         x, y, w, h = case["gt_xywh"]
         truth = [x, y, x + w, y + h]
-        accepted, pixels = published_answer(case["answer"], case["width"], case["height"])
+        accepted, pixels = official_answer(case["answer"], case["width"], case["height"])
         assert accepted == case["accepted"], case
         if accepted is not None:
             assert pixels == case["pred_xyxy_pixels"]
             assert truth == case["gt_xyxy"]
             if case["iou_plus1"] is not None:
-                assert published_iou(pixels, truth) == case["iou_plus1"]
-        correct = published_correct(case["answer"], truth, case["width"], case["height"])
+                assert official_iou(pixels, truth) == case["iou_plus1"]
+        correct = official_correct(case["answer"], truth, case["width"], case["height"])
         assert correct == case.get("correct", False)
         right += correct
     assert right == facts["correct"]
     assert 100 * right / facts["total"] == pytest.approx(facts["accuracy_percent"])
     for case in facts["iou_cases"]:
-        assert published_iou(case["a"], case["b"]) == case["iou_plus1"]
+        assert official_iou(case["a"], case["b"]) == case["iou_plus1"]
 
 
 @given(boxes(), boxes())
@@ -111,7 +111,7 @@ def test_fixed_boxes():
     assert best_box([truth[2]] * 3 + truth[:2]) == truth[2]
 
 
-def test_the_largest_box_of_each_picture():
+def test_the_largest_box_of_each_image():
     small, large = Box(0, 0, 0.2, 0.2), Box(0.1, 0.1, 0.9, 0.9)
     places = [
         Place(image=image, phrase="x", boxes=boxes) for image, boxes in (("a", (small,)), ("b", (small,)), ("a", (large,)))
@@ -208,7 +208,7 @@ def test_an_interval_holds_what_theory_says():
     assert score.high == pytest.approx(score.value + spread, abs=0.004)
 
 
-def test_questions_about_one_picture_are_one_piece_of_evidence():
+def test_questions_about_one_image_are_one_piece_of_evidence():
     right = [1, 1, 1, 1, 0, 0, 0, 0] * 20
     alone, together = bootstrap(right), bootstrap(right, groups=[i // 4 for i in range(160)])
     assert alone.value == together.value == 0.5

@@ -21,11 +21,11 @@ from minigpt4.model.modeling import IGNORE, without_some_channels
 from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig
 
 
-def inputs(model, pictures=(1, 2), words=7):
+def inputs(model, images=(1, 2), words=7):
     """Rows with one and two pictures among random words, unequal in length and padded on the left."""
     k, image = model.config.num_image_tokens, model.config.image_token_id
     rows = []
-    for i, n in enumerate(pictures):
+    for i, n in enumerate(images):
         row = torch.randint(3, 100, (words + 3 * i,)).tolist()
         for j in range(n):
             row[2 + 3 * j : 2 + 3 * j] = [image] * k
@@ -33,7 +33,7 @@ def inputs(model, pictures=(1, 2), words=7):
     longest = max(map(len, rows))
     ids = torch.tensor([[0] * (longest - len(r)) + r for r in rows])
     mask = torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in rows])
-    pixels = torch.randn(sum(pictures), 3, model.config.image_size, model.config.image_size)
+    pixels = torch.randn(sum(images), 3, model.config.image_size, model.config.image_size)
     return {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels}
 
 
@@ -48,16 +48,16 @@ def by_hand(model, batch):
         features = torch.stack(
             [torch.cat([p[i : i + 4] for i in range(0, len(p), 4)]).view(-1, 4 * p.shape[1]) for p in patches]
         )
-    pictures = iter(F.linear(features, model.projection.weight, model.projection.bias))
+    images = iter(F.linear(features, model.projection.weight, model.projection.bias))
     words = model.language_model.get_input_embeddings()
     rows = []
     for ids in batch["input_ids"].tolist():
         row, position = [], 0
         while position < len(ids):
             if ids[position] == model.config.image_token_id:
-                picture = next(pictures)
-                row += list(picture)
-                position += len(picture)
+                image = next(images)
+                row += list(image)
+                position += len(image)
             else:
                 row.append(words.weight[ids[position]])
                 position += 1
@@ -130,7 +130,7 @@ def test_concat_joins_strips_or_squares(order, expected):
     assert connector(tokens)[0, :2].tolist() == expected
 
 
-def test_pictures_may_enter_at_every_stage(model):
+def test_images_may_enter_at_every_stage(model):
     batch = inputs(model)
     pixels = batch.pop("pixel_values")
     tokens = model.get_vision_tokens(pixels)
@@ -142,7 +142,7 @@ def test_pictures_may_enter_at_every_stage(model):
 
 
 @pytest.mark.parametrize("kept", [0, 3])
-def test_in_training_a_picture_goes_without_some_channels_everywhere(kept):
+def test_in_training_a_image_goes_without_some_channels_everywhere(kept):
     torch.manual_seed(0)
     tokens = torch.rand(40, 6, 50) + 1
     seen = without_some_channels(tokens, 0.25, kept)
@@ -190,7 +190,7 @@ def test_loss_can_be_divided_by_a_count_from_outside(model):
     torch.testing.assert_close(model(**batch, labels=labels, num_items_in_batch=2 * count).loss * 2, mean)
 
 
-def test_wrong_number_of_pictures_names_both_numbers(model):
+def test_wrong_number_of_images_names_both_numbers(model):
     batch = inputs(model)
     batch["pixel_values"] = batch["pixel_values"][:2]
     with pytest.raises(ValueError, match=r"places for 3 picture\(s\).*2 picture\(s\)"):
@@ -199,7 +199,7 @@ def test_wrong_number_of_pictures_names_both_numbers(model):
 
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_batch_equals_single(model, num_beams):
-    batch = inputs(model, pictures=(1, 2, 1, 3))
+    batch = inputs(model, images=(1, 2, 1, 3))
     settings = {"max_new_tokens": 12, "do_sample": False, "num_beams": num_beams}
     together = model.generate(**batch, **settings)
     first = 0
@@ -225,7 +225,7 @@ def test_batch_equals_single(model, num_beams):
 @pytest.mark.filterwarnings("ignore:Passing .* with `inputs_embeds`")
 def test_a_prompt_is_read_once_for_all_its_beams(model, settings):
     """As if the library had read it for each beam by itself."""
-    batch = inputs(model, pictures=(1, 2))
+    batch = inputs(model, images=(1, 2))
     settings = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": 7, "pad_token_id": 0} | settings
     embeds = model.embed(batch["input_ids"], model.get_image_features(batch["pixel_values"]))
     torch.manual_seed(0)
@@ -247,7 +247,7 @@ def test_a_prompt_is_read_once_for_all_its_beams(model, settings):
 
 @pytest.mark.parametrize("settings", [{"use_cache": False}, {"cache_implementation": "static"}])
 def test_beams_without_a_growing_cache_say_the_same(model, settings):
-    batch = inputs(model, pictures=(1, 2))
+    batch = inputs(model, images=(1, 2))
     plain = {"max_new_tokens": 6, "do_sample": False, "num_beams": 3}
     assert torch.equal(model.generate(**batch, **plain, **settings), model.generate(**batch, **plain))
 
@@ -256,7 +256,7 @@ def test_a_recurrent_llm_has_beams_as_well():
     """It keeps states, and no keys and values that beams could share."""
     llm = MambaConfig(vocab_size=100, hidden_size=32, num_hidden_layers=2, state_size=4)
     model = tiny_model(text_config=llm)
-    batch = inputs(model, pictures=(1, 1))
+    batch = inputs(model, images=(1, 1))
     embeds = model.embed(batch["input_ids"], model.get_image_features(batch["pixel_values"]))
     settings = {"max_new_tokens": 4, "num_beams": 2, "eos_token_id": 7, "pad_token_id": 0}
     expected = model.language_model.generate(inputs_embeds=embeds, attention_mask=batch["attention_mask"], **settings)
@@ -281,7 +281,7 @@ def test_the_head_multiplies_rows_that_lie_together(model):
 
 def test_rows_stop_by_themselves():
     model = tiny_model()
-    batch = inputs(model, pictures=(1, 1))
+    batch = inputs(model, images=(1, 1))
     free = model.generate(**batch, max_new_tokens=8, do_sample=False)
     eos = free[0, 2].item()  # make what row 0 says third the end of sequence
     ended = model.generate(**batch, max_new_tokens=8, do_sample=False, eos_token_id=eos, pad_token_id=0)

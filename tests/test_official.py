@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from published import EXACT, SYSTEMS, pictures, pixels, system
+from official_systems import EXACT, SYSTEMS, images, pixels, system
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -12,7 +12,7 @@ from minigpt4.checkpoints.official.importing import import_official
 from minigpt4.data.examples import IGNORE, build_example
 from minigpt4.errors import UserError
 from minigpt4.model.adapters import set_lora
-from minigpt4.model.legacy_llama_tokenizer import published_pad_id
+from minigpt4.model.legacy_llama_tokenizer import official_pad_id
 from minigpt4.prompt.templates import PLACEHOLDER
 from minigpt4.train.setup import parameter_groups
 
@@ -53,11 +53,11 @@ def test_plain_transformers_reads_the_folder(recorded_system):
     ours, our_processor = recorded_system.load(merge=False)
     assert all(torch.equal(a, ours.state_dict()[name]) for name, a in model.state_dict().items())
     text = f"<s>[INST] <Img>{PLACEHOLDER}</Img> what? [/INST]"
-    assert processor(images=pictures()[:1], text=text)["input_ids"].tolist() == [our_processor.encode(text)]
+    assert processor(images=images()[:1], text=text)["input_ids"].tolist() == [our_processor.encode(text)]
 
 
 @torch.no_grad()
-def test_every_stage_of_a_picture(recorded_system):
+def test_every_stage_of_a_image(recorded_system):
     model, processor = recorded_system.loaded()
     want = recorded_system.tensors("encode.safetensors")
     shown = pixels(processor)
@@ -84,7 +84,7 @@ def examples_of(sample, processor):
         "bos": True,
         "max_txt_len": sample["max_txt_len"],
         "max_context_len": sample["max_context_len"],
-        "published_pad": published_pad_id(processor.tokenizer),
+        "official_pad": official_pad_id(processor.tokenizer),
     }
 
     def asked(question):
@@ -137,7 +137,7 @@ def test_every_training_sample(recorded_system):
     compared = 0
     for sample in recorded_system.json("training.json")["samples"]:
         where, width = sample["name"], len(sample["input_ids"][0])
-        pad = published_pad_id(processor.tokenizer)
+        pad = official_pad_id(processor.tokenizer)
         ids, labels, mask = batch_of(examples_of(sample, processor), pad, width)
         image = processor.image_token_id
         assert ids.masked_fill(ids == image, -1).tolist() == sample["input_ids"], where

@@ -3,14 +3,14 @@
 import pytest
 import torch
 from conftest import tiny_model, tiny_processor
-from published import EXACT, SYSTEMS, pictures, shown, system
+from official_systems import EXACT, SYSTEMS, images, shown, system
 from recorded import recorded
 
-from minigpt4.engine import published
+from minigpt4.engine import official
 from minigpt4.evaluate.ranking import candidate_losses, rank
 from minigpt4.inference.assistant import Assistant
 from minigpt4.prompt.history import without_oldest
-from minigpt4.prompt.templates import PICTURE, PLACEHOLDER
+from minigpt4.prompt.templates import IMAGE, PLACEHOLDER
 
 GENERATED = ("repetition_penalty", "num_beams", "length_penalty")
 
@@ -41,7 +41,7 @@ def test_token_for_token(name, case):
     batch = inputs_of(case, processor)
     assert as_recorded(batch, processor) == case["input_ids"]
     settings = {key: case[key] for key in GENERATED if key in case}
-    ids = published.generate_published(
+    ids = official.generate_official(
         model,
         **batch,
         image_embeds=shown(case, system(name).image_embeds()),
@@ -52,7 +52,7 @@ def test_token_for_token(name, case):
     margin = min(case.get("min_top1_top2_margin", [1.0]))
     if margin > 1e-3:
         assert ids.tolist() == case["output_ids"]
-        trim = published.chat_text if case["name"].startswith("chat") else published.batch_text
+        trim = official.chat_text if case["name"].startswith("chat") else official.batch_text
         assert [trim(t) for t in processor.tokenizer.batch_decode(ids, skip_special_tokens=True)] == case["decoded"]
 
 
@@ -73,7 +73,7 @@ def test_cut_at_the_left(name, case):
     model, processor = system(name).loaded()
     (ids,) = inputs_of(case, processor)["input_ids"]
     assert len(ids) == case["full_length"]
-    embeds, mask = published.embed_published(
+    embeds, mask = official.embed_official(
         model, ids[None], None, shown(case, system(name).image_embeds()), case["max_length"], case["max_new_tokens"]
     )
     whole = model.embed(ids[None], shown(case, system(name).image_embeds()))
@@ -118,24 +118,24 @@ def test_ranking_of_candidates(name, case):
     prompts = [processor.chat.training_prompt(text) for text in case["texts"]]
     candidates = [list(row) for row in zip(*case["candidate_columns"], strict=True)]
     embeds = shown(case, system(name).image_embeds())
-    losses = candidate_losses(model, processor, prompts, embeds, candidates, end=case["end_sym"], published=True)
+    losses = candidate_losses(model, processor, prompts, embeds, candidates, end=case["end_sym"], official=True)
     want = [list(row) for row in zip(*case["loss_per_column"], strict=True)]
     assert torch.tensor(losses).sub(torch.tensor(want)).abs().max() < 1e-4
     assert [rank(row, n) for row, n in zip(losses, case["num_cand"], strict=True)] == case["ranks"]
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_the_published_chat_through_one_switch(name):
+def test_the_official_chat_through_one_switch(name):
     """Two turns of `Chat`, set to the published behaviour, are the recorded ones."""
     turns = {case["name"]: case for case in recorded(f"{name}/generation.json")["cases"]}
     first, second = turns["chat_turn1"], turns["chat_turn2"]
     model, processor = system(name).loaded()
-    chat = Assistant(model, processor, published=True).chat(pictures()[first["images"][0][0]])
+    chat = Assistant(model, processor, official=True).chat(images()[first["images"][0][0]])
     end = first["stop_sequences"][0] == [processor.tokenizer.eos_token_id]
     for case, penalty in ((first, 1.0), (second, second["repetition_penalty"])):
-        question = case["prompts"][0].split(processor.chat.user)[-1].removeprefix(f"{PICTURE} ")
+        question = case["prompts"][0].split(processor.chat.user)[-1].removeprefix(f"{IMAGE} ")
         question = question.removesuffix(processor.chat.sep + processor.chat.assistant)
-        assert processor.chat.render(chat._with(question), published=True) == case["prompts"][0]
+        assert processor.chat.render(chat._with(question), official=True) == case["prompts"][0]
         if not end:  # the recorded stop sequences are not those of the family: their effect is tested above
             chat._remember(chat._with(question), case["decoded"][0])
             continue
@@ -154,8 +154,8 @@ def test_rows_of_a_batch_are_as_if_alone(penalty):
     embeds = torch.randn(2, k, 32)
     settings = {"max_new_tokens": 12, "do_sample": False, "repetition_penalty": penalty}
     together = model.generate(**processor.pad(rows), image_embeds=embeds, **settings)
-    for row, picture, said in zip(rows, embeds, together, strict=True):
-        alone = model.generate(input_ids=torch.tensor([row]), image_embeds=picture[None], **settings)
+    for row, image, said in zip(rows, embeds, together, strict=True):
+        alone = model.generate(input_ids=torch.tensor([row]), image_embeds=image[None], **settings)
         assert said.tolist()[: alone.shape[1]] == alone[0].tolist()
 
 
@@ -167,15 +167,15 @@ def test_new_tokens_alone_are_returned_unless_some_are_begun():
     assert begun.tolist() == [[7, *plain[0].tolist()]]
 
 
-def test_a_long_conversation_gives_up_its_oldest_words_and_keeps_its_pictures():
+def test_a_long_conversation_gives_up_its_oldest_words_and_keeps_its_images():
     def say(role, content):
         return {"role": role, "content": content}
 
-    talk = [say("user", f"{PICTURE} first"), say("assistant", "a"), say("user", f"second {PICTURE}"), say("assistant", "b")]
+    talk = [say("user", f"{IMAGE} first"), say("assistant", "a"), say("user", f"second {IMAGE}"), say("assistant", "b")]
     talk.append(say("user", "third"))
     once = without_oldest(talk)
-    assert once == [say("user", f"{PICTURE} second {PICTURE}"), say("assistant", "b"), say("user", "third")]
-    assert without_oldest(once) == [say("user", f"{PICTURE} {PICTURE} third")]
+    assert once == [say("user", f"{IMAGE} second {IMAGE}"), say("assistant", "b"), say("user", "third")]
+    assert without_oldest(once) == [say("user", f"{IMAGE} {IMAGE} third")]
     assert without_oldest(without_oldest(once)) is None
 
     model = tiny_model()
@@ -221,7 +221,7 @@ def test_the_extra_beginning_is_an_option():
     processor.extra_bos = True
     assert processor.prompt_ids(ask) == [1, *one]
     assert one[:2].count(1) == 1
-    assert processor.prompt_ids(ask, published=True) == [1, *one]
+    assert processor.prompt_ids(ask, official=True) == [1, *one]
 
 
 def test_ranking_by_own_tokens_does_not_depend_on_the_company():

@@ -6,7 +6,7 @@ from conftest import tiny_model
 from official_files import vision_tensors
 
 from minigpt4.checkpoints.official.full_size import SYSTEMS, count_parameters, full_size, memory
-from minigpt4.checkpoints.official.keys import Place, Unneeded, checkpoint_place, published_name, vision_place
+from minigpt4.checkpoints.official.keys import Place, Unneeded, checkpoint_place, official_name, vision_place
 from minigpt4.checkpoints.official.sizes import vision_depth
 from minigpt4.checkpoints.official.writing import resize_positions
 from minigpt4.errors import UserError
@@ -87,11 +87,11 @@ def test_names_go_out_as_they_came_in():
     for name in names:
         place = checkpoint_place(name, 39)
         assert isinstance(place, Place)
-        assert published_name(place.name) == name
-    assert published_name("language_model.model.norm.weight") is None
+        assert official_name(place.name) == name
+    assert official_name("language_model.model.norm.weight") is None
 
 
-def test_every_published_name_of_the_vision_is_known():
+def test_every_official_name_of_the_vision_is_known():
     for name in vision_tensors(blocks=3):
         place = vision_place(name, 2)
         assert isinstance(place, Unneeded if "blocks.2." in name or name.startswith(("fc_norm", "head")) else Place), name

@@ -342,7 +342,7 @@ def test_a_damaged_folder_is_not_loaded(files):
         ({"projection_depth": 2}, "2 layers"),
     ],
 )
-def test_what_the_published_code_cannot_express_is_not_exported(files, tmp_path, change_config, reason):
+def test_what_the_official_code_cannot_express_is_not_exported(files, tmp_path, change_config, reason):
     parts = files("minigpt4-llama2")
     import_official(**parts)
     config = json.loads((parts["output"] / "config.json").read_text())

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from official_systems import TOKENIZERS, tokenizer_of
 from PIL import Image
-from published import TOKENIZERS, tokenizer_of
 from recorded import ROOT, recorded
 from safetensors.torch import load_file
 
-from minigpt4.engine.published import batch_text, chat_text, stop_sequences
+from minigpt4.engine.official import batch_text, chat_text, stop_sequences
 from minigpt4.errors import UserError
-from minigpt4.model.legacy_llama_tokenizer import legacy_llama_tokenizer, published_pad_id, use_published_pad
+from minigpt4.model.legacy_llama_tokenizer import legacy_llama_tokenizer, official_pad_id, use_official_pad
 from minigpt4.model.processing import MiniGPT4ImageProcessor, MiniGPT4Processor
-from minigpt4.prompt.templates import PICTURE, TEMPLATES
+from minigpt4.prompt.templates import IMAGE, TEMPLATES
 
 CHATS = {"vicuna_v0": "vicuna-v0", "llama2_v1": "llama-2", "minigptv2": "minigpt-v2"}
 
@@ -37,7 +37,7 @@ def test_pixels_are_equal_bit_for_bit(facts):
     assert compared
 
 
-def test_resized_pictures_are_the_recorded_ones():
+def test_resized_images_are_the_recorded_ones():
     folders = list((ROOT / "common" / "images").glob("resized_*"))
     for folder in folders:  # in a full set
         processor = MiniGPT4ImageProcessor(int(folder.name.removeprefix("resized_")))
@@ -55,8 +55,8 @@ def test_every_recorded_string(name):
         facts["unk"],
     ]
     assert len(tokenizer) == facts["vocab_size"]
-    assert published_pad_id(tokenizer) == facts["pad_token_id"]
-    use_published_pad(tokenizer)
+    assert official_pad_id(tokenizer) == facts["pad_token_id"]
+    use_official_pad(tokenizer)
     for case in facts["cases"]:
         ids = tokenizer(case["text"], add_special_tokens=False)["input_ids"]
         assert ids == case["ids"], case["text"]
@@ -71,7 +71,7 @@ LLAMA = os.environ.get("MINIGPT4_LLAMA_TOKENIZER")
 @pytest.mark.skipif(not LLAMA, reason="MINIGPT4_LLAMA_TOKENIZER names no folder with LLaMA's own tokenizer.model")
 def test_every_prompt_piece_with_the_released_vocabulary():
     tokenizer, facts = legacy_llama_tokenizer(Path(str(LLAMA))), recorded("common/llama32k_token_ids.json")
-    assert published_pad_id(tokenizer) == facts["pad_token_id"]
+    assert official_pad_id(tokenizer) == facts["pad_token_id"]
     for case in facts["cases"]:
         assert tokenizer(case["text"], add_special_tokens=False)["input_ids"] == case["ids"], case["text"]
         assert tokenizer(case["text"])["input_ids"] == case["ids_with_bos"], case["text"]
@@ -86,7 +86,7 @@ def messages_of(actions):
     messages = []
     for action, *text in actions:
         if action == "upload":
-            messages.append({"role": "user", "content": PICTURE})
+            messages.append({"role": "user", "content": IMAGE})
         elif action == "ask":
             last = messages[-1] if messages else {"role": "", "content": ""}
             if last["role"] == "user" and last["content"].endswith("</Img>"):
@@ -104,16 +104,16 @@ def messages_of(actions):
 def test_prompts_byte_for_byte(case):
     template = TEMPLATES[CHATS[case["conversation"]]]
     if case["case"] == "evaluation_wrapper":
-        asked = [[{"role": "user", "content": f"{PICTURE} {text}"}] for text in case["texts"]]
+        asked = [[{"role": "user", "content": f"{IMAGE} {text}"}] for text in case["texts"]]
         assert [template.render(messages) for messages in asked] == case["prompts"]
         return
     messages, opened = messages_of(case["actions"]), case["actions"][-1] == ["open"]
-    assert template.render(messages, open_turn=opened, published=True) == case["prompt"]
+    assert template.render(messages, open_turn=opened, official=True) == case["prompt"]
     if not any(m["role"] == "assistant" for m in messages):  # without a past, ours is the published one
         assert template.render(messages, open_turn=opened) == case["prompt"]
 
 
-def test_constants_of_the_published_chats():
+def test_constants_of_the_official_chats():
     for name, facts in recorded("common/chat_prompts.json")["conversations"].items():
         template = TEMPLATES[CHATS[name]]
         assert template.system == facts["system"]
@@ -146,14 +146,14 @@ def test_systems_without_tasks_are_not_asked_with_identifiers():
     assert TEMPLATES["chatml"].caption == TEMPLATES["minigpt-v2"].caption
 
 
-def test_the_published_prompt_wants_a_published_chat():
+def test_the_official_prompt_wants_a_official_chat():
     tokenizer = tokenizer_of(TOKENIZERS[0])
     processor = MiniGPT4Processor(MiniGPT4ImageProcessor(), tokenizer, template="chatml")
     with pytest.raises(UserError, match="no published chat of the format 'chatml'"):
-        processor.prompt_ids([{"role": "user", "content": "q"}], published=True)
+        processor.prompt_ids([{"role": "user", "content": "q"}], official=True)
 
 
-def test_answers_are_trimmed_as_published():
+def test_answers_are_trimmed_as_official():
     assert chat_text(" a dog.### Human: more###Assistant: x") == "a dog."
     assert chat_text("Assistant: a dog ") == "a dog"
     assert batch_text("<s> yes </s> more") == "yes"

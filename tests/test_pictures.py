@@ -12,7 +12,7 @@ from conftest import tiny_config, tiny_processor
 from PIL import ExifTags, Image, PngImagePlugin
 
 from minigpt4.errors import UserError
-from minigpt4.media.images import check_picture, decode_picture, open_picture
+from minigpt4.media.images import check_image, decode_image, open_image
 
 ORIENTATION = ExifTags.Base.Orientation
 
@@ -39,8 +39,8 @@ def opened(data, folder, name="picture"):
     """The picture of a file, which is the same as that of its bytes."""
     path = folder / name
     path.write_bytes(data)
-    image = open_picture(path)
-    assert image.tobytes() == decode_picture(data, "x").tobytes()
+    image = open_image(path)
+    assert image.tobytes() == decode_image(data, "x").tobytes()
     return image
 
 
@@ -56,15 +56,15 @@ def message(fault):
 
 def refused(path):
     """What is said of a file, in full and at a glance alike."""
-    text = message(lambda: open_picture(path))
-    assert text == message(lambda: check_picture(path))
+    text = message(lambda: open_image(path))
+    assert text == message(lambda: check_image(path))
     return text
 
 
 # no picture -----------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_no_picture_is_said_in_one_line(tmp_path):
+def test_what_is_no_image_is_said_in_one_line(tmp_path):
     (tmp_path / "letter.jpg").write_text("Dear Sir,\nplease find attached")
     (tmp_path / "empty.png").touch()
     (tmp_path / "figure.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
@@ -81,9 +81,9 @@ def test_what_is_no_picture_is_said_in_one_line(tmp_path):
         assert refused(tmp_path / name) == f"{tmp_path / name}: {said}"
     assert refused(tmp_path) == f"{tmp_path}: is a folder, not a picture"
     assert "is a folder" in refused("")
-    assert message(lambda: decode_picture(b"", "a.tar/1.jpg")) == "a.tar/1.jpg: the picture is empty"
+    assert message(lambda: decode_image(b"", "a.tar/1.jpg")) == "a.tar/1.jpg: the picture is empty"
     assert "a.tar/1.heic: not a picture" in message(
-        lambda: decode_picture((tmp_path / "phone.heic").read_bytes(), "a.tar/1.heic")
+        lambda: decode_image((tmp_path / "phone.heic").read_bytes(), "a.tar/1.heic")
     )
 
 
@@ -107,7 +107,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("pathlib.Path.open", deny)
-    assert message(lambda: open_picture(path)) == f"{path}: cannot be read (Permission denied)"
+    assert message(lambda: open_image(path)) == f"{path}: cannot be read (Permission denied)"
 
 
 @pytest.mark.parametrize(("kind", "options"), [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("BMP", {})])
@@ -117,7 +117,7 @@ def test_cut_short_anywhere_is_an_error_or_no_loss(kind, options, tmp_path):
     kept = 0
     for length in range(1, len(data)):
         try:
-            image = decode_picture(data[:length], "cut")
+            image = decode_image(data[:length], "cut")
         except UserError:
             pass
         else:  # the end of the file says nothing about the pixels
@@ -126,8 +126,8 @@ def test_cut_short_anywhere_is_an_error_or_no_loss(kind, options, tmp_path):
     assert kept <= 24
     path = tmp_path / "half.jpg"
     path.write_bytes(data[:-60])
-    assert "half.jpg: the picture is damaged or cut short" in message(lambda: open_picture(path))
-    check_picture(path)  # a glance cannot tell
+    assert "half.jpg: the picture is damaged or cut short" in message(lambda: open_image(path))
+    check_image(path)  # a glance cannot tell
 
 
 def bomb(width, height):
@@ -152,7 +152,7 @@ def test_a_bomb_is_not_set_off(tmp_path):
     assert time.monotonic() - started < 1  # nothing was decoded
     path.write_bytes(bomb(10_001, 10_000))  # Pillow itself would only warn
     assert refused(path) == f"{path}: 10,001 x 10,000 pixels are more than the 100,000,000 allowed"
-    assert decode_picture(bomb(3_000, 2_000), "large").size == (3_000, 2_000)
+    assert decode_image(bomb(3_000, 2_000), "large").size == (3_000, 2_000)
 
 
 # every kind of pixel --------------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
 
 def test_every_sixteen_bit_value_is_rounded_to_the_nearest():
     values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    found = pixels(open_picture(Image.fromarray(values)))[..., 0].astype(float)
+    found = pixels(open_image(Image.fromarray(values)))[..., 0].astype(float)
     assert np.abs(found - values / 257).max() <= 0.5
 
 
@@ -180,7 +180,7 @@ def test_sixteen_bits_in_either_byte_order(tmp_path):
     pgm = b"P5 3 1 65535\n" + values.astype(">u2").tobytes()
     assert pixels(opened(pgm, tmp_path))[..., 0].tolist() == [[0, 1, 255]]
     swapped = Image.frombytes("I;16B", (3, 1), values.astype(">u2").tobytes())
-    assert pixels(open_picture(swapped))[..., 0].tolist() == [[0, 1, 255]]
+    assert pixels(open_image(swapped))[..., 0].tolist() == [[0, 1, 255]]
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_of_an_animation_the_first_frame(kind, options, tmp_path):
     assert np.abs(pixels(opened(data, tmp_path)).astype(int) - colours[0]).max() <= 4
     # Of an opened file it is the frame that its owner has turned to, and stays so.
     image.seek(2)
-    assert np.abs(pixels(open_picture(image)).astype(int) - colours[2]).max() <= 4
+    assert np.abs(pixels(open_image(image)).astype(int) - colours[2]).max() <= 4
     assert image.tell() == 2
 
 
@@ -285,7 +285,7 @@ def test_exif_rotation_is_respected(orientation, kind, tmp_path):
     expected = UPRIGHT[orientation](np.asarray(noise()))
     assert pixels(image).shape == expected.shape
     np.testing.assert_allclose(pixels(image), expected, atol=6 if kind == "JPEG" else 0)
-    np.testing.assert_array_equal(pixels(open_picture(image)), pixels(image))  # not turned twice
+    np.testing.assert_array_equal(pixels(open_image(image)), pixels(image))  # not turned twice
 
 
 def test_sixteen_bits_are_turned_too(tmp_path):
@@ -320,7 +320,7 @@ def test_a_compressed_comment_is_read_up_to_a_limit(tmp_path):
     comment.add_text("story", "once upon a time " * 100_000, zip=True)
     np.testing.assert_array_equal(pixels(opened(stored(noise(), "PNG", pnginfo=comment), tmp_path)), np.asarray(noise()))
     comment.add_text("bomb", "x" * 70_000_000, zip=True)
-    assert "damaged or cut short" in message(lambda: decode_picture(stored(noise(), "PNG", pnginfo=comment), "x"))
+    assert "damaged or cut short" in message(lambda: decode_image(stored(noise(), "PNG", pnginfo=comment), "x"))
 
 
 def test_progressive_equals_baseline(tmp_path):
@@ -333,19 +333,19 @@ def test_any_shape_becomes_what_the_vision_takes(size, tmp_path):
     path = tmp_path / "plain.png"
     Image.new("RGB", size, (10, 130, 250)).save(path)
     processor = tiny_processor(tiny_config()).image_processor
-    assert pixels(open_picture(path)).shape == (size[1], size[0], 3)
+    assert pixels(open_image(path)).shape == (size[1], size[0], 3)
     resized = processor.resize(path)
     assert resized.shape == (processor.size, processor.size, 3)
     assert (resized == (10, 130, 250)).all()
 
 
-def test_the_callers_picture_is_left_alone():
+def test_the_callers_image_is_left_alone():
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     image = Image.open(io.BytesIO(stored(noise(), "PNG", exif=exif)))
-    first, second = open_picture(image), open_picture(image)
+    first, second = open_image(image), open_image(image)
     np.testing.assert_array_equal(pixels(first), pixels(second))
     assert image.size == (24, 16)
     assert image.getexif()[ORIENTATION] == 6
     plain = noise()
-    assert open_picture(plain) is not plain  # what is drawn on the one is not seen on the other
+    assert open_image(plain) is not plain  # what is drawn on the one is not seen on the other

@@ -5,10 +5,10 @@ import time
 
 import numpy as np
 from PIL import Image
-from test_pictures import ORIENTATION, noise, stored
+from test_images import ORIENTATION, noise, stored
 
 from minigpt4.errors import UserError
-from minigpt4.media.images import decode_picture
+from minigpt4.media.images import decode_image
 
 
 def samples():
@@ -67,7 +67,7 @@ def test_spoilt_files_open_or_are_refused_and_nothing_else():
     for _ in range(4000):
         data = spoilt(rng.choice(files), rng)
         try:
-            image = decode_picture(data, "x")
+            image = decode_image(data, "x")
         except UserError as error:
             said.add(str(error))
         else:

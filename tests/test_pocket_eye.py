@@ -34,9 +34,9 @@ def data(tmp_path_factory) -> Path:
     captions, refer = [], []
     for i in range(12):
         colour, (x, y) = list(COLOURS)[i % 3], (rng.randint(0, 1) / 2, rng.randint(0, 1) / 2)
-        picture = Image.new("RGB", (64, 48), (128, 128, 128))
-        picture.paste(COLOURS[colour], (int(64 * x), int(48 * y), int(64 * x) + 32, int(48 * y) + 24))
-        picture.save(folder / f"{i}.png")
+        image = Image.new("RGB", (64, 48), (128, 128, 128))
+        image.paste(COLOURS[colour], (int(64 * x), int(48 * y), int(64 * x) + 32, int(48 * y) + 24))
+        image.save(folder / f"{i}.png")
         captions.append({"image": f"{i}.png", "answers": [f"A {colour} square.", f"The {colour} thing, grey around it"]})
         refer.append({"image": f"{i}.png", "phrase": f"a {colour} square", "boxes": [[x, y, x + 0.5, y + 0.5]]})
     (folder / "pocket").mkdir()
@@ -55,15 +55,15 @@ def system(folder):
     return model, processor
 
 
-def test_what_is_learnt_of_a_picture(recipe, data):
+def test_what_is_learnt_of_a_image(recipe, data):
     lesson = recipe.Lesson(data, "train", least=3)
     assert set(lesson.words) == {"red", "green", "blue", "square", "thing", "grey", "around"}
     share = dict(zip(lesson.words, lesson.shares[0].tolist(), strict=True))
     assert share == {"red": 1.0, "green": 0.0, "blue": 0.0, "square": 0.5, "thing": 0.5, "grey": 0.5, "around": 0.5}
-    pixels, shares, pictures, words, covered = lesson.batch([3, 1], 128)
+    pixels, shares, images, words, covered = lesson.batch([3, 1], 128)
     assert pixels.shape == (2, 3, 128, 128)
     assert torch.equal(shares, lesson.shares[[3, 1]])
-    named = [(p, lesson.words[w]) for p, w in zip(pictures.tolist(), words.tolist(), strict=True)]
+    named = [(p, lesson.words[w]) for p, w in zip(images.tolist(), words.tolist(), strict=True)]
     assert sorted(named) == [(0, "red"), (0, "square"), (1, "green"), (1, "square")]
     assert covered.sum(1).tolist() == [4.0] * 4  # of the 16 cells
     for place, colour in [(0, "red"), (1, "green")]:  # the cells are where the colour is
@@ -107,15 +107,15 @@ def test_the_end_of_the_vision_learns_and_the_projection_follows(recipe, data, t
 def test_a_projection_follows_exactly_where_a_linear_map_can(recipe, data, tmp_path):
     base = tiny_folder(tmp_path / "base", vision_config=EfficientNetLiteConfig(**VISION), concat_order="square")
     (before, processor), (after, _) = (system(base) for _ in range(2))
-    pictures = [[str(data.parent / f"{i}.png") for i in range(start, start + 4)] for start in (0, 4, 8)]
+    images = [[str(data.parent / f"{i}.png") for i in range(start, start + 4)] for start in (0, 4, 8)]
     after.projection.load_state_dict(before.projection.state_dict())
-    assert recipe.refit(before, after, pictures, processor) < 1e-4  # the same vision encoder: nothing to do
+    assert recipe.refit(before, after, images, processor) < 1e-4  # the same vision encoder: nothing to do
     torch.testing.assert_close(after.projection.weight, before.projection.weight)
     with torch.no_grad():
         for parameter in (after.vision_tower.bn1.weight, after.vision_tower.bn1.bias):
             parameter *= 0.5  # every channel half as large
-    left = recipe.refit(before, after, pictures, processor)
+    left = recipe.refit(before, after, images, processor)
     assert left < 0.05
-    pixels = processor.image_processor(pictures[0])["pixel_values"]
+    pixels = processor.image_processor(images[0])["pixel_values"]
     gap = (after.get_image_features(pixels) - before.get_image_features(pixels)).norm()
     assert gap < 0.25 * (before.get_image_features(pixels) - before.projection.bias).norm()

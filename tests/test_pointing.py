@@ -53,13 +53,13 @@ def photo(tmp_path):
         ("caption", [], "[caption] Briefly describe this image."),
     ],
 )
-def test_the_llm_is_asked_in_the_published_words(photo, verb, arguments, question):
+def test_the_llm_is_asked_in_the_official_words(photo, verb, arguments, question):
     told = Told()
     answer = getattr(told, verb)(photo, *arguments, max_new_tokens=7)
     assert [asked for asked, _ in told.asked] == [question]
     assert told.asked[0][1]["max_new_tokens"] == 7
     assert answer == told.says
-    assert answer.picture == photo
+    assert answer.image == photo
 
 
 def test_what_is_found_can_be_read_and_drawn(photo):

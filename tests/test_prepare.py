@@ -44,7 +44,7 @@ def test_an_vision_that_tells_places_begins_as_it_was(world, base):
     torch.testing.assert_close(loud[..., width:], 8 * tokens[..., width:])
 
 
-def test_no_picture_goes_without_what_tells_places(world, base):
+def test_no_image_goes_without_what_tells_places(world, base):
     config = {"concat_order": "square", "vision_config": {"coordinates": 3}}
     changes = {"model": {"base": str(base), "config": config}, "trained__lora": None, "trained__vision_dropout": 0.9}
     model = prepare(parse_recipe(recipe_of(world, world / "x", **changes), "test"))[0]

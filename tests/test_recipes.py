@@ -120,7 +120,7 @@ def test_the_papers_recipes_are_there():
     assert {f"{name}.yaml" for name in PAPERS} <= set(SHIPPED)
 
 
-def test_published_numbers():
+def test_official_numbers():
     """A few of the inventory's, so that an edit by mistake is seen."""
     first, finetune = (load_recipe(RECIPES / f"{name}.yaml") for name in ("minigpt4_stage1", "minigptv2_finetune"))
     assert (first.steps, first.schedule.lr, first.schedule.min_lr, first.schedule.warmup_steps) == (20000, 1e-4, 8e-5, 5000)

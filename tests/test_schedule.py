@@ -7,7 +7,7 @@ import pytest
 
 from minigpt4.train.schedule import SCHEDULES
 
-PUBLISHED = {  # name, settings, steps, recorded {step: lr}
+OFFICIAL = {  # name, settings, steps, recorded {step: lr}
     "stage 1": (
         "linear_warmup_cosine_lr",
         {"lr": 1e-4, "min_lr": 8e-5, "warmup_lr": 1e-6, "warmup_steps": 5000, "steps_per_epoch": 5000},
@@ -41,9 +41,9 @@ PUBLISHED = {  # name, settings, steps, recorded {step: lr}
 }
 
 
-@pytest.mark.parametrize("case", PUBLISHED)
-def test_published_schedules_give_the_recorded_values(case):
-    name, settings, steps, recorded = PUBLISHED[case]
+@pytest.mark.parametrize("case", OFFICIAL)
+def test_official_schedules_give_the_recorded_values(case):
+    name, settings, steps, recorded = OFFICIAL[case]
     given = SimpleNamespace(**{"decay_rate": 0.1} | settings)
     for step, lr in recorded.items():
         assert SCHEDULES[name](given, step, steps) == pytest.approx(lr, rel=1e-9)

@@ -15,7 +15,7 @@ from minigpt4.inference.answer import Answer
 from minigpt4.inference.refine import around, at_what_was_found, several
 from minigpt4.prompt.boxes import Box, parse_boxes, parse_phrases, render_phrases, with_boxes_moved, with_other_boxes
 
-PICTURES = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes.things(4))]
+IMAGES = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes.things(4))]
 GROUNDED = (
     "<p>A man</p> {<10><20><30><40>} and <p>two dogs</p> {<1><2><3><4>}<delim>{<5><6><7><8>} near <p>a car</p> {<0><0><9><9>}."
 )
@@ -26,7 +26,7 @@ def system():
     return assistant()
 
 
-def test_half_of_the_answers_are_drawn_before_the_picture_in_a_mirror(monkeypatch):
+def test_half_of_the_answers_are_drawn_before_the_image_in_a_mirror(monkeypatch):
     """Two models' worth of answers: of the picture, and of its mirror image with left and right exchanged, turned back."""
     system = assistant()
     asked = []
@@ -36,14 +36,14 @@ def test_half_of_the_answers_are_drawn_before_the_picture_in_a_mirror(monkeypatc
         return [["{<10><20><30><40>}"] * generation["self_consistency"]] if len(asked) == 1 else [["{<60><20><80><40>}"] * 7]
 
     monkeypatch.setattr(system, "drawn", drawn)
-    picture = PICTURES[0]
-    answer = system.refer(picture, "the dog on the left", self_consistency=7, mirrored=True)
+    image = IMAGES[0]
+    answer = system.refer(image, "the dog on the left", self_consistency=7, mirrored=True)
     (question, plain, first), (turned, mirrored, second) = asked
     assert question.endswith("the dog on the left")
     assert turned == question.replace("left", "right")
     assert (first, second) == (4, 3)
-    torch.testing.assert_close(plain, system.encode([picture]))
-    torch.testing.assert_close(mirrored, system.encode([ImageOps.mirror(picture)]))
+    torch.testing.assert_close(plain, system.encode([image]))
+    torch.testing.assert_close(mirrored, system.encode([ImageOps.mirror(image)]))
     assert not torch.equal(plain, mirrored)
     assert answer.text == "{<20><20><40><40>}"  # seven that were turned back against four
 
@@ -51,20 +51,18 @@ def test_half_of_the_answers_are_drawn_before_the_picture_in_a_mirror(monkeypatc
 def test_looking_twice_is_for_several_answers(system):
     short = {"max_new_tokens": 6}
     with pytest.raises(UserError, match="mirrored goes with self-consistency"):
-        system.refer(PICTURES[0], "a dog", mirrored=True, **short)
-    few = system.refer(PICTURES[0], "a dog", self_consistency=3, **short)
-    assert system.refer(PICTURES[0], "a dog", self_consistency=3, mirrored=True, **short) == few
+        system.refer(IMAGES[0], "a dog", mirrored=True, **short)
+    few = system.refer(IMAGES[0], "a dog", self_consistency=3, **short)
+    assert system.refer(IMAGES[0], "a dog", self_consistency=3, mirrored=True, **short) == few
     both = assistant(task_generation={"refer": {"self_consistency": 6, "mirrored": True}})
-    items = [(picture, f"[refer] dog {i}") for i, picture in enumerate(PICTURES)]
+    items = [(image, f"[refer] dog {i}") for i, image in enumerate(IMAGES)]
     alone = [both.ask(*item, **short) for item in items]
     assert both.ask_many(items, batch_size=4, **short) == alone
-    in_a_chat = both.chat(PICTURES[0]).ask("[refer] dog 0", **short)  # a conversation's pictures are looked at once
-    assert in_a_chat == system.ask(PICTURES[0], "[refer] dog 0", self_consistency=6, **short)
+    in_a_chat = both.chat(IMAGES[0]).ask("[refer] dog 0", **short)  # a conversation's pictures are looked at once
+    assert in_a_chat == system.ask(IMAGES[0], "[refer] dog 0", self_consistency=6, **short)
     with pytest.raises(UserError, match="mirrored is for single questions"):
-        both.chat(PICTURES[0]).ask("[refer] dog 0", mirrored=True, **short)
-    assert both.ask(PICTURES[0], "[refer] dog 0", self_consistency=1, **short) == system.ask(
-        PICTURES[0], "[refer] dog 0", **short
-    )
+        both.chat(IMAGES[0]).ask("[refer] dog 0", mirrored=True, **short)
+    assert both.ask(IMAGES[0], "[refer] dog 0", self_consistency=1, **short) == system.ask(IMAGES[0], "[refer] dog 0", **short)
 
 
 @pytest.mark.parametrize(
@@ -90,36 +88,36 @@ def test_what_surrounds_a_found_box_is_looked_at(monkeypatch):
         return [[said.get(len(looks), "nothing")] * generation["self_consistency"] for _ in conversations]
 
     monkeypatch.setattr(system, "drawn", drawn)
-    picture, asked, setting = PICTURES[0], [([PICTURES[0]], "[refer] it")], {"self_consistency": 4, "mirrored": True}
+    image, asked, setting = IMAGES[0], [([IMAGES[0]], "[refer] it")], {"self_consistency": 4, "mirrored": True}
     for number in (1, 2):  # in the whole picture, and in the mirror
         said[number] = "{<40><40><60><80>}"
     said[3] = said[4] = "{<0><50><100><100>}"  # in the part, whose lower half it is
     first = several(system, asked, setting)
     assert at_what_was_found(system, asked, first, setting) == [["{<35><60><65><90>}"] * 4]
     # 1.5 times 0.2 by 0.4, the box in the middle
-    seen = picture.crop([round(v * side) for v, side in zip((0.35, 0.3, 0.65, 0.9), picture.size * 2, strict=True)])
+    seen = image.crop([round(v * side) for v, side in zip((0.35, 0.3, 0.65, 0.9), image.size * 2, strict=True)])
     torch.testing.assert_close(looks[2][1][0], system.encode([seen])[0])
     torch.testing.assert_close(looks[3][1][0], system.encode([seen], mirrored=True)[0])
     looks.clear()
-    assert system.refer(picture, "it").boxes == [Box.from_grid(35, 60, 65, 90)]
+    assert system.refer(image, "it").boxes == [Box.from_grid(35, 60, 65, 90)]
     assert [count for _, _, count in looks] == [2] * 4
     del said[3], said[4]
     assert at_what_was_found(system, asked, first, setting) == first  # nothing is found there
 
     looks.clear()
-    system.refer(picture, "it", zoom_in=False)
-    system.detect(picture, "it")
-    system.ask([picture, picture], "[refer] it")  # of two pictures, which one?
+    system.refer(image, "it", zoom_in=False)
+    system.detect(image, "it")
+    system.ask([image, image], "[refer] it")  # of two pictures, which one?
     assert len(looks) == 2 + 2
 
 
 def test_the_same_is_not_looked_at_twice(monkeypatch):
     system, asked = assistant(), []
-    pictures = PICTURES[:3]
+    images = IMAGES[:3]
     boxes = ["{<10><10><90><90>}", "{<40><40><60><60>}", "nothing"]  # what surrounds the first is the whole picture
     monkeypatch.setattr(system, "drawn", lambda conversations, *_: asked.append(len(conversations)) or [["nothing"] * 3])
     answers = [[box] * 3 for box in boxes]
-    questions = [([picture], "[refer] it") for picture in pictures]
+    questions = [([image], "[refer] it") for image in images]
     assert at_what_was_found(system, questions, answers, {"self_consistency": 3}) == answers
     assert asked == [1]
 
@@ -165,17 +163,17 @@ def test_each_phrase_of_a_description_is_asked_about_by_itself(monkeypatch):
 
     def again(items, **generation):
         asked.append([question for _, question in items])
-        assert [pictures for pictures, _ in items] == [[PICTURES[0]]] * 3 + [[PICTURES[1]]] * 3
+        assert [images for images, _ in items] == [[IMAGES[0]]] * 3 + [[IMAGES[1]]] * 3
         return [Answer(found[next(name for name in found if name in question)]) for _, question in items]
 
     monkeypatch.setattr(system, "complete", lambda asked, *a, **k: [Answer(GROUNDED)] * len(asked))
     monkeypatch.setattr(system, "ask_many", again)
     question = "[grounding] describe this image in detail"
-    answers = system._answer([([picture], question) for picture in PICTURES[:2]], {})
+    answers = system._answer([([image], question) for image in IMAGES[:2]], {})
     expected = GROUNDED.replace("{<10><20><30><40>}", found["A man"]).replace("{<0><0><9><9>}", "{<8><8><9><9>}")
     assert list(answers) == [expected] * 2  # for the dogs nothing was found, and they stay where they were
     assert [q.split("]")[0] for q in asked[0]] == ["[refer", "[detection", "[refer"] * 2
-    (plain,) = system._answer([([PICTURES[0]], question)], {"zoom_in": False})[:1]
+    (plain,) = system._answer([([IMAGES[0]], question)], {"zoom_in": False})[:1]
     assert plain == GROUNDED
     assert len(asked) == 1
 
@@ -185,7 +183,7 @@ def test_what_has_no_name_is_not_asked_about(monkeypatch):
     nameless = "<p></p> {<1><2><3><4>} and <p>a dog</p> {<1><1><2><2>}"
     monkeypatch.setattr(system, "complete", lambda asked, *a, **k: [Answer(nameless)])
     monkeypatch.setattr(system, "ask_many", lambda items, **k: [Answer("{<5><5><6><6>}") for _ in items])
-    (answer,) = system._answer([([PICTURES[0]], "[grounding] describe this image in detail")], {})
+    (answer,) = system._answer([([IMAGES[0]], "[grounding] describe this image in detail")], {})
     assert answer == "<p></p> {<1><2><3><4>} and <p>a dog</p> {<5><5><6><6>}"
 
 
@@ -193,14 +191,14 @@ def test_looking_again_ends_and_is_for_descriptions_with_places(system):
     wished = assistant(task_generation={"grounding": {"zoom_in": True}, "refer": {"self_consistency": 4, "mirrored": True}})
     short = {"max_new_tokens": 6}
     question = "[grounding] describe this image in detail"
-    assert isinstance(wished.ground(PICTURES[0], **short), Answer)  # for real, if only with noise to look at
+    assert isinstance(wished.ground(IMAGES[0], **short), Answer)  # for real, if only with noise to look at
     assert not wished.streams(wished.settings_for(question, {}))
     assert wished.streams(wished.settings_for(question, {"zoom_in": False}))
-    assert "".join(wished.stream(PICTURES[0], question, **short)).strip() == system.ask(PICTURES[0], question, **short)
+    assert "".join(wished.stream(IMAGES[0], question, **short)).strip() == system.ask(IMAGES[0], question, **short)
     for ask in (system.ask, lambda *a, **k: list(system.stream(*a, **k))):
         with pytest.raises(UserError, match=r"zoom_in goes with \[grounding\]"):
-            ask(PICTURES[0], "[refer] a dog" if ask == system.ask else question, zoom_in=True, **short)
+            ask(IMAGES[0], "[refer] a dog" if ask == system.ask else question, zoom_in=True, **short)
     with pytest.raises(UserError, match="zoom_in is for single questions"):
-        system.chat(PICTURES[0]).ask(question, zoom_in=True, **short)
-    wished.published = True
+        system.chat(IMAGES[0]).ask(question, zoom_in=True, **short)
+    wished.official = True
     assert "zoom_in" not in wished.settings_for(question, {})

@@ -52,7 +52,7 @@ def test_a_caption_that_breaks_off_scores_less(learner):
     assert ended > broken
 
 
-def test_advantages_of_a_picture_sum_to_nothing(learner):
+def test_advantages_of_a_image_sum_to_nothing(learner):
     _, items, critic = learner
     critic.score = lambda references, text: float(len(text))
     batch, _ = critic(items, torch.device("cpu"))
@@ -77,9 +77,7 @@ def test_sampled_captions_are_the_models_own(learner):
     drawn = critic._sample(items, critic.collator.stage, torch.device("cpu"))
     for item, captions in zip(items, drawn, strict=True):
         ids = torch.tensor([item.example.prefix_ids])
-        greedy = model.generate(
-            ids, item.pictures, max_new_tokens=8, do_sample=False, eos_token_id=critic.end[0], pad_token_id=0
-        )
+        greedy = model.generate(ids, item.images, max_new_tokens=8, do_sample=False, eos_token_id=critic.end[0], pad_token_id=0)
         assert all(caption == greedy[0].tolist()[: len(caption)] for caption in captions)
 
 

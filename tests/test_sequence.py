@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from minigpt4.data.examples import IGNORE, build_example
 from minigpt4.errors import UserError
-from minigpt4.prompt.templates import PICTURE, PLACEHOLDER, TEMPLATES
+from minigpt4.prompt.templates import IMAGE, PLACEHOLDER, TEMPLATES
 
 CONFIG = tiny_config()
-PICTURE_IDS = [CONFIG.image_token_id] * CONFIG.num_image_tokens
+IMAGE_IDS = [CONFIG.image_token_id] * CONFIG.num_image_tokens
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +23,9 @@ def ids(processor, text):
 
 
 def test_one_question_several_answers(processor):
-    prompt = processor.chat.training_prompt(f"{PICTURE} what?")
+    prompt = processor.chat.training_prompt(f"{IMAGE} what?")
     example = build_example(processor, prompt, ["a dog", "one"])
-    assert example.prefix_ids == [1, *ids(processor, "[INST] <Img>"), *PICTURE_IDS, *ids(processor, "</Img> what? [/INST]")]
+    assert example.prefix_ids == [1, *ids(processor, "[INST] <Img>"), *IMAGE_IDS, *ids(processor, "</Img> what? [/INST]")]
     assert [b.ids for b in example.branches] == [[*ids(processor, "a dog"), 2], [*ids(processor, "one"), 2]]
     assert all(b.labels == b.ids and not b.hidden for b in example.branches)
     assert example.supervised == len("a dog") + len("one") + 2
@@ -47,7 +47,7 @@ def test_a_conversation_learns_its_answers_alone(processor):
     assert branch.labels == [i if learnt else IGNORE for text, learnt in spans for i in ids(processor, text)]
 
 
-def test_a_later_turn_may_show_a_picture(processor):
+def test_a_later_turn_may_show_a_image(processor):
     example = build_example(processor, "a", ["b"], [(f"c{PLACEHOLDER}", "d")])
     labelled = dict(zip(example.branches[0].ids, example.branches[0].labels, strict=True))
     assert example.branches[0].ids.count(CONFIG.image_token_id) == CONFIG.num_image_tokens
@@ -67,7 +67,7 @@ def test_exactly_one_beginning(template):
     processor = tiny_processor(CONFIG, "chatml" if template == "stage 1" else template)
     if template == "stage 1":
         example = build_example(processor, PLACEHOLDER, ["a"], end="\n", bos=True)
-        assert example.prefix_ids == [1, *PICTURE_IDS]
+        assert example.prefix_ids == [1, *IMAGE_IDS]
         assert example.branches[0].ids == ids(processor, "a\n")
         return
     for question in (processor.chat.training_prompt("x"), processor.chat.render([{"role": "user", "content": "x"}])):
@@ -83,10 +83,10 @@ def test_chatml_turns_join_as_the_chat_renders_them():
     assert example.prefix_ids + example.branches[0].ids == rendered
 
 
-def test_limits_never_cut_a_picture(processor):
+def test_limits_never_cut_a_image(processor):
     prompt = f"xx{PLACEHOLDER}yyyy"
     assert build_example(processor, prompt, ["a"], max_context_len=6 + 2).prefix_ids == [
-        1, *ids(processor, "xx"), *PICTURE_IDS, *ids(processor, "yy")
+        1, *ids(processor, "xx"), *IMAGE_IDS, *ids(processor, "yy")
     ]  # fmt: skip
     with pytest.raises(UserError, match=r"max_context_len 5 would cut into a picture.*takes 6 tokens"):
         build_example(processor, prompt, ["a"], max_context_len=5)
@@ -94,15 +94,15 @@ def test_limits_never_cut_a_picture(processor):
         build_example(processor, "a", ["b"], [(prompt, "c")], max_txt_len=4)
 
 
-def test_a_pad_string_in_an_answer_is_an_ordinary_token_unless_published_asks(processor):
+def test_a_pad_string_in_an_answer_is_an_ordinary_token_unless_official_asks(processor):
     pad = ids(processor, "$")[0]
     plain = build_example(processor, "q", ["a$b"]).branches[0]
     assert plain.labels == plain.ids
-    published = build_example(processor, "q", ["a$b"], published_pad=pad).branches[0]
-    assert published.ids == plain.ids
-    assert published.labels == [IGNORE if i == pad else i for i in plain.ids]
-    assert not published.hidden
-    turns = build_example(processor, "q", ["a$b"], [("$?", "c")], published_pad=pad).branches[0]
+    official = build_example(processor, "q", ["a$b"], official_pad=pad).branches[0]
+    assert official.ids == plain.ids
+    assert official.labels == [IGNORE if i == pad else i for i in plain.ids]
+    assert not official.hidden
+    turns = build_example(processor, "q", ["a$b"], [("$?", "c")], official_pad=pad).branches[0]
     assert turns.hidden == (1, 4)
     assert turns.labels[1] == pad
 

@@ -57,7 +57,7 @@ def test_captions(entities):
     together = build_source("flickr30k_entities", **entities, task="caption", captions="all")
     assert len(together) == 1
     assert [len(answers) for answers in drawn(together, 0)[1]] == [3]
-    assert together.pictures(0)[0].name == "36.jpg"
+    assert together.images(0)[0].name == "36.jpg"
 
 
 def test_grounding(entities):

@@ -70,7 +70,7 @@ def test_every_form_can_come_out_of_it():
     }
 
 
-PUBLISHED = {
+OFFICIAL = {
     "cc_sbu_align": ["annotations", "image_id", "caption"],
     "coco_caption": ["image", "caption"],
     "textcaps_caption": ["data", "image_id", "caption_str"],
@@ -85,11 +85,11 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("format", PUBLISHED)
+@pytest.mark.parametrize("format", OFFICIAL)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_any_annotation_file_is_understood_or_refused(tmp_path, format, data):
-    keys = st.sampled_from(PUBLISHED[format])
+    keys = st.sampled_from(OFFICIAL[format])
     values = st.recursive(
         SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4), max_leaves=15
     )

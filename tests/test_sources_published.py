@@ -10,7 +10,7 @@ import random
 from collections import Counter
 
 import pytest
-from published_rows import asked, drawn, folder, pairs  # noqa: F401  (a fixture)
+from official_rows import asked, drawn, folder, pairs  # noqa: F401  (a fixture)
 
 from minigpt4.data.formats import SOURCES, build_source
 from minigpt4.errors import UserError
@@ -54,7 +54,7 @@ def test_cc_sbu_align(folder, tmp_path):
     ]
     assert drawn(source) == pairs(prompts, ['A quiet square. It\'s (nearly) "empty"!'])
     assert drawn(source, 1) == pairs(prompts, ["Hills."])
-    assert source.pictures(1)[0].name == "17.jpg"
+    assert source.images(1)[0].name == "17.jpg"
     assert drawn(build_source("cc_sbu_align", **options, prompts="none")) == {("", rows["annotations"][0]["caption"])}
     (tmp_path / "pictures").rename(tmp_path / "align" / "image")
     assert len(drawn(build_source("cc_sbu_align", annotations=str(tmp_path / "align")))) == 4
@@ -121,7 +121,7 @@ def test_aok_vqa(folder):
     ]
     source = build_source("aok_vqa", **folder(rows, "COCO_train2014_000000000009.jpg"))
     assert drawn(source) == pairs(asked("vqa", VQA, ["how many people wait?"]), ["three", "3"])
-    assert source.pictures(0) == source.pictures(1)
+    assert source.images(0) == source.images(1)
 
 
 def test_gqa(folder):
@@ -172,7 +172,7 @@ def test_llava_single(folder, format):
     source = build_source(format, **folder(LLAVA, "COCO_train2014_000000000077.jpg"))
     assert drawn(source) == {("what is this, exactly?", 'A "quiet" street.')}
     assert drawn(source, 1) == {("describe it", "A street.")}
-    assert source.pictures(0) == source.pictures(1)
+    assert source.images(0) == source.images(1)
 
 
 @pytest.mark.parametrize("format", ["llava_conversation", "multitask_conversation"])
@@ -188,7 +188,7 @@ def test_llava_conversations(folder, format):
     assert [(turn.question, *turn.answers) for turn in second.turns] == [("Describe: it.", "A street.")]
     assert first.task is None
     text_only = folder([{"id": "abc_0", "conversations": said("Sing.", "La.")}])
-    assert build_source(format, **text_only).pictures(0) == ()
+    assert build_source(format, **text_only).images(0) == ()
     for conversations, message in [
         (said("<image>\nWhere?", "There."), 'has <image>, but no "image" to say which'),
         (said("Where?"), "1 messages; expected questions and answers in turn"),
@@ -219,9 +219,9 @@ def test_unnatural_instruction(folder):
     assert drawn(source) == {("Write a POEM about: rain.\n\nBe brief! Max. 3 lines.", long.strip())}
     assert drawn(source, 1) == {("Count!", "ONE, two.")}
     assert source.sample(0, random.Random(0)).images == ()
-    published = build_source("unnatural_instruction", **options, published=True)
-    assert drawn(published) == {("write a poem about rain be brief max 3 lines", "rain, rain soft " + " ".join(["drip"] * 47))}
-    assert drawn(published, 1) == {("count none", "one, two")}
+    official = build_source("unnatural_instruction", **options, official=True)
+    assert drawn(official) == {("write a poem about rain be brief max 3 lines", "rain, rain soft " + " ".join(["drip"] * 47))}
+    assert drawn(official, 1) == {("count none", "one, two")}
 
 
 @pytest.mark.parametrize(
@@ -283,10 +283,10 @@ def test_malformed_rows_can_be_left_out_and_are_told(folder, caplog):
     assert [(p.kind, p.where[-3:]) for p in source.problems()] == [("malformed row", "[1]")]
 
 
-def test_every_published_name_is_there():
-    published = (
+def test_every_official_name_is_there():
+    official = (
         "cc_sbu laion cc_sbu_align coco_caption textcaps_caption coco_vqa ok_vqa aok_vqa gqa ocrvqa refcoco refcocop refcocog "
         "invrefcoco invrefcocop invrefcocog refvg flickr_grounded_caption flickr_CaptionToPhrase flickr_ObjectToPhrase "
         "llava_detail llava_reason llava_conversation multitask_conversation unnatural_instruction"
     )
-    assert set(published.split()) <= set(SOURCES)
+    assert set(official.split()) <= set(SOURCES)

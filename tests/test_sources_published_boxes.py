@@ -5,7 +5,7 @@ import pickle
 import random
 
 import pytest
-from published_rows import asked, drawn, folder, pairs  # noqa: F401  (a fixture)
+from official_rows import asked, drawn, folder, pairs  # noqa: F401  (a fixture)
 
 from minigpt4.data.formats import build_source
 from minigpt4.errors import UserError
@@ -76,8 +76,8 @@ def test_refcoco_both_ways(folder, tmp_path, format, place):
     assert drawn(identify) == pairs(asked("identify", IDENTIFY, ["{<1><6><48><48>}"]), SENTENCES)
     validation = build_source(f"ref{format}", **options, split="val")  # a box that reaches over the edge
     assert {answer for _, answer in drawn(validation)} == {"{<93><83><100><100>}"}
-    published = build_source(f"ref{format}", **options, split="val", published=True)
-    assert {answer for _, answer in drawn(published)} == {"{<93><83><106><104>}"}
+    official = build_source(f"ref{format}", **options, split="val", official=True)
+    assert {answer for _, answer in drawn(official)} == {"{<93><83><106><104>}"}
 
 
 def test_refcoco_takes_the_size_from_the_annotations_where_it_is_there(folder, tmp_path):
@@ -137,7 +137,7 @@ def test_refvg(folder, tmp_path):
     source = build_source("refvg", **options)
     assert len(source) == 1
     assert drawn(source) == pairs(asked("refer", REFER, ["the white plate"]), ["{<5><20><55><70>}"])
-    assert source.pictures(0)[0].name == "7.jpg"
+    assert source.images(0)[0].name == "7.jpg"
     assert drawn(pickle.loads(pickle.dumps(source))) == drawn(source)  # it goes to worker processes
     everything = build_source("refvg", **options, max_area=0)
     assert len(everything) == 2

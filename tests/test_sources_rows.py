@@ -17,9 +17,9 @@ from minigpt4.prompt.tasks import TASKS
 BOX = [0.1, 0.2, 0.5, 0.9]
 
 
-def write(folder: Path, *rows, name: str = "rows.jsonl", pictures=("a.jpg", "b.jpg")) -> str:
-    for picture in pictures:
-        Image.new("RGB", (8, 6), "teal").save(folder / picture)
+def write(folder: Path, *rows, name: str = "rows.jsonl", images=("a.jpg", "b.jpg")) -> str:
+    for image in images:
+        Image.new("RGB", (8, 6), "teal").save(folder / image)
     path = folder / name
     path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
     return str(path)
@@ -38,7 +38,7 @@ def test_a_caption_row_is_asked_for_in_all_wordings(tmp_path):
     expected = {f"[caption] {wording}" for wording in TASKS["caption"].wordings}
     assert drawn(source) == {((question, ("A dog runs.",)),) for question in expected}
     sample = source.sample(0, random.Random(0))
-    assert sample.images == source.pictures(0) == (tmp_path / "a.jpg",)
+    assert sample.images == source.images(0) == (tmp_path / "a.jpg",)
     assert (sample.task, sample.id) == ("caption", "jsonl:0")
     assert source.where(0) == f"{tmp_path}/rows.jsonl:1"
 
@@ -74,7 +74,7 @@ def test_answers_of_several_people_are_drawn_as_often_as_they_were_given(tmp_pat
     assert {question for ((question, _),) in drawn(source)} == {"Colour?"}
 
 
-def test_a_vqa_row_is_asked_in_both_wordings_and_text_needs_no_picture(tmp_path):
+def test_a_vqa_row_is_asked_in_both_wordings_and_text_needs_no_image(tmp_path):
     rows = [
         {"image": "a.jpg", "question": "Colour?", "answer": "red", "task": "vqa"},
         {"question": "What is 2 + 2?", "answer": "4"},
@@ -83,7 +83,7 @@ def test_a_vqa_row_is_asked_in_both_wordings_and_text_needs_no_picture(tmp_path)
     long = "[vqa] Based on the image, respond to this question with a short answer: Colour?"
     assert drawn(source) == {(("[vqa] Colour?", ("red",)),), ((long, ("red",)),)}
     assert drawn(source, 1) == {(("What is 2 + 2?", ("4",)),)}
-    assert source.pictures(1) == source.sample(1, random.Random(0)).images == ()
+    assert source.images(1) == source.sample(1, random.Random(0)).images == ()
 
 
 @pytest.mark.parametrize(
@@ -247,13 +247,13 @@ def test_bytes_that_are_no_text_are_refused_with_their_line(tmp_path):
         build_source("jsonl", annotations=str(path))
 
 
-def test_missing_pictures_are_told_and_raise_when_drawn_or_are_left_out(tmp_path, caplog):
+def test_missing_images_are_told_and_raise_when_drawn_or_are_left_out(tmp_path, caplog):
     rows = [{"image": name, "answers": ["x", "y"], "task": "caption"} for name in ("a.jpg", "gone.jpg", "b.jpg")]
     path = write(tmp_path, *rows)
     source = build_source("jsonl", annotations=path)
     assert len(source) == 6
     message = f"{path}:2: no picture gone.jpg in {tmp_path}"
-    for draw in (lambda: source.sample(2, random.Random(0)), lambda: source.pictures(3)):
+    for draw in (lambda: source.sample(2, random.Random(0)), lambda: source.images(3)):
         with pytest.raises(UserError) as caught:
             draw()
         assert str(caught.value) == message

@@ -27,8 +27,8 @@ def jpeg(colour) -> bytes:
     return buffer.getvalue()
 
 
-def colour(picture) -> tuple:
-    return picture.getpixel((3, 3))
+def colour(image) -> tuple:
+    return image.getpixel((3, 3))
 
 
 def first(source, index=0):
@@ -43,8 +43,8 @@ ROWS = [
 ]
 
 
-def table(pictures):
-    rows = [row | ({"image": picture} if "image" in row else {}) for row, picture in zip(ROWS, pictures, strict=True)]
+def table(images):
+    rows = [row | ({"image": image} if "image" in row else {}) for row, image in zip(ROWS, images, strict=True)]
     keys = dict.fromkeys(key for row in rows for key in row)
     return pa.table({key: [row.get(key) for row in rows] for key in keys})
 
@@ -57,10 +57,8 @@ def test_parquet_gives_what_json_lines_give(tmp_path, form, groups):
         (tmp_path / f"{name}.png").write_bytes(jpeg(name))
     names = [name and f"{name}.png" for name in colours]
     stored = [name and jpeg(name) for name in colours]
-    pictures = {"names": names, "bytes": stored, "structs": [data and {"bytes": data, "path": "x.png"} for data in stored]}[
-        form
-    ]
-    pq.write_table(table(pictures), tmp_path / "rows.parquet", row_group_size=groups)
+    images = {"names": names, "bytes": stored, "structs": [data and {"bytes": data, "path": "x.png"} for data in stored]}[form]
+    pq.write_table(table(images), tmp_path / "rows.parquet", row_group_size=groups)
     rows = [row | ({"image": name} if "image" in row else {}) for row, name in zip(ROWS, names, strict=True)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = build_source("jsonl", annotations=str(tmp_path / "rows.jsonl"))
@@ -70,18 +68,18 @@ def test_parquet_gives_what_json_lines_give(tmp_path, form, groups):
     for i in range(5):
         for seed in range(20):
             assert source.sample(i, random.Random(seed)).turns == lines.sample(i, random.Random(seed)).turns
-        here, there = source.pictures(i), lines.pictures(i)
+        here, there = source.images(i), lines.images(i)
         assert len(here) == len(there)
         if here:
-            picture = here[0] if form != "names" else Image.open(here[0])
-            assert colour(picture) == colour(Image.open(there[0]))
+            image = here[0] if form != "names" else Image.open(here[0])
+            assert colour(image) == colour(Image.open(there[0]))
     assert source.where(1) == f"{tmp_path}/rows.parquet[0]"
     assert list(source.problems()) == []
     again = pickle.loads(pickle.dumps(source))
     assert again.sample(0, random.Random(1)).turns == source.sample(0, random.Random(1)).turns
 
 
-def test_parquet_rows_with_several_pictures_and_with_none(tmp_path):
+def test_parquet_rows_with_several_images_and_with_none(tmp_path):
     rows = {
         "question": ["What are <ImageHere> and <ImageHere>?", "And?", "Text?"],
         "answer": ["Two colours.", "One.", "Yes."],
@@ -94,9 +92,9 @@ def test_parquet_rows_with_several_pictures_and_with_none(tmp_path):
     (tmp_path / "g.png").write_bytes(jpeg("green"))
     pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
     source = build_source("parquet", annotations=str(tmp_path / "rows.parquet"))
-    assert [colour(picture) for picture in first(source).images] == [(255, 0, 0), (0, 0, 255)]
-    assert source.pictures(1) == (tmp_path / "g.png",)
-    assert source.pictures(2) == ()
+    assert [colour(image) for image in first(source).images] == [(255, 0, 0), (0, 0, 255)]
+    assert source.images(1) == (tmp_path / "g.png",)
+    assert source.images(2) == ()
     (tmp_path / "g.png").unlink()
     source = build_source("parquet", annotations=str(tmp_path / "rows.parquet"), missing="skip")
     assert len(source) == 2
@@ -128,8 +126,8 @@ def write_tar(path, *files, mode="w"):
     return str(path)
 
 
-def record(key, picture, **row):
-    return [(f"{key}.png", jpeg(picture)), (f"{key}.json", json.dumps(row).encode())]
+def record(key, image, **row):
+    return [(f"{key}.png", jpeg(image)), (f"{key}.json", json.dumps(row).encode())]
 
 
 OWN = [
@@ -155,8 +153,8 @@ def test_a_tar_is_read_in_any_order(tmp_path):
         "Dogs.",
         "!",
     ]
-    assert [colour(picture) for picture in source.pictures(4)] == [(0, 0, 255), (255, 0, 0)]
-    assert [colour(picture) for picture in first(source).images] == [(255, 0, 0)]
+    assert [colour(image) for image in source.images(4)] == [(0, 0, 255), (255, 0, 0)]
+    assert [colour(image) for image in first(source).images] == [(255, 0, 0)]
     assert source.where(2) == f"{path}:0002"
     assert first(pickle.loads(pickle.dumps(source)), 2).turns == first(source, 2).turns
     assert list(source.problems()) == []

@@ -64,7 +64,7 @@ def test_every_wording_names_its_task_and_subject(name):
         assert question == question.strip()
 
 
-def test_the_published_evaluation_asks_with_the_plain_wordings():
+def test_the_official_evaluation_asks_with_the_plain_wordings():
     assert TASKS["refer"].instruction("the cat") == "[refer] give me the location of the cat"
     assert TASKS["identify"].instruction(DOG.render()) == "[identify] what is this {<1><2><30><40>}"
     assert TASKS["grounding"].instruction() == "[grounding] describe this image in detail"

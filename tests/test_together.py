@@ -18,49 +18,49 @@ from minigpt4.errors import UserError
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     shapes.write(tmp_path, 3)
     return sorted(tmp_path.glob("*.png"))
 
 
-def aside(pictures):
+def aside(images):
     turns = (*ask("colour?", "red"), *ask("where?", "left", "on the left"), *ask("colo", "u"), *ask("where?", "right"))
-    return Sample(images=(pictures[0],), turns=turns, apart=True, id="aside")
+    return Sample(images=(images[0],), turns=turns, apart=True, id="aside")
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("pack", [True, False])
-def test_side_by_side_teaches_what_each_question_teaches_alone(model, pictures, pack, attention):
+def test_side_by_side_teaches_what_each_question_teaches_alone(model, images, pack, attention):
     model.set_attn_implementation({"text_config": attention})
-    together = loss_and_gradient(model, batch_of(model, [aside(pictures)], pack=pack))
-    alone = [replace(aside(pictures), turns=(turn,), apart=False) for turn in aside(pictures).turns]
+    together = loss_and_gradient(model, batch_of(model, [aside(images)], pack=pack))
+    alone = [replace(aside(images), turns=(turn,), apart=False) for turn in aside(images).turns]
     singles = [loss_and_gradient(model, batch_of(model, [one], pack=False)) for one in alone]
     for got, expected in zip(together, [sum(values) for values in zip(*singles, strict=True)], strict=True):
         torch.testing.assert_close(torch.as_tensor(got), torch.as_tensor(expected), atol=2e-4, rtol=2e-5)
 
 
-def test_the_picture_is_read_once(model, pictures):
+def test_the_image_is_read_once(model, images):
     processor = tiny_processor(model.config)
-    item = Reader([], Formatter(processor)).item(aside(pictures))
+    item = Reader([], Formatter(processor)).item(aside(images))
     batch = Collator(processor, pack=True, row_tokens=400)([item])
     assert batch.inputs["input_ids"].eq(model.config.image_token_id).sum() == model.config.num_image_tokens
     assert batch.supervised == len("red") + len("left") + len("on the left") + len("u") + len("right") + 5  # and five ends
 
 
-def test_samples_are_grouped_by_picture(pictures, tmp_path):
-    rows = [{"image": pictures[i % 2].name, "question": f"number {i}?", "answer": str(i)} for i in range(7)]
+def test_samples_are_grouped_by_image(images, tmp_path):
+    rows = [{"image": images[i % 2].name, "question": f"number {i}?", "answer": str(i)} for i in range(7)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = Together(build_source("jsonl", annotations=str(tmp_path / "rows.jsonl")), 3)
     found = [source.sample(i, random.Random(0)) for i in range(len(source))]
     assert [[turn.answers[0] for turn in sample.turns] for sample in found] == [["0", "2", "4"], ["6"], ["1", "3", "5"]]
-    assert [sample.images[0] for sample in found] == [source.pictures(i)[0] for i in range(3)]
+    assert [sample.images[0] for sample in found] == [source.images(i)[0] for i in range(3)]
     assert source.where(2).endswith("rows.jsonl:2")
 
 
-def test_what_cannot_be_side_by_side_is_said(pictures, tmp_path):
+def test_what_cannot_be_side_by_side_is_said(images, tmp_path):
     talk = [{"question": "a?", "answer": "b"}, {"question": "c?", "answer": "d"}]
-    (tmp_path / "talk.jsonl").write_text(json.dumps({"image": pictures[0].name, "conversation": talk}) + "\n")
+    (tmp_path / "talk.jsonl").write_text(json.dumps({"image": images[0].name, "conversation": talk}) + "\n")
     with pytest.raises(UserError, match=r"talk.*conversation"):
         Together(build_source("jsonl", name="talk", annotations=str(tmp_path / "talk.jsonl")), 2).sample(0, random.Random(0))
     with pytest.raises(ValueError, match="before the questions"):
-        Sample(images=(pictures[0],), turns=(Turn(question="<Img><ImageHere></Img> a", answers=("b",)),), apart=True)
+        Sample(images=(images[0],), turns=(Turn(question="<Img><ImageHere></Img> a", answers=("b",)),), apart=True)

@@ -340,7 +340,7 @@ def test_a_reward_needs_steps_of_one_dataset(world, tmp_path):
         run(recipe_of(world, tmp_path / "x", data__datasets=[{"format": "jsonl", "reward": "cider"}]))
 
 
-def test_cropped_pictures_are_learnt_from_and_never_cached(world, tmp_path):
+def test_cropped_images_are_learnt_from_and_never_cached(world, tmp_path):
     given = recipe_of(world, tmp_path / "out", steps=12, data__cache_folder=str(tmp_path / "cache"))
     given["data"]["datasets"][0] |= {"crop": 0.5, "mirror": True}
     losses = metrics(run(given))

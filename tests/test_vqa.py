@@ -21,15 +21,15 @@ FACTS = recorded("common/vqa_accuracy.json")
 
 
 @pytest.mark.parametrize("case", FACTS["cases"], ids=lambda c: repr(c["answer"]))
-def test_accuracy_of_the_published_tool(case):
-    have = percent([vqa_accuracy(case["answer"], case["gts"], published=True)])
+def test_accuracy_of_the_official_tool(case):
+    have = percent([vqa_accuracy(case["answer"], case["gts"], official=True)])
     assert have == case["accuracy_percent"]
-    have = percent([vqa_accuracy(case["answer"], case["gts"], published=True, numbered=False)])
+    have = percent([vqa_accuracy(case["answer"], case["gts"], official=True, numbered=False)])
     assert have == case["accuracy_percent_if_gts_lack_answer_id"]
 
 
 def test_accuracy_of_a_set():
-    scores = [vqa_accuracy(case["answer"], case["gts"], published=True) for case in FACTS["cases"]]
+    scores = [vqa_accuracy(case["answer"], case["gts"], official=True) for case in FACTS["cases"]]
     want = FACTS["accuracy"]
     assert percent(scores) == want["overall"]
     assert percent_by(scores, [case["question_type"] for case in FACTS["cases"]]) == want["perQuestionType"]
@@ -37,8 +37,8 @@ def test_accuracy_of_a_set():
 
 
 @pytest.mark.parametrize("case", FACTS["normalisation"], ids=lambda c: repr(c["in"]))
-def test_normalisation_of_the_published_tool(case):
-    stripped = strip_punctuation(case["in"], published=True)
+def test_normalisation_of_the_official_tool(case):
+    stripped = strip_punctuation(case["in"], official=True)
     assert stripped == case["punctuation"]
     assert plain_words(stripped) == case["punctuation_then_digits_articles"]
 
@@ -59,13 +59,13 @@ def test_other_sets():
 
 def test_agreement_is_no_reason_not_to_normalise():
     assert vqa_accuracy("Yes.", ["yes"] * 10) == 1
-    assert vqa_accuracy("yes.", ["yes"] * 10, published=True) == 0
+    assert vqa_accuracy("yes.", ["yes"] * 10, official=True) == 0
     assert vqa_accuracy("the dog", ["dog"] * 10) == 1
 
 
-def test_every_period_goes_unless_published():
+def test_every_period_goes_unless_official():
     assert strip_punctuation("x" + "." * 40 + "y") == "xy"
-    assert strip_punctuation("x" + "." * 40 + "y", published=True) == "x........y"
+    assert strip_punctuation("x" + "." * 40 + "y", official=True) == "x........y"
     assert normalise("Two cats, dont\tlook at the 3.5 (or 4.) ...") == "2 cats don't look at 3.5 or 4"
 
 

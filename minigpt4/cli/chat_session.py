@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import UserError
 from ..inference.answer import Answer
 from ..io.jsonl import to_json
-from ..media.images import PictureLike
+from ..media.images import ImageInput
 from .options import found_in
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 COMMANDS = "/image FILE, /draw FILE, /reset and /quit"
 
 
-def talk(assistant: "Assistant", pictures: Sequence[PictureLike], as_json: bool, generation: dict) -> int:
+def talk(assistant: "Assistant", images: Sequence[ImageInput], as_json: bool, generation: dict) -> int:
     """Read questions until the end of input; stream answers, or print one JSON line each with `as_json`.
 
     Returns:
@@ -34,7 +34,7 @@ def talk(assistant: "Assistant", pictures: Sequence[PictureLike], as_json: bool,
         print(
             "Ask about the photo. /image FILE adds one, /draw FILE draws the last answer's boxes, /reset forgets, /quit leaves."
         )
-    chat = assistant.chat(pictures)
+    chat = assistant.chat(images)
     last: Answer | None = None
     failed = False
     while True:
@@ -73,7 +73,7 @@ def talk(assistant: "Assistant", pictures: Sequence[PictureLike], as_json: bool,
                     pieces.append(piece)
                     print(piece, end="", flush=True)
                 print()
-                last = about("".join(pieces), chat.pictures[-1:], line)
+                last = about("".join(pieces), chat.images[-1:], line)
         except UserError as error:
             failed = True
             print(f"error: {error}", file=sys.stderr)

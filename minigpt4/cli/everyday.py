@@ -16,7 +16,7 @@ from .options import (
     Json,
     System,
     found_in,
-    is_picture_file,
+    is_image_file,
     open_all,
     options,
     ready_to_draw,
@@ -48,25 +48,25 @@ def ask(
         raise typer.Exit(ask_file(system.load, input, output, batch_size, generation))
     if output is not None:
         raise UserError("--output goes with --input FILE")
-    if not arguments or len(arguments) < 2 or not arguments[-1].strip() or is_picture_file(arguments[-1]):
+    if not arguments or len(arguments) < 2 or not arguments[-1].strip() or is_image_file(arguments[-1]):
         raise UserError('ask needs a photo and then a question: minigpt4 ask photo.jpg "What is in this picture?"')
     from ..prompt.tasks import split_identifier
 
     *photos, question = arguments
     if draw is not None and len(photos) > 1:
         raise UserError("--draw needs a question about one photo")
-    pictures = open_all(photos)
+    images = open_all(photos)
     split_identifier(question)  # an unknown one is said before the model is loaded
     ready_to_draw(draw)
     assistant = system.load()
     if json or draw or not assistant.streams(assistant.settings_for(question, generation)):
-        answer = assistant.ask(pictures, question, **generation)
+        answer = assistant.ask(images, question, **generation)
         if draw is not None:
             answer.draw(draw)
         row = {"image": photos if len(photos) > 1 else photos[0], "question": question, "answer": answer}
         print(to_json(row | found_in(answer)) if json else answer)
         return
-    for piece in assistant.stream(pictures, question, **generation):
+    for piece in assistant.stream(images, question, **generation):
         print(piece, end="", flush=True)
     print()
 
@@ -82,9 +82,9 @@ def caption(
     generation: dict,
 ) -> None:
     """Caption photos, or every photo in a folder."""
-    from ..jobs.resumable import caption_files, pictures_in
+    from ..jobs.resumable import caption_files, images_in
 
-    raise typer.Exit(caption_files(system.load, pictures_in(photos), output, json, batch_size, generation))
+    raise typer.Exit(caption_files(system.load, images_in(photos), output, json, batch_size, generation))
 
 
 @options(system=SYSTEM, generation=TALKING)
@@ -103,5 +103,5 @@ def chat(
     """
     from .chat_session import talk
 
-    pictures = open_all(photos or [])
-    raise typer.Exit(talk(system.load(), pictures, json, generation))
+    images = open_all(photos or [])
+    raise typer.Exit(talk(system.load(), images, json, generation))

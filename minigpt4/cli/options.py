@@ -167,12 +167,12 @@ def options(**groups: Group) -> Callable[[Callable], Callable]:
 
 def open_all(photos: Iterable[str | Path]) -> list[Any]:
     """The pictures, opened before the model is loaded, so that what is wrong with one is said at once."""
-    from ..media.images import open_picture
+    from ..media.images import open_image
 
-    return [open_picture(photo) for photo in photos]
+    return [open_image(photo) for photo in photos]
 
 
-def is_picture_file(name: str) -> bool:
+def is_image_file(name: str) -> bool:
     """Whether there is a picture of this name, to see that the question has been forgotten."""
     from ..media.images import EXTENSIONS
 
@@ -203,10 +203,10 @@ def found_in(answer: Any) -> dict[str, Any]:
         return {}
     row: dict[str, Any] = {"text": answer.plain_text}
     size = None
-    if answer.picture is not None:
-        from ..media.images import open_picture
+    if answer.image is not None:
+        from ..media.images import open_image
 
-        size = open_picture(answer.picture).size
+        size = open_image(answer.image).size
         row |= {"width": size[0], "height": size[1]}
     return row | {"phrases": [{"phrase": p, "boxes": [box_row(box, size) for box in boxes]} for p, boxes in answer.phrases]}
 

@@ -114,10 +114,10 @@ def vqa(
 
 def _ready(photo: Path, draw: Path | None, question: str = "") -> tuple[int, int]:
     """The photo's size. What is wrong with the arguments is said here, before a model is loaded."""
-    from ..media.images import open_picture
+    from ..media.images import open_image
     from ..prompt.tasks import split_identifier
 
-    size = open_picture(photo).size
+    size = open_image(photo).size
     split_identifier(question)
     ready_to_draw(draw)
     return size
@@ -143,10 +143,10 @@ def _drawn_in(mask: Path) -> Any:
     """The box around what is drawn in a file."""
     from PIL import Image
 
-    from ..media.images import open_picture
+    from ..media.images import open_image
     from ..prompt.boxes import Box
 
-    open_picture(mask)  # for its messages: what it returns has lost a transparent ground
+    open_image(mask)  # for its messages: what it returns has lost a transparent ground
     with Image.open(mask) as image:
         box = Box.from_mask(image)
     if box is None or not box.area:

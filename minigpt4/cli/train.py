@@ -64,12 +64,12 @@ def conversations(
     rows: Annotated[Path, typer.Argument(metavar="ROWS.jsonl", show_default=False)],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT.jsonl", show_default=False)],
     seed: Annotated[int, typer.Option(help="For the choice of questions and their order.")] = 0,
-    per_picture: Annotated[int, typer.Option(min=1, help="Conversations to make of each picture.")] = 1,
+    per_image: Annotated[int, typer.Option(min=1, help="Conversations to make of each picture.")] = 1,
 ) -> None:
     """Make conversations of several tasks out of what rows of our schema say about the same picture."""
     from ..curate.conversations import conversations_file
 
-    print(f"{output}: {conversations_file(rows, output, seed, per_picture):,} conversations")
+    print(f"{output}: {conversations_file(rows, output, seed, per_image):,} conversations")
 
 
 @data.command()
@@ -81,8 +81,8 @@ def describe(
     """Make descriptions of several sentences out of several people's captions, where these agree."""
     from ..curate.describe import descriptions_file
 
-    made, pictures = descriptions_file(captions, output, sentences)
-    print(f"{output}: descriptions of {made:,} of {pictures:,} pictures")
+    made, images = descriptions_file(captions, output, sentences)
+    print(f"{output}: descriptions of {made:,} of {images:,} pictures")
 
 
 def _speak() -> None:

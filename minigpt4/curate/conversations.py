@@ -71,26 +71,26 @@ def _talk(
 
 
 def make_conversations(
-    rows: Iterable[Row], seed: int = 0, per_picture: int = 1, style: Style | None = None
+    rows: Iterable[Row], seed: int = 0, per_image: int = 1, style: Style | None = None
 ) -> Iterator[dict[str, Any]]:
     """Conversations about every picture that is known well enough, in the order in which pictures first come up.
 
     The same rows and seed give the same conversations; rows of other pictures make no difference.
     """
-    by_picture: dict[Any, list[Row]] = {}
+    by_image: dict[Any, list[Row]] = {}
     for row in rows:
         if len(row.images) == 1:
-            by_picture.setdefault(row.images[0], []).append(row)
-    for picture, known in by_picture.items():
+            by_image.setdefault(row.images[0], []).append(row)
+    for image, known in by_image.items():
         made = []
-        for number in range(per_picture):
-            conversation = make_conversation(known, random.Random(f"{seed}/{picture}/{number}"), style)
+        for number in range(per_image):
+            conversation = make_conversation(known, random.Random(f"{seed}/{image}/{number}"), style)
             if conversation and conversation not in made:
                 made.append(conversation)
                 yield conversation
 
 
-def conversations_file(source: str | Path, output: str | Path, seed: int = 0, per_picture: int = 1) -> int:
+def conversations_file(source: str | Path, output: str | Path, seed: int = 0, per_image: int = 1) -> int:
     """Make conversations from a JSON Lines file of our schema; returns how many were written.
 
     Raises:
@@ -101,7 +101,7 @@ def conversations_file(source: str | Path, output: str | Path, seed: int = 0, pe
         if isinstance(raw, UserError):
             raise raw
         rows.append(parse_row(raw, f"{source}:{number}"))
-    made = list(make_conversations(rows, seed, per_picture))
+    made = list(make_conversations(rows, seed, per_image))
     if not made:
         raise UserError(f"{source}: no picture has rows for two tasks, so there is nothing to make a conversation of")
     write_rows(output, made)

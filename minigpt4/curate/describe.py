@@ -90,21 +90,21 @@ def descriptions_file(source: str | Path, output: str | Path, most: int = MOST) 
         UserError: a row is malformed, or nothing could be described.
     """
     made: list[dict[str, Any]] = []
-    pictures = 0
+    images = 0
     for number, raw in read_rows(source):
         if isinstance(raw, UserError):
             raise raw
         row = parse_row(raw, f"{source}:{number}")
         if not isinstance(row, Description):
             continue
-        pictures += 1
+        images += 1
         if text := describe(row.answers, most):
             kept = {key: raw[key] for key in ("image", "images", "split") if key in raw}
             made.append(kept | {"answer": text})
     if not made:
         raise UserError(f"{source}: no picture has two captions that agree and differ enough to make a description of")
     write_rows(output, made)
-    return len(made), pictures
+    return len(made), images
 
 
 def _agreement(a: Sentence, b: Sentence) -> int:

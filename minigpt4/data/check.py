@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import UserError
-from ..media.images import open_picture
+from ..media.images import open_image
 from .formats import open_source
 from .formats.base import Items
 from .formats.streams import TarStream
@@ -27,7 +27,7 @@ from .source import Problem, Source, StreamSource
 
 Dataset = Source | StreamSource | tuple[str, Mapping[str, Any]]
 """A dataset, or its format and options: then it is opened here, and what is wrong with it is told instead of raised."""
-OpenPictures = int | Literal["all"]
+OpenImages = int | Literal["all"]
 
 KEPT = 1000  # problems of one kind in one dataset that are told one by one; the others are counted
 SHOWN = 10  # of them in the table
@@ -40,7 +40,7 @@ class DatasetReport:
     name: str
     format: str
     samples: int = 0
-    pictures: int = 0
+    images: int = 0
     """Different ones, missing ones included; of a stream, which are not told apart, those of whole records."""
     opened: int = 0
     counts: Counter[str] = field(default_factory=Counter)
@@ -83,7 +83,7 @@ class Report:
         for heading in ("samples", "pictures", "opened", *kinds):
             table.add_column(heading, justify="right")
         for one in self.datasets:
-            numbers = (one.samples, one.pictures, one.opened, *(one.counts[kind] for kind in kinds))
+            numbers = (one.samples, one.images, one.opened, *(one.counts[kind] for kind in kinds))
             table.add_row(one.name, one.format, *(f"{number:,}" for number in numbers))
         lines: list[Table | Text] = [table]
         for one in self.datasets:
@@ -100,7 +100,7 @@ class Report:
 
 def check(
     datasets: Sequence[Dataset],
-    open_pictures: OpenPictures = 100,
+    open_images: OpenImages = 100,
     held_out: Sequence[Dataset] = (),
     progress: bool = False,
 ) -> Report:
@@ -108,7 +108,7 @@ def check(
 
     Args:
         datasets: what is trained on.
-        open_pictures: how many pictures of each dataset to open, evenly spread, or ``all``.
+        open_images: how many pictures of each dataset to open, evenly spread, or ``all``.
         held_out: what is validated on; pictures that are trained on too are told.
         progress: show how far it is, on standard error.
     """
@@ -120,14 +120,14 @@ def check(
         if source is None:
             continue
         if isinstance(source, TarStream):
-            _check_stream(source, report, open_pictures, progress)
+            _check_stream(source, report, open_images, progress)
         elif isinstance(source, Items):
-            pictures = _check_items(source, report, open_pictures, progress)
+            images = _check_items(source, report, open_images, progress)
             if number < len(datasets):
-                trained |= pictures.keys()
+                trained |= images.keys()
             else:
-                for key in pictures.keys() & trained:
-                    where = source.where(pictures[key])
+                for key in images.keys() & trained:
+                    where = source.where(images[key])
                     report.add(Problem(kind="also trained on", where=where, message=f"{where}: {key} is also trained on"))
         else:
             raise TypeError(f"cannot check a {type(source).__name__}")
@@ -146,10 +146,10 @@ def _open(dataset: Dataset) -> tuple[Source | StreamSource | None, DatasetReport
         return None, report
 
 
-def _check_items(source: Items, report: DatasetReport, open_pictures: OpenPictures, progress: bool) -> dict[str, int]:
+def _check_items(source: Items, report: DatasetReport, open_images: OpenImages, progress: bool) -> dict[str, int]:
     """Fills the report; returns the pictures, each with the first sample that has it."""
     report.samples = len(source)
-    pictures: dict[str, int] = {}
+    images: dict[str, int] = {}
     digests = array("Q")
     for problem in source.problems():
         report.add(problem)
@@ -163,25 +163,25 @@ def _check_items(source: Items, report: DatasetReport, open_pictures: OpenPictur
             keys, content = (), f"{index}"
         digests.append(int.from_bytes(hashlib.blake2b(content.encode(errors="replace"), digest_size=8).digest(), "little"))
         for key in keys:
-            pictures.setdefault(key, index)
-    report.pictures = len(pictures)
+            images.setdefault(key, index)
+    report.images = len(images)
     for first, again in _equal(digests):
         where = source.where(again)
         message = f"{where}: says the same of the same picture as {source.where(first)}"
         report.add(Problem(kind="duplicate", where=where, message=message))
-    _look(source, report, list(dict.fromkeys(pictures.values())), open_pictures, progress)
-    return pictures
+    _look(source, report, list(dict.fromkeys(images.values())), open_images, progress)
+    return images
 
 
-def _look(source: Items, report: DatasetReport, indices: list[int], open_pictures: OpenPictures, progress: bool) -> None:
+def _look(source: Items, report: DatasetReport, indices: list[int], open_images: OpenImages, progress: bool) -> None:
     """Open pictures: of each sample listed, evenly spread, until there were as many as wanted."""
     indices = [index for index in indices if not source.is_missing(index)]
-    wanted = len(indices) if open_pictures == "all" else min(open_pictures, len(indices))
+    wanted = len(indices) if open_images == "all" else min(open_images, len(indices))
     chosen = [indices[i * len(indices) // wanted] for i in range(wanted)]
 
     def look(index: int) -> list[str] | UserError:
         try:
-            return [_digest(open_picture(picture)) for picture in source.pictures(index)]
+            return [_digest(open_image(image)) for image in source.images(index)]
         except UserError as error:
             return error
 
@@ -202,20 +202,20 @@ def _look(source: Items, report: DatasetReport, indices: list[int], open_picture
                     report.add(Problem(kind="duplicate", where=where, message=message))
 
 
-def _digest(picture: Any) -> str:
-    return hashlib.blake2b(picture.tobytes() + repr(picture.size).encode(), digest_size=16).hexdigest()
+def _digest(image: Any) -> str:
+    return hashlib.blake2b(image.tobytes() + repr(image.size).encode(), digest_size=16).hexdigest()
 
 
-def _check_stream(source: TarStream, report: DatasetReport, open_pictures: OpenPictures, progress: bool) -> None:
+def _check_stream(source: TarStream, report: DatasetReport, open_images: OpenImages, progress: bool) -> None:
     for problem in _told(source.survey(), source.name, progress):
         if problem is None:
             report.samples += 1
         else:
             report.add(problem)
-    report.pictures = report.samples
-    each = None if open_pictures == "all" else -(-open_pictures // len(source.shards))
+    report.images = report.samples
+    each = None if open_images == "all" else -(-open_images // len(source.shards))
     for shard in source.shards:
-        if each is not None and report.opened >= int(open_pictures):
+        if each is not None and report.opened >= int(open_images):
             break
         try:
             for record in islice(source.records(shard), each):

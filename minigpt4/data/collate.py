@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from ..errors import UserError
 from ..model.feature_cache import FeatureCache, pixels_of
 from ..model.processing import MiniGPT4Processor
-from ..prompt.templates import PICTURE, PLACEHOLDER
+from ..prompt.templates import IMAGE, PLACEHOLDER
 from .augment import crop, mirror, on_lines, zoomed
 from .examples import IGNORE, Branch, Example, build_example, side_by_side
 from .mixture import Draw, Part
@@ -32,7 +32,7 @@ class Item:
     """An example with its pictures, ready to be put into a batch."""
 
     example: Example
-    pictures: torch.Tensor | None
+    images: torch.Tensor | None
     """(P, ...): pixels, or features of the cache's stage."""
     sample: Sample
     rewarded: bool = False
@@ -70,7 +70,7 @@ class Formatter:
         question = first.question
         written = sum(turn.question.count(PLACEHOLDER) for turn in sample.turns)
         if not written and sample.images:
-            question = " ".join([PICTURE] * len(sample.images) + [question]).rstrip()
+            question = " ".join([IMAGE] * len(sample.images) + [question]).rstrip()
         elif written != len(sample.images):
             raise UserError(f"{sample.id}: {written} placeholder(s) {PLACEHOLDER}, but {len(sample.images)} picture(s)")
         prompt = PLACEHOLDER * len(sample.images) if self.plain else chat.training_prompt(question)
@@ -124,18 +124,18 @@ class Reader(Dataset):
 
     def item(self, sample: Sample) -> Item:
         """A sample with its pictures."""
-        return Item(self.formatter(sample), self._pictures(sample), sample)
+        return Item(self.formatter(sample), self._images(sample), sample)
 
-    def _pictures(self, sample: Sample) -> torch.Tensor | None:
+    def _images(self, sample: Sample) -> torch.Tensor | None:
         if not sample.images:
             return None
         image_processor = self.formatter.processor.image_processor
         found = []
-        for picture in sample.images:
+        for image in sample.images:
             if self.features is not None:
-                found.append(self.features.get(picture, sample.mirrored))
+                found.append(self.features.get(image, sample.mirrored))
             else:
-                found.append(pixels_of(image_processor, picture, sample.mirrored, sample.crop))
+                found.append(pixels_of(image_processor, image, sample.mirrored, sample.crop))
         return torch.stack(found)
 
 
@@ -149,7 +149,7 @@ class Batch:
     """Tokens that carry loss."""
     tokens: int
     """Tokens that are no padding."""
-    pictures: int
+    images: int
     ids: list[str]
     """Where the samples come from, for messages."""
     rewarded: list[Item] = field(default_factory=list)
@@ -206,15 +206,15 @@ class Collator:
             inputs["attention_mask"] = (grid["examples"] >= 0).long()
         if "factors" in grid:
             inputs["label_factors"] = grid["factors"]
-        pictures = [item.pictures for row in rows for item in row if item.pictures is not None]
-        if pictures:
-            inputs[self.stage] = torch.cat(pictures)
+        images = [item.images for row in rows for item in row if item.images is not None]
+        if images:
+            inputs[self.stage] = torch.cat(images)
         return Batch(
             inputs=inputs,
             samples=len({id(item.sample) for item in items}),
             supervised=int((grid["labels"] != IGNORE).sum()),
             tokens=int((grid["examples"] >= 0).sum()),
-            pictures=sum(map(len, pictures)),
+            images=sum(map(len, images)),
             ids=[item.sample.id for item in items],
             rewarded=[item for item in given if item is not None] if items[0].rewarded else [],
         )

@@ -51,7 +51,7 @@ def build_example(
     bos: bool | None = None,
     max_txt_len: int | None = None,
     max_context_len: int | None = None,
-    published_pad: int | None = None,
+    official_pad: int | None = None,
 ) -> Example:
     """Tokenise one sample.
 
@@ -97,8 +97,8 @@ def build_example(
     if not turns:
         branches = [_learnt(processor, answer + end) for answer in answers]
         branches = [Branch(b.ids[:max_txt_len], b.labels[:max_txt_len]) for b in branches]
-        if published_pad is not None:
-            branches = [Branch(b.ids, [IGNORE if i == published_pad else i for i in b.ids]) for b in branches]
+        if official_pad is not None:
+            branches = [Branch(b.ids, [IGNORE if i == official_pad else i for i in b.ids]) for b in branches]
         return Example(prefix, tuple(branches))
 
     ids, labels = list[int](), list[int]()
@@ -113,7 +113,7 @@ def build_example(
     if max_txt_len is not None and processor.image_token_id in ids[max_txt_len:]:
         raise UserError(f"max_txt_len {max_txt_len} would cut away a picture of a later turn")
     ids, labels = ids[:max_txt_len], labels[:max_txt_len]
-    hidden = tuple(place for place, i in enumerate(ids) if i == published_pad)
+    hidden = tuple(place for place, i in enumerate(ids) if i == official_pad)
     return Example(prefix, (Branch(ids, labels, hidden),))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..errors import UserError
-from ..media.images import PictureLike
+from ..media.images import ImageInput
 from .sample import Sample
 from .source import Problem, Source
 
@@ -24,14 +24,14 @@ class Together:
 
     def __init__(self, source: Source, most: int):
         self.source, self.name = source, source.name
-        by_pictures: dict[tuple[str, ...], list[int]] = {}
+        by_images: dict[tuple[str, ...], list[int]] = {}
         for i in range(len(source)):
             try:
-                key = tuple(map(str, source.pictures(i)))
+                key = tuple(map(str, source.images(i)))
             except UserError:  # a missing picture is the reader's to tell
                 key = (source.where(i),)
-            by_pictures.setdefault(key, []).append(i)
-        self._groups = [found[k : k + most] for found in by_pictures.values() for k in range(0, len(found), most)]
+            by_images.setdefault(key, []).append(i)
+        self._groups = [found[k : k + most] for found in by_images.values() for k in range(0, len(found), most)]
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -45,8 +45,8 @@ class Together:
         turns = tuple(sample.turns[0] for sample in samples)
         return replace(samples[0], turns=turns, apart=True)
 
-    def pictures(self, index: int) -> tuple[PictureLike, ...]:
-        return self.source.pictures(self._groups[index][0])
+    def images(self, index: int) -> tuple[ImageInput, ...]:
+        return self.source.images(self._groups[index][0])
 
     def where(self, index: int) -> str:
         return self.source.where(self._groups[index][0])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..media.images import Part, PictureLike
+from ..media.images import ImageInput, Part
 from ..prompt.templates import PLACEHOLDER
 
 
@@ -32,7 +32,7 @@ class Sample:
     """
 
     turns: tuple[Turn, ...]
-    images: tuple[PictureLike, ...] = ()
+    images: tuple[ImageInput, ...] = ()
     task: str | None = None
     """One of `prompt.tasks.TASKS`, or none; the identifier is already part of the question."""
     id: str = ""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ..errors import UserError
-from ..media.images import PictureLike
+from ..media.images import ImageInput
 from ..prompt.boxes import Box, Rounding, render_boxes, render_phrases
 from ..prompt.tasks import TASKS
 from ..prompt.templates import PLACEHOLDER
@@ -83,7 +83,7 @@ class Row(ABC):
     def turns(self, task: str | None, rng: random.Random, style: Style) -> tuple[Turn, ...]:
         """Questions and answers of the row, used for `task`."""
 
-    def sample(self, turns: tuple[Turn, ...], images: tuple[PictureLike, ...], task: str | None, id: str) -> Sample:
+    def sample(self, turns: tuple[Turn, ...], images: tuple[ImageInput, ...], task: str | None, id: str) -> Sample:
         """The row as a sample, with the pictures found for it."""
         boxes = {"boxes": self.boxes} if self.boxes else {}
         return Sample(turns=turns, images=images, task=task, id=id, extra={**self.extra, **boxes})
@@ -192,12 +192,12 @@ def ground(text: str, spans: Iterable[Span], rounding: Rounding) -> str:
     return render_phrases([*pieces, text[done:]], rounding)
 
 
-def parse_row(row: Any, where: str, pictures: tuple[Any, ...] | None = None) -> Row:
+def parse_row(row: Any, where: str, stored: tuple[Any, ...] | None = None) -> Row:
     """A row as one of the five forms.
 
     Args:
         where: file and line, for messages.
-        pictures: the row's pictures, where they are stored beside the row instead of named in it.
+        stored: the row's pictures, where they are stored beside the row instead of named in it.
 
     Raises:
         UserError: with `where`, the key, and what was expected.
@@ -220,14 +220,14 @@ def parse_row(row: Any, where: str, pictures: tuple[Any, ...] | None = None) -> 
     for key in row:
         if key not in keys and key not in _COMMON:
             raise UserError(f'{where}: "{key}" does not go with "{heads[0]}"; {nearest(key, (*keys, *_COMMON))}')
-    common = _common(row, where, form, pictures)
+    common = _common(row, where, form, stored)
     return form(where=where, **common, **parse(row, where, len(common["images"])))
 
 
-def _common(row: dict, where: str, form: type[Row], pictures: tuple[Any, ...] | None) -> dict[str, Any]:
+def _common(row: dict, where: str, form: type[Row], stored: tuple[Any, ...] | None) -> dict[str, Any]:
     if "image" in row and "images" in row:
         raise UserError(f'{where}: "image" or "images", not both')
-    images = pictures
+    images = stored
     if images is None:
         images = (row["image"],) if "image" in row else row.get("images", ())
         if isinstance(images, str | bytes) or not isinstance(images, Sequence):
@@ -264,12 +264,12 @@ def _question(row: dict, where: str, images: int) -> dict[str, Any]:
 
 
 def _phrase(row: dict, where: str, images: int) -> dict[str, Any]:
-    _one_picture(images, where)
+    _one_image(images, where)
     return {"phrase": text_of(row, "phrase", where), "places": boxes_of(row, where)}
 
 
 def _grounded(row: dict, where: str, images: int) -> dict[str, Any]:
-    _one_picture(images, where)
+    _one_image(images, where)
     text = text_of(row, "text", where)
     phrases = row.get("phrases")
     if not isinstance(phrases, Sequence) or isinstance(phrases, str) or not phrases:
@@ -338,7 +338,7 @@ def _box(box: Any, where: str) -> Box:
     return Box(x1, y1, x2, y2)
 
 
-def _one_picture(images: int, where: str) -> None:
+def _one_image(images: int, where: str) -> None:
     if images != 1:
         raise UserError(f"{where}: boxes are about one picture, found {images}")
 

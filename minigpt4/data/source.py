@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from ..media.images import PictureLike
+from ..media.images import ImageInput
 from .sample import Sample
 
 
@@ -37,7 +37,7 @@ class Source(Protocol):
         """
         ...
 
-    def pictures(self, index: int) -> tuple[PictureLike, ...]:
+    def images(self, index: int) -> tuple[ImageInput, ...]:
         """The pictures of a sample, without making the sample. Raises UserError as `sample` does."""
         ...
 

@@ -14,7 +14,7 @@ def phrase_groups(text: str) -> list[str]:
     return re.findall(r"<p>(.*?)\}(?!<)", text)
 
 
-def published_phrases(text: str) -> list[Phrase]:
+def official_phrases(text: str) -> list[Phrase]:
     """The phrases and boxes that the published demo would draw; only boxes that mean something are returned."""
     found: dict[str, list[Box]] = {}
     for group in phrase_groups(text):

@@ -60,7 +60,7 @@ def _once(ask_many: Callable[[list], Sequence[str]]) -> Callable[[list], Sequenc
     known: dict[str, str] = {}
 
     def ask(batch: list) -> list[str]:
-        new = {question: (pictures, question) for pictures, question in batch if question not in known}
+        new = {question: (images, question) for images, question in batch if question not in known}
         known.update(zip(new, ask_many(list(new.values())) if new else (), strict=True))
         return [known[question] for _, question in batch]
 

@@ -20,7 +20,7 @@ def candidate_losses(
     candidates: Sequence[Sequence[str]],
     *,
     end: str | None = None,
-    published: bool = False,
+    official: bool = False,
 ) -> list[list[float]]:
     """Negative log likelihood of each candidate after its prompt, mean over the candidate's own tokens (its end included).
 
@@ -28,14 +28,14 @@ def candidate_losses(
         prompts: questions as training writes them (`ChatTemplate.training_prompt`), pictures as placeholders.
         image_embeds: (P, K, H), the pictures of all prompts in order.
         candidates: for each prompt its candidates.
-        published: divide by the width of the batch instead (the longest prompt and the longest answer together), as the
+        official: divide by the width of the batch instead (the longest prompt and the longest answer together), as the
             published ranking does, which makes long answers seem unlikely. A batch holds the first candidate of every
             prompt, then the second of every prompt.
 
     Returns:
         For each prompt the losses of its candidates; `rank` orders them.
     """
-    pictures = _pictures_of(prompts, processor, image_embeds)
+    images = _images_of(prompts, processor, image_embeds)
     losses: list[list[float]] = [[] for _ in prompts]
     for column in range(max(map(len, candidates), default=0)):
         rows = [i for i, own in enumerate(candidates) if column < len(own)]
@@ -51,13 +51,13 @@ def candidate_losses(
         out = model(
             **{k: v.to(model.device) for k, v in batch.items()},
             labels=labels.to(model.device),
-            image_embeds=None if image_embeds is None else torch.cat([pictures[i] for i in rows]),
+            image_embeds=None if image_embeds is None else torch.cat([images[i] for i in rows]),
         )
         targets = labels[labels != IGNORE].to(out.logits.device)
         logp = torch.log_softmax(out.logits.float(), -1).gather(1, targets[:, None])[:, 0]
         counts = (labels != IGNORE).sum(1).tolist()
         for i, own in zip(rows, logp.split(counts), strict=True):
-            losses[i].append(-own.sum().item() / (room - 1 if published else len(own)))
+            losses[i].append(-own.sum().item() / (room - 1 if official else len(own)))
     return losses
 
 
@@ -67,7 +67,7 @@ def rank(losses: Sequence[float], choices: int | None = None) -> list[int]:
     return sorted(range(len(counted)), key=counted.__getitem__)
 
 
-def _pictures_of(prompts: Sequence[str], processor: MiniGPT4Processor, image_embeds: torch.Tensor | None) -> list[torch.Tensor]:
+def _images_of(prompts: Sequence[str], processor: MiniGPT4Processor, image_embeds: torch.Tensor | None) -> list[torch.Tensor]:
     """The pictures of each prompt."""
     if image_embeds is None:
         return []

@@ -14,8 +14,8 @@ from ..prompt.boxes import Box, Phrase, parse_boxes, parse_phrases, without_boxe
 from ..prompt.tasks import TASKS
 
 
-def _open(picture: Any) -> Image.Image:
-    return ImageOps.exif_transpose(picture if isinstance(picture, Image.Image) else Image.open(picture)).convert("RGB")
+def _open(image: Any) -> Image.Image:
+    return ImageOps.exif_transpose(image if isinstance(image, Image.Image) else Image.open(image)).convert("RGB")
 
 
 class Answer(str):
@@ -25,18 +25,18 @@ class Answer(str):
         text: what the language model wrote.
         picture: what was asked about, a file or a PIL image, if it was one picture.
         question: what was asked, with its task identifier if it had one.
-        opener: how `picture` is opened to be drawn on.
+        opener: how `image` is opened to be drawn on.
     """
 
-    picture: Any
+    image: Any
     question: str
     _opener: Callable[[Any], Image.Image]
 
     def __new__(
-        cls, text: str, picture: Any = None, question: str = "", opener: Callable[[Any], Image.Image] = _open
+        cls, text: str, image: Any = None, question: str = "", opener: Callable[[Any], Image.Image] = _open
     ) -> "Answer":
         self = super().__new__(cls, text)
-        self.picture, self.question, self._opener = picture, question, opener
+        self.image, self.question, self._opener = image, question, opener
         return self
 
     @property
@@ -71,12 +71,12 @@ class Answer(str):
         Raises:
             UserError: the answer belongs to no picture or to several, or the file cannot be written.
         """
-        if self.picture is None:
+        if self.image is None:
             raise UserError("there is nothing to draw on: the answer is about no picture, or about several")
-        image = draw_boxes(self._opener(self.picture), self.phrases or self._asked_about())
+        drawn = draw_boxes(self._opener(self.image), self.phrases or self._asked_about())
         if path is not None:
-            _save(image, Path(path))
-        return image
+            _save(drawn, Path(path))
+        return drawn
 
     @property
     def _subject(self) -> str:

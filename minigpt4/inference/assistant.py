@@ -24,8 +24,8 @@ from PIL import Image, ImageOps
 from ..checkpoints.loading import load_system
 from ..engine.streaming import StopAtText, StopWhenTold, TextStream, cut_at
 from ..errors import UserError
-from ..media.images import PictureLike, open_picture
-from ..model.legacy_llama_tokenizer import use_published_pad
+from ..media.images import ImageInput, open_image
+from ..model.legacy_llama_tokenizer import use_official_pad
 from ..model.modeling import MiniGPT4ForConditionalGeneration
 from ..model.processing import MiniGPT4Processor
 from ..prompt.boxes import Box
@@ -38,7 +38,7 @@ from .refine import at_each_thing, at_what_was_found, several
 from .self_consistency import agreed, drawn
 from .task_settings import settings_for
 
-Pictures = PictureLike | Sequence[PictureLike]
+ImageInputs = ImageInput | Sequence[ImageInput]
 MAX_NEW_TOKENS = 300  # of systems that do not say
 
 
@@ -49,7 +49,7 @@ def load(
     dtype: torch.dtype | str | None = None,
     quantize: str | None = None,
     device_map: Any = None,
-    published: bool = False,
+    official: bool = False,
 ) -> "Assistant":
     """Load a system: one that ships (`model.pocket.FOLDERS`), a folder that training or `import-official` wrote, or a hub id.
 
@@ -58,7 +58,7 @@ def load(
         dtype: of the weights, ``torch.bfloat16`` or ``"bfloat16"``; the best for the device when not given.
         quantize: ``"8bit"`` or ``"4bit"``: store the language model's layers in so few bits (needs bitsandbytes).
         device_map: ``"auto"`` spreads the system over all GPUs and the CPU's memory, as in `transformers`.
-        published: answer as the published code does where it is known to differ (`model.official.published`), to compare
+        official: answer as the published code does where it is known to differ (`engine.official`), to compare
             with published numbers.
     """
     device = _device(device)
@@ -67,7 +67,7 @@ def load(
         if not isinstance(dtype, torch.dtype):
             raise UserError("dtype must be float32, bfloat16 or float16")
     parts = load_system(source, device, dtype, quantize=quantize, device_map=device_map)
-    return Assistant(*parts, published=published)
+    return Assistant(*parts, official=official)
 
 
 def _device(wanted: str | torch.device | None) -> torch.device:
@@ -95,51 +95,51 @@ class Assistant:
     asks again about what surrounds the box that was found.
     """
 
-    def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor, published: bool = False):
-        self.model, self.processor, self.published = model, processor, published
-        if published:
-            use_published_pad(processor.tokenizer)
+    def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor, official: bool = False):
+        self.model, self.processor, self.official = model, processor, official
+        if official:
+            use_official_pad(processor.tokenizer)
 
     # one question ----------------------------------------------------------------------------------------------------
 
-    def ask(self, pictures: Pictures, question: str, **generation) -> Answer:
+    def ask(self, images: ImageInputs, question: str, **generation) -> Answer:
         """Answer one question about one or several pictures; it may begin with a task's identifier, like ``[refer]``.
 
         Raises:
             UserError: a picture that cannot be opened, an unknown identifier, a question that is too long.
         """
-        return self.ask_many([(pictures, question)], batch_size=1, **generation)[0]
+        return self.ask_many([(images, question)], batch_size=1, **generation)[0]
 
-    def stream(self, pictures: Pictures, question: str, **generation) -> Iterator[str]:
+    def stream(self, images: ImageInputs, question: str, **generation) -> Iterator[str]:
         """The same, piece by piece as it is written (greedy or sampled; beams cannot be streamed)."""
-        return self.chat(pictures).stream(question, **generation)
+        return self.chat(images).stream(question, **generation)
 
-    def chat(self, pictures: Pictures = ()) -> Chat:
+    def chat(self, images: ImageInputs = ()) -> Chat:
         """A conversation; each picture is encoded once."""
         chat = Chat(self)
-        for picture in as_list(pictures):
-            chat.show(picture)
+        for image in as_list(images):
+            chat.show(image)
         return chat
 
     # pointing --------------------------------------------------------------------------------------------------------
 
-    def vqa(self, picture: Pictures, question: str, **generation) -> Answer:
+    def vqa(self, image: ImageInputs, question: str, **generation) -> Answer:
         """A short answer to a question, as for a benchmark."""
-        return self._do("vqa", picture, question, generation)
+        return self._do("vqa", image, question, generation)
 
-    def refer(self, picture: PictureLike, phrase: str, **generation) -> Answer:
+    def refer(self, image: ImageInput, phrase: str, **generation) -> Answer:
         """Where the one thing is that the phrase means; see the answer's `boxes`."""
-        return self._do("refer", picture, phrase, generation)
+        return self._do("refer", image, phrase, generation)
 
-    def detect(self, picture: PictureLike, phrase: str, **generation) -> Answer:
+    def detect(self, image: ImageInput, phrase: str, **generation) -> Answer:
         """Where all things are that the phrase means, or those that a sentence names; see the answer's `phrases`."""
-        return self._do("detection", picture, phrase, generation)
+        return self._do("detection", image, phrase, generation)
 
-    def ground(self, picture: PictureLike, **generation) -> Answer:
+    def ground(self, image: ImageInput, **generation) -> Answer:
         """A description whose phrases are tied to places; see the answer's `plain_text` and `phrases`."""
-        return self._do("grounding", picture, "", generation)
+        return self._do("grounding", image, "", generation)
 
-    def identify(self, picture: PictureLike, box: Box | str | Sequence[float], **generation) -> Answer:
+    def identify(self, image: ImageInput, box: Box | str | Sequence[float], **generation) -> Answer:
         """What is in a box of the picture.
 
         Args:
@@ -148,38 +148,38 @@ class Assistant:
         Raises:
             UserError: no box, or one that is not inside the picture.
         """
-        box = Box.from_user(box, *open_picture(picture).size)
-        return self._do("identify", picture, box.render(), generation)
+        box = Box.from_user(box, *open_image(image).size)
+        return self._do("identify", image, box.render(), generation)
 
-    def _do(self, name: str, pictures: Pictures, subject: str, generation: dict[str, Any]) -> Answer:
+    def _do(self, name: str, images: ImageInputs, subject: str, generation: dict[str, Any]) -> Answer:
         task = TASKS[name]
         if task.subject and not subject.strip():
             raise UserError(f"{task.identifier} needs a {task.subject}")
-        return self.ask(pictures, task.instruction(subject.strip()), **generation)
+        return self.ask(images, task.instruction(subject.strip()), **generation)
 
     # many questions --------------------------------------------------------------------------------------------------
 
     def caption(
-        self, pictures: Pictures, batch_size: int = 16, prompt: str | None = None, **generation
+        self, images: ImageInputs, batch_size: int = 16, prompt: str | None = None, **generation
     ) -> Answer | list[Answer]:
         """A caption for each picture; for a single picture, its caption alone. What is asked is what the system was trained
         to be asked, when `prompt` is not given: a short one of systems that know tasks, else a description."""
         asked = self.processor.chat.caption if prompt is None else prompt
-        items = [(picture, asked) for picture in as_list(pictures)]
+        items = [(image, asked) for image in as_list(images)]
         answers = self.ask_many(items, batch_size=batch_size, **(self.task_settings("caption") | generation))
-        return answers[0] if isinstance(pictures, str | os.PathLike | Image.Image) else answers
+        return answers[0] if isinstance(images, str | os.PathLike | Image.Image) else answers
 
-    def ask_many(self, items: Iterable[tuple[Pictures, str]], batch_size: int = 16, **generation) -> list[Answer]:
+    def ask_many(self, items: Iterable[tuple[ImageInputs, str]], batch_size: int = 16, **generation) -> list[Answer]:
         """Answer many questions, each about its own picture or pictures, in order."""
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, not {batch_size}")
         answers: list[Answer] = []
         remaining = iter(items)
         while batch := list(islice(remaining, batch_size)):
-            answers += self._answer([(as_list(pictures), question) for pictures, question in batch], generation)
+            answers += self._answer([(as_list(images), question) for images, question in batch], generation)
         return answers
 
-    def _answer(self, batch: list[tuple[list[PictureLike], str]], generation: dict[str, Any]) -> list[Answer]:
+    def _answer(self, batch: list[tuple[list[ImageInput], str]], generation: dict[str, Any]) -> list[Answer]:
         """One batch; questions of tasks that are decoded differently go through the language model one kind after the other."""
         kinds: dict[tuple[str | None, str], list[int]] = {}
         settings = [self.settings_for(question, generation) for _, question in batch]
@@ -207,7 +207,7 @@ class Assistant:
         if task is not None:
             room = {} if task.max_new_tokens is None else {"max_new_tokens": task.max_new_tokens}
             wished = room | self.task_settings(task.name)
-        return settings_for(question, wished, given, streamed=streamed, published=self.published)
+        return settings_for(question, wished, given, streamed=streamed, official=self.official)
 
     def task_settings(self, task: str) -> dict[str, Any]:
         """Decoding settings that this system wants for a task, beside its generation_config.json."""
@@ -221,17 +221,17 @@ class Assistant:
     # the parts -------------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def encode(self, pictures: Sequence[PictureLike], mirrored: bool = False) -> torch.Tensor | None:
+    def encode(self, images: Sequence[ImageInput], mirrored: bool = False) -> torch.Tensor | None:
         """What the language model receives for each picture, or for what a mirror shows of it: (P, K, H), or None for no
         pictures. One that comes again is looked at once."""
-        if not pictures:
+        if not images:
             return None
-        keys = [id(picture) if isinstance(picture, Image.Image) else str(picture) for picture in pictures]
-        distinct = dict(zip(keys, pictures, strict=True))
-        seen = [ImageOps.mirror(open_picture(p)) for p in distinct.values()] if mirrored else list(distinct.values())
+        keys = [id(image) if isinstance(image, Image.Image) else str(image) for image in images]
+        distinct = dict(zip(keys, images, strict=True))
+        seen = [ImageOps.mirror(open_image(p)) for p in distinct.values()] if mirrored else list(distinct.values())
         pixels = self.processor.image_processor(seen)["pixel_values"]
         embeds = self.model.get_image_features(pixels.to(self.model.device))
-        if len(distinct) == len(pictures):
+        if len(distinct) == len(images):
             return embeds
         places = {key: i for i, key in enumerate(distinct)}
         return embeds[[places[key] for key in keys]]
@@ -246,8 +246,8 @@ class Assistant:
         if generation.get("self_consistency") is not None:
             return [Answer(agreed(several)) for several in self.drawn(conversations, image_embeds, generation)]
         inputs = self.inputs(conversations, generation)
-        if self.published:
-            return [Answer(text) for text in self._published(inputs, image_embeds, generation)]
+        if self.official:
+            return [Answer(text) for text in self._official(inputs, image_embeds, generation)]
         ids = self.model.generate(**inputs, image_embeds=image_embeds, **self._settings(generation))
         return [Answer(self._text(row)) for row in ids]
 
@@ -256,7 +256,7 @@ class Assistant:
         self, conversations: Sequence[Sequence[Message]], image_embeds: torch.Tensor | None, generation: dict[str, Any]
     ) -> list[list[str]]:
         """Several possible next messages of each conversation."""
-        if self.published:
+        if self.official:
             raise UserError("published behaviour with self-consistency is not offered")
         settings = self._settings(generation) | {"seed": generation.get("seed") or 0}
         found = drawn(self.model, self.inputs(conversations, generation), image_embeds, **settings)
@@ -277,7 +277,7 @@ class Assistant:
                 "an answer chosen among several cannot be streamed: leave out self-consistency, or ask without streaming"
             )
         generation["num_beams"] = 1
-        if self.published:  # answers alike, but not piece by piece
+        if self.official:  # answers alike, but not piece by piece
             yield self.complete([conversation], image_embeds, **generation)[0]
             return
         inputs = self.inputs([conversation], generation)
@@ -308,8 +308,8 @@ class Assistant:
             UserError: a prompt that leaves no room for an answer in the language model's context.
         """
         new = self._new_tokens(generation)
-        if self.published:  # cuts the left end of what is too long, in `generate_published`
-            rows = [self.processor.prompt_ids(conversation, published=True) for conversation in conversations]
+        if self.official:  # cuts the left end of what is too long, in `generate_official`
+            rows = [self.processor.prompt_ids(conversation, official=True) for conversation in conversations]
         else:
             rows = [self._fitting(conversation, new, self._context) for conversation in conversations]
         return {k: v.to(self.model.device) for k, v in self.processor.pad(rows).items()}
@@ -337,17 +337,17 @@ class Assistant:
             )
         return ids
 
-    def _published(self, inputs: dict[str, Any], image_embeds: torch.Tensor | None, generation: dict[str, Any]) -> list[str]:
+    def _official(self, inputs: dict[str, Any], image_embeds: torch.Tensor | None, generation: dict[str, Any]) -> list[str]:
         """Texts as the published chat gives them."""
-        from ..engine import published
+        from ..engine import official
 
         settings = self._settings(generation)
         settings.pop("stopping_criteria", None)
-        settings.setdefault("max_length", published.MAX_LENGTH)
+        settings.setdefault("max_length", official.MAX_LENGTH)
         tokenizer = self.processor.tokenizer
-        stop = published.stop_sequences(tokenizer, self.processor.chat.stop)
-        ids = published.generate_published(self.model, **inputs, image_embeds=image_embeds, stop_sequences=stop, **settings)
-        return [published.chat_text(text) for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        stop = official.stop_sequences(tokenizer, self.processor.chat.stop)
+        ids = official.generate_official(self.model, **inputs, image_embeds=image_embeds, stop_sequences=stop, **settings)
+        return [official.chat_text(text) for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     def _settings(self, generation: dict[str, Any]) -> dict[str, Any]:
         """Arguments for `generate`: given ones, and what makes an answer stop."""
@@ -365,6 +365,6 @@ class Assistant:
         return settings
 
 
-def as_list(pictures: Pictures) -> list[PictureLike]:
+def as_list(images: ImageInputs) -> list[ImageInput]:
     """One picture or several, as a list."""
-    return [pictures] if isinstance(pictures, str | os.PathLike | Image.Image) else list(pictures)
+    return [images] if isinstance(images, str | os.PathLike | Image.Image) else list(images)

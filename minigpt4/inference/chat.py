@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import UserError
-from ..media.images import PictureLike, open_picture
-from ..prompt.templates import Message, with_pictures
+from ..media.images import ImageInput, open_image
+from ..prompt.templates import Message, with_images
 from .answer import Answer
 
 if TYPE_CHECKING:
@@ -23,16 +23,16 @@ class Chat:
     def __init__(self, assistant: "Assistant"):
         self.assistant = assistant
         self.messages: list[Message] = []
-        self.pictures: list[PictureLike] = []
+        self.images: list[ImageInput] = []
         self._embeds: list[torch.Tensor] = []  # (1, K, H) for each picture shown so far
         self._asked = 0  # pictures that belong to questions already asked
 
-    def show(self, picture: PictureLike) -> None:
+    def show(self, image: ImageInput) -> None:
         """Add a picture to the conversation."""
-        embeds = self.assistant.encode([picture])
+        embeds = self.assistant.encode([image])
         assert embeds is not None
         self._embeds.append(embeds)
-        self.pictures.append(picture)
+        self.images.append(image)
 
     def ask(self, question: str, **generation) -> Answer:
         """Say something and get the answer, which draws on the picture shown last; both become part of the history."""
@@ -43,9 +43,9 @@ class Chat:
                 )
         settings = self.assistant.settings_for(question, generation)
         conversation = self._with(question)
-        answer = self.assistant.complete([conversation], self._pictures(), **settings)[0]
+        answer = self.assistant.complete([conversation], self._images(), **settings)[0]
         self._remember(conversation, answer)
-        return about(answer, self.pictures[-1:], question)
+        return about(answer, self.images[-1:], question)
 
     def stream(self, question: str, **generation) -> Iterator[str]:
         """The same, piece by piece. What was written so far is remembered even if the reader stops early."""
@@ -53,7 +53,7 @@ class Chat:
         conversation = self._with(question)
         pieces: list[str] = []
         try:
-            for piece in self.assistant.complete_streaming(conversation, self._pictures(), **settings):
+            for piece in self.assistant.complete_streaming(conversation, self._images(), **settings):
                 pieces.append(piece)
                 yield piece
         finally:
@@ -62,13 +62,13 @@ class Chat:
 
     def forget(self) -> None:
         """Begin anew, without pictures."""
-        self.messages, self.pictures, self._embeds, self._asked = [], [], [], 0
+        self.messages, self.images, self._embeds, self._asked = [], [], [], 0
 
     def _with(self, question: str) -> list[Message]:
         new = len(self._embeds) - self._asked
-        return [*self.messages, {"role": "user", "content": with_pictures(question, new)}]
+        return [*self.messages, {"role": "user", "content": with_images(question, new)}]
 
-    def _pictures(self) -> torch.Tensor | None:
+    def _images(self) -> torch.Tensor | None:
         return torch.cat(self._embeds) if self._embeds else None
 
     def _remember(self, conversation: list[Message], answer: str) -> None:
@@ -76,6 +76,6 @@ class Chat:
         self._asked = len(self._embeds)
 
 
-def about(text: str, pictures: Sequence[PictureLike], question: str) -> Answer:
+def about(text: str, images: Sequence[ImageInput], question: str) -> Answer:
     """The answer to a question about pictures; it can draw itself if there is one picture."""
-    return Answer(text, picture=pictures[0] if len(pictures) == 1 else None, question=question, opener=open_picture)
+    return Answer(text, image=images[0] if len(images) == 1 else None, question=question, opener=open_image)

@@ -8,7 +8,7 @@ from .self_consistency import BESIDE_SELF_CONSISTENCY
 
 
 def settings_for(
-    question: str, wished: dict[str, Any], given: dict[str, Any], *, streamed: bool = False, published: bool = False
+    question: str, wished: dict[str, Any], given: dict[str, Any], *, streamed: bool = False, official: bool = False
 ) -> dict[str, Any]:
     """How a question is decoded: as is wished for its task, unless other settings are given.
 
@@ -18,7 +18,7 @@ def settings_for(
     Args:
         wished: a system's settings for the question's task.
         streamed: the answer is to come piece by piece.
-        published: the answer is to be what the published code gives.
+        official: the answer is to be what the published code gives.
 
     Raises:
         UserError: given settings that do not go together, or not with this question.
@@ -28,9 +28,9 @@ def settings_for(
     others = {key for key, value in given.items() if value is not None} - BESIDE_SELF_CONSISTENCY - {"self_consistency"}
     if streamed:
         wished.pop("num_beams", None)
-    if streamed or published or others:
+    if streamed or official or others:
         wished.pop("self_consistency", None)
-    if streamed or published:
+    if streamed or official:
         wished.pop("zoom_in", None)
     settings = wished | given
     if settings.get("self_consistency") == 1:

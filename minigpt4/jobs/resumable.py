@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..io.jsonl import Output, Row, read_rows, to_json
-from ..media.images import EXTENSIONS, check_picture
+from ..media.images import EXTENSIONS, check_image
 
 if TYPE_CHECKING:
     from ..inference.assistant import Assistant  # imports `transformers`, which is nothing to wait for to hear of a wrong name
@@ -21,7 +21,7 @@ Load = Callable[[], "Assistant"]
 """Loads the system; not called if there is nothing to ask."""
 
 
-def pictures_in(places: Sequence[Path]) -> list[Path]:
+def images_in(places: Sequence[Path]) -> list[Path]:
     """Files as they are, folders as the pictures in them (by name, subfolders included).
 
     Raises:
@@ -40,10 +40,10 @@ def pictures_in(places: Sequence[Path]) -> list[Path]:
 
 
 def caption_files(
-    load: Load, pictures: Sequence[Path], output: Path | None, as_json: bool, batch_size: int, generation: dict
+    load: Load, images: Sequence[Path], output: Path | None, as_json: bool, batch_size: int, generation: dict
 ) -> int:
     """Caption pictures to `output`, or to standard output; the exit status says whether all went well."""
-    items = [(str(p), {"image": str(p)}, p) for p in pictures]
+    items = [(str(p), {"image": str(p)}, p) for p in images]
     ready = cache(load)
 
     def answer(batch: list[Path]) -> Sequence[str]:
@@ -150,8 +150,8 @@ def _answered(
     wrong: dict[int, UserError] = {}
     for i, (*_, asked) in enumerate(group):
         try:
-            for picture in asked[0] if isinstance(asked, tuple) else [asked]:
-                check_picture(picture)
+            for image in asked[0] if isinstance(asked, tuple) else [asked]:
+                check_image(image)
         except UserError as error:
             wrong[i] = error
     good = [i for i in range(len(group)) if i not in wrong]

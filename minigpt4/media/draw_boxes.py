@@ -53,19 +53,19 @@ class Layout:
     labels: tuple[Label, ...]
 
 
-def draw_boxes(picture: Image.Image, phrases: Sequence[Phrase]) -> Image.Image:
+def draw_boxes(image: Image.Image, phrases: Sequence[Phrase]) -> Image.Image:
     """The picture with its boxes outlined and labelled, a colour per phrase; an empty phrase has no label.
 
     Small pictures are enlarged by a whole factor until a label can be read. What is outside the picture is not drawn, and
     of several labels with the same text those that find no room are left out.
     """
-    plan = layout(picture.size, phrases)
-    image = picture.convert("RGB")
-    if image.size != plan.size:
-        image = image.resize(plan.size, Image.Resampling.BICUBIC)
-    elif image is picture:
-        image = image.copy()
-    pen = ImageDraw.Draw(image)
+    plan = layout(image.size, phrases)
+    canvas = image.convert("RGB")
+    if canvas.size != plan.size:
+        canvas = canvas.resize(plan.size, Image.Resampling.BICUBIC)
+    elif canvas is image:
+        canvas = canvas.copy()
+    pen = ImageDraw.Draw(canvas)
     edge = _edge(plan.line)
     for rect, colour in plan.outlines:
         x1, y1, x2, y2 = rect
@@ -82,7 +82,7 @@ def draw_boxes(picture: Image.Image, phrases: Sequence[Phrase]) -> Image.Image:
         font, pad = ImageFont.load_default(label.font_size), _pad(label.font_size)
         for i, text in enumerate(label.lines):
             pen.text((x1 + pad, y1 + pad + i * _line_height(font)), text, fill=against(label.colour), font=font)
-    return image
+    return canvas
 
 
 def against(colour: Colour) -> Colour:

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from ..errors import UserError
 
-PictureLike: TypeAlias = str | os.PathLike | Image.Image
+ImageInput: TypeAlias = str | os.PathLike | Image.Image
 Part: TypeAlias = tuple[float, float, float, float]
 """A part of a picture: left, top, right and bottom as shares of its sides."""
 
@@ -45,7 +45,7 @@ PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, _MAX_COMMENT)
 PngImagePlugin.MAX_TEXT_MEMORY = max(PngImagePlugin.MAX_TEXT_MEMORY, _MAX_COMMENT)
 
 
-def open_picture(picture: PictureLike) -> Image.Image:
+def open_image(image: ImageInput) -> Image.Image:
     """The picture as upright RGB.
 
     EXIF rotation is applied, values of more than 8 bits are scaled to 8, of a file with several frames the first is taken,
@@ -54,28 +54,28 @@ def open_picture(picture: PictureLike) -> Image.Image:
     Raises:
         UserError: there is no such file, it is a folder, empty, truncated, too large, or not a picture.
     """
-    if isinstance(picture, Image.Image):
-        return _upright_rgb(picture)
-    with _opened(_file(picture), _named(picture)) as image:
+    if isinstance(image, Image.Image):
         return _upright_rgb(image)
+    with _opened(_file(image), _named(image)) as opened:
+        return _upright_rgb(opened)
 
 
-def part_of_picture(picture: PictureLike, part: Part) -> Image.Image:
+def part_of_image(image: ImageInput, part: Part) -> Image.Image:
     """A part of a picture, a pixel at least."""
-    whole = open_picture(picture)
+    whole = open_image(image)
     left, top, right, bottom = (round(share * side) for share, side in zip(part, whole.size * 2, strict=True))
     left, top = min(left, whole.width - 1), min(top, whole.height - 1)
     return whole.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
 
 
-def check_picture(picture: PictureLike) -> None:
+def check_image(image: ImageInput) -> None:
     """The same errors without the work of decoding, as far as a file's beginning tells: one that is cut short passes."""
-    if not isinstance(picture, Image.Image):
-        with _opened(_file(picture), _named(picture)):
+    if not isinstance(image, Image.Image):
+        with _opened(_file(image), _named(image)):
             pass
 
 
-def decode_picture(data: bytes, name: str) -> Image.Image:
+def decode_image(data: bytes, name: str) -> Image.Image:
     """A picture that is stored in something else (an archive, a table) as upright RGB; `name` says in messages which."""
     if not data:
         raise UserError(f"{name}: the picture is empty")
@@ -83,8 +83,8 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
         return _upright_rgb(image)
 
 
-def _file(picture: str | os.PathLike) -> Path:
-    path, name = Path(picture), _named(picture)
+def _file(image: str | os.PathLike) -> Path:
+    path, name = Path(image), _named(image)
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -102,9 +102,9 @@ def _file(picture: str | os.PathLike) -> Path:
     return path
 
 
-def _named(picture: str | os.PathLike) -> str:
+def _named(image: str | os.PathLike) -> str:
     """A file's name for a one-line message: nothing unprintable, nothing endless."""
-    name = os.fspath(picture) or "''"
+    name = os.fspath(image) or "''"
     name = name if name.isprintable() else repr(name)[1:-1]
     return name if len(name) <= 300 else f"{name[:140]} ... {name[-140:]}"
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ..prompt.boxes import GRID, Box
 
-PUBLISHED_THRESHOLD = 0.5
+OFFICIAL_THRESHOLD = 0.5
 
 
 def iou(a: Box, b: Box) -> float:
@@ -43,7 +43,7 @@ def union_box(boxes: Sequence[Box]) -> Box:
 # the published convention ------------------------------------------------------------------------------------------------
 
 
-def published_iou(a: Sequence[float], b: Sequence[float]) -> float:
+def official_iou(a: Sequence[float], b: Sequence[float]) -> float:
     """IoU of (left, top, right, bottom) in pixels as the published evaluation has it: it takes the right and bottom for
     the last pixels inside, and so adds one to every width and height."""
     width = max(0, min(a[2], b[2]) - max(a[0], b[0]) + 1)
@@ -53,7 +53,7 @@ def published_iou(a: Sequence[float], b: Sequence[float]) -> float:
     return width * height / float(area_a + area_b - width * height)
 
 
-def published_answer(answer: str, width: float, height: float) -> tuple[str | None, list[float]]:
+def official_answer(answer: str, width: float, height: float) -> tuple[str | None, list[float]]:
     """What the published evaluation takes from an answer to ``[refer]``.
 
     Returns:
@@ -69,8 +69,8 @@ def published_answer(answer: str, width: float, height: float) -> tuple[str | No
     return answer, numbers
 
 
-def published_correct(answer: str, truth: Sequence[float], width: float, height: float) -> bool:
+def official_correct(answer: str, truth: Sequence[float], width: float, height: float) -> bool:
     """Whether the published evaluation counts an answer to ``[refer]`` as right; `truth` is left, top, right and bottom in
     pixels."""
-    accepted, pixels = published_answer(answer, width, height)
-    return accepted is not None and len(pixels) == 4 and published_iou(pixels, truth) > PUBLISHED_THRESHOLD
+    accepted, pixels = official_answer(answer, width, height)
+    return accepted is not None and len(pixels) == 4 and official_iou(pixels, truth) > OFFICIAL_THRESHOLD

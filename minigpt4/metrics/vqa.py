@@ -1,7 +1,7 @@
 """How right short answers are: VQA accuracy, and the measures of the other question sets.
 
 Sources: VQA (Antol et al. 2015) and its evaluation tool for the accuracy and the normalisation; the MiniGPT-v2 evaluation
-for VizWiz, GQA, VSR and Hateful Memes. What the published evaluation does otherwise is there under ``published=True``.
+for VizWiz, GQA, VSR and Hateful Memes. What the published evaluation does otherwise is there under ``official=True``.
 """
 
 import re
@@ -15,7 +15,7 @@ MARKS = ';/[]"{}()=+\\_-><@`,?!'
 
 _COMMA = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
-_PUBLISHED_PERIODS = 32
+_OFFICIAL_PERIODS = 32
 
 # Contractions that the tool gives their apostrophes back. Forms that are words of their own (its, were, ill) are not among
 # them, nor those that begin with a capital in the tool's table and so are never met in lower case (Im, Ive).
@@ -46,7 +46,7 @@ for _word in _CONTRACTIONS:  # a form that is a contraction of its own stays wha
 RESTORED["somebody'd"] = "somebodyd"  # sic, in the tool
 
 
-def strip_punctuation(text: str, published: bool = False) -> str:
+def strip_punctuation(text: str, official: bool = False) -> str:
     """The tool's first step: a mark next to a blank goes, another one becomes a blank; periods go unless a digit follows.
 
     If two digits have a comma between them, all marks go. The published tool drops the first 32 periods alone.
@@ -56,7 +56,7 @@ def strip_punctuation(text: str, published: bool = False) -> str:
     for mark in MARKS:
         goes = all_go or f"{mark} " in text or f" {mark}" in text
         result = result.replace(mark, "" if goes else " ")
-    return _PERIOD.sub("", result, count=_PUBLISHED_PERIODS if published else 0)
+    return _PERIOD.sub("", result, count=_OFFICIAL_PERIODS if official else 0)
 
 
 def plain_words(text: str) -> str:
@@ -65,17 +65,17 @@ def plain_words(text: str) -> str:
     return " ".join(RESTORED.get(word, word) for word in words if word not in ARTICLES)
 
 
-def normalise(text: str, published: bool = False) -> str:
+def normalise(text: str, official: bool = False) -> str:
     """Both steps."""
-    return plain_words(strip_punctuation(_one_line(text), published))
+    return plain_words(strip_punctuation(_one_line(text), official))
 
 
-def vqa_accuracy(answer: str, truth: Sequence[str], *, published: bool = False, numbered: bool = True) -> float:
+def vqa_accuracy(answer: str, truth: Sequence[str], *, official: bool = False, numbered: bool = True) -> float:
     """Mean over the annotators of min(1, how many *others* gave the answer / 3); 0..1.
 
     Args:
         truth: what each annotator answered, ten of them as a rule.
-        published: where all annotators agree, compare the texts as they are (but for the answer's capitals), as the tool
+        official: where all annotators agree, compare the texts as they are (but for the answer's capitals), as the tool
             does; "yes." is then wrong where all say "yes".
         numbered: whether the annotations carry numbers of their own. The published tool leaves out *all* annotations equal to
             the one it leaves out, which are several if they do not.
@@ -83,10 +83,10 @@ def vqa_accuracy(answer: str, truth: Sequence[str], *, published: bool = False, 
     answer, truth = _one_line(answer), [_one_line(t) for t in truth]
     if not truth:
         raise ValueError("no annotator's answer")
-    if published and len(set(truth)) == 1:
+    if official and len(set(truth)) == 1:
         answer = answer.lower()
     else:
-        answer, truth = normalise(answer, published), [normalise(t, published) for t in truth]
+        answer, truth = normalise(answer, official), [normalise(t, official) for t in truth]
     same = [t == answer for t in truth]
     total = 0.0
     for i, own in enumerate(truth):

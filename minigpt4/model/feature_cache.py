@@ -25,7 +25,7 @@ from PIL import ImageOps
 
 from ..checkpoints.pocket import cache_folder
 from ..errors import UserError
-from ..media.images import Part, PictureLike, open_picture, part_of_picture
+from ..media.images import ImageInput, Part, open_image, part_of_image
 from .modeling import MiniGPT4ForConditionalGeneration
 from .processing import MiniGPT4ImageProcessor
 
@@ -69,32 +69,32 @@ class FeatureCache:
         """For the loader's processes, which only look up."""
         return self.__dict__ | {"model": None, "_files": {}, "_writing": None}
 
-    def key(self, picture: PictureLike, mirrored: bool = False) -> str:
+    def key(self, image: ImageInput, mirrored: bool = False) -> str:
         """Digest of a picture's content (its file's bytes, or its pixels)."""
-        if isinstance(picture, str | os.PathLike):
-            stat = os.stat(picture)
-            known = (os.fspath(picture), stat.st_size, stat.st_mtime_ns)
+        if isinstance(image, str | os.PathLike):
+            stat = os.stat(image)
+            known = (os.fspath(image), stat.st_size, stat.st_mtime_ns)
             if known not in self._digests:
-                self._digests[known] = hashlib.sha256(Path(picture).read_bytes()).hexdigest()
+                self._digests[known] = hashlib.sha256(Path(image).read_bytes()).hexdigest()
             digest = self._digests[known]
         else:
-            rgb = open_picture(picture)
+            rgb = open_image(image)
             digest = hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).hexdigest()
         return digest + "-mirrored" if mirrored else digest
 
-    def missing(self, pictures: Iterable[tuple[PictureLike, bool]]) -> list[tuple[str, PictureLike, bool]]:
+    def missing(self, images: Iterable[tuple[ImageInput, bool]]) -> list[tuple[str, ImageInput, bool]]:
         """Of (picture, mirrored) pairs those that are not in the cache, each once, with their keys."""
-        found: dict[str, tuple[str, PictureLike, bool]] = {}
-        for picture, mirrored in pictures:
-            key = self.key(picture, mirrored)
+        found: dict[str, tuple[str, ImageInput, bool]] = {}
+        for image, mirrored in images:
+            key = self.key(image, mirrored)
             if key not in self._places:
-                found.setdefault(key, (key, picture, mirrored))
+                found.setdefault(key, (key, image, mirrored))
         return list(found.values())
 
     @torch.no_grad()
-    def add(self, items: Sequence[tuple[str, PictureLike, bool]]) -> None:
+    def add(self, items: Sequence[tuple[str, ImageInput, bool]]) -> None:
         """Look at pictures and keep what is seen; on disk when this returns."""
-        pixels = torch.stack([pixels_of(self.image_processor, picture, mirrored) for _, picture, mirrored in items])
+        pixels = torch.stack([pixels_of(self.image_processor, image, mirrored) for _, image, mirrored in items])
         features = self.look(pixels)
         writer = self._claim()
         rows = self.folder / f"rows-{writer}.bin"
@@ -121,9 +121,9 @@ class FeatureCache:
         features = model.get_connector_features(tokens) if self.stage == "connector_features" else tokens
         return features.to("cpu", self._dtype)
 
-    def get(self, picture: PictureLike, mirrored: bool = False) -> torch.Tensor:
+    def get(self, image: ImageInput, mirrored: bool = False) -> torch.Tensor:
         """The features of one picture, (T, V) or (K, W); KeyError if it is not in the cache."""
-        file, row = self._places[self.key(picture, mirrored)]
+        file, row = self._places[self.key(image, mirrored)]
         if file not in self._files:
             path = self.folder / f"rows-{file}.bin"
             rows = path.stat().st_size // self._row_bytes
@@ -175,15 +175,15 @@ class FeatureCache:
 
 def pixels_of(
     image_processor: MiniGPT4ImageProcessor,
-    picture: PictureLike,
+    image: ImageInput,
     mirrored: bool,
     crop: Part | None = None,
 ) -> torch.Tensor:
     """One picture, or the part of it that `crop` says (`Sample.crop`), as (3, size, size), mirrored left to right if asked."""
     if crop is not None:
-        picture = part_of_picture(picture, crop)
-    image: Any = ImageOps.mirror(open_picture(picture)) if mirrored else picture
-    return image_processor(image)["pixel_values"][0]
+        image = part_of_image(image, crop)
+    shown: Any = ImageOps.mirror(open_image(image)) if mirrored else image
+    return image_processor(shown)["pixel_values"][0]
 
 
 def _fingerprint(model: MiniGPT4ForConditionalGeneration, stage: str) -> str:

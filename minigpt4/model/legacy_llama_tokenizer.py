@@ -121,15 +121,15 @@ def legacy_llama_tokenizer(folder: Path) -> LegacyLlamaTokenizer:
     )
 
 
-def published_pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
+def official_pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
     """The id that the published code pads with: that of `PAD_STRING` where it is a piece, else that of unknown text."""
     found = tokenizer.get_vocab().get(PAD_STRING)
     return tokenizer.unk_token_id if found is None else found
 
 
-def use_published_pad(tokenizer: PreTrainedTokenizerFast) -> None:
+def use_official_pad(tokenizer: PreTrainedTokenizerFast) -> None:
     """Let `PAD_STRING` be the pad token, where it is a piece: as in the published code, answers then lose it when decoded."""
-    if published_pad_id(tokenizer) != tokenizer.unk_token_id:
+    if official_pad_id(tokenizer) != tokenizer.unk_token_id:
         tokenizer.pad_token = PAD_STRING
 
 

@@ -9,7 +9,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..errors import UserError
-from ..media.images import PictureLike, open_picture
+from ..media.images import ImageInput, open_image
 from ..prompt.templates import PLACEHOLDER, ChatTemplate, Message, TokenizerTemplate, get_template
 
 # OpenAI CLIP's statistics, used by EVA-CLIP and so by all published systems of this family.
@@ -35,7 +35,7 @@ class MiniGPT4ImageProcessor(BaseImageProcessor):
         super().__init__(**kwargs)
         self.size, self.image_mean, self.image_std = size, list(image_mean), list(image_std)
 
-    def preprocess(self, images: PictureLike | Sequence[PictureLike], return_tensors: str = "pt") -> BatchFeature:
+    def preprocess(self, images: ImageInput | Sequence[ImageInput], return_tensors: str = "pt") -> BatchFeature:
         """Pictures (paths or PIL images) -> ``pixel_values`` (P, 3, size, size), float32."""
         if isinstance(images, str | Image.Image) or not isinstance(images, Sequence):
             images = [images]
@@ -46,9 +46,9 @@ class MiniGPT4ImageProcessor(BaseImageProcessor):
         x = x.sub_(mean[:, None, None]).div_(std[:, None, None]).contiguous()
         return BatchFeature({"pixel_values": x}, tensor_type=return_tensors)
 
-    def resize(self, image: PictureLike) -> np.ndarray:
+    def resize(self, image: ImageInput) -> np.ndarray:
         """One picture as (size, size, 3) bytes."""
-        rgb = open_picture(image)
+        rgb = open_image(image)
         return np.asarray(rgb.resize((self.size, self.size), Image.Resampling.BICUBIC))
 
 
@@ -99,16 +99,16 @@ class MiniGPT4Processor(ProcessorMixin):
                 ids += self.tokenizer(piece, add_special_tokens=False)["input_ids"]
         return ids
 
-    def prompt_ids(self, messages: Sequence[Message], published: bool = False) -> list[int]:
+    def prompt_ids(self, messages: Sequence[Message], official: bool = False) -> list[int]:
         """Ids of a conversation up to where the assistant is to speak, with one beginning-of-sequence token if its
         format has one (and another one with `extra_bos`). Answers of the past are tokenised by themselves, as in training.
 
-        With `published`, the conversation is written as the published chat does (`ChatTemplate.render`) and tokenised as one
+        With `official`, the conversation is written as the published chat does (`ChatTemplate.render`) and tokenised as one
         text, and the tokenizer adds its beginning-of-sequence token whether or not the text has one already.
         """
         bos = self.tokenizer.bos_token_id
-        if published:
-            return [bos, *self.encode(self._published_chat().render(messages, published=True))]
+        if official:
+            return [bos, *self.encode(self._official_chat().render(messages, official=True))]
         chat = self.chat
         parts = chat.parts(messages) if isinstance(chat, ChatTemplate) else [chat.render(messages)]
         ids = [i for part in parts for i in self.encode(part)]
@@ -116,14 +116,14 @@ class MiniGPT4Processor(ProcessorMixin):
             ids = [bos, *ids]
         return [bos, *ids] if self.extra_bos else ids
 
-    def _published_chat(self) -> ChatTemplate:
+    def _official_chat(self) -> ChatTemplate:
         if isinstance(self.chat, ChatTemplate) and self.chat.add_bos:
             return self.chat
         raise UserError(f"there is no published chat of the format {self.template!r}")
 
     def __call__(
         self,
-        images: PictureLike | Sequence[PictureLike] | None = None,
+        images: ImageInput | Sequence[ImageInput] | None = None,
         text: str | Sequence[str] | None = None,
         padding_side: str = "left",
         return_tensors: str = "pt",

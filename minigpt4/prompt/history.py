@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .templates import PICTURE, PLACEHOLDER, Message
+from .templates import IMAGE, PLACEHOLDER, Message
 
 
 def without_oldest(messages: Sequence[Message]) -> list[Message] | None:
@@ -14,6 +14,6 @@ def without_oldest(messages: Sequence[Message]) -> list[Message] | None:
     if answered is None or answered + 1 >= len(messages):
         return None
     gone, rest = messages[: answered + 1], list(messages[answered + 1 :])
-    pictures = sum(message["content"].count(PLACEHOLDER) for message in gone)
-    rest[0] = rest[0] | {"content": " ".join([PICTURE] * pictures + [rest[0]["content"]])}
+    images = sum(message["content"].count(PLACEHOLDER) for message in gone)
+    rest[0] = rest[0] | {"content": " ".join([IMAGE] * images + [rest[0]["content"]])}
     return rest

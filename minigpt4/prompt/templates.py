@@ -1,7 +1,7 @@
 """What the language model is told: how a conversation is written down for each language model.
 
 A conversation is a list of messages ``{"role": "user" | "assistant", "content": text}``; pictures are `PLACEHOLDER`s inside
-a user's text, wrapped as `picture_tag`. Sources: MiniGPT-4 paper section 3.2, MiniGPT-v2 paper section 2.2, and the prompts
+a user's text, wrapped as `image_tag`. Sources: MiniGPT-4 paper section 3.2, MiniGPT-v2 paper section 2.2, and the prompts
 that the published weights were trained with.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import UserError
 
 PLACEHOLDER = "<ImageHere>"
-PICTURE = f"<Img>{PLACEHOLDER}</Img>"
+IMAGE = f"<Img>{PLACEHOLDER}</Img>"
 
 Message = dict[str, str]
 
@@ -48,15 +48,15 @@ class ChatTemplate:
     caption: str = CAPTION
     """What a system of this format is asked for a caption."""
 
-    def render(self, messages: Sequence[Message], open_turn: bool = True, published: bool = False) -> str:
+    def render(self, messages: Sequence[Message], open_turn: bool = True, official: bool = False) -> str:
         """The conversation as one text; with `open_turn`, it ends where the assistant is to speak.
 
-        With `published`, an answer of the past is closed as the published chat closes it: by `sep`, which is nothing for
+        With `official`, an answer of the past is closed as the published chat closes it: by `sep`, which is nothing for
         Llama-2 and v2 although both were trained with `end` there, and an empty one not at all.
         """
-        return "".join(self.parts(messages, open_turn, published))
+        return "".join(self.parts(messages, open_turn, official))
 
-    def parts(self, messages: Sequence[Message], open_turn: bool = True, published: bool = False) -> list[str]:
+    def parts(self, messages: Sequence[Message], open_turn: bool = True, official: bool = False) -> list[str]:
         """The conversation in the pieces that training tokenises by themselves: questions, and answers with their end."""
         parts = [self.system + self.sep if self.system else ""]
         for message in messages:
@@ -66,7 +66,7 @@ class ChatTemplate:
             elif message["role"] == "assistant":
                 parts[-1] += self.assistant
                 closed = content + self.sep if content else ""
-                parts += [closed, ""] if published else [content + self.end, self.gap]
+                parts += [closed, ""] if official else [content + self.end, self.gap]
             else:
                 raise UserError(f"unknown role {message['role']!r}: a message is from 'user' or 'assistant'")
         if open_turn:
@@ -176,13 +176,13 @@ def get_template(name: str, tokenizer: Any = None) -> ChatTemplate | TokenizerTe
     return TEMPLATES[name]
 
 
-def with_pictures(question: str, pictures: int) -> str:
+def with_images(question: str, images: int) -> str:
     """A question with its pictures before it, as the systems were trained, or where it says itself that they are.
 
     Raises:
         UserError: it says so of more or fewer pictures than there are.
     """
     places = question.count(PLACEHOLDER)
-    if places and places != pictures:
-        raise UserError(f"the question has {places} place(s) for pictures ({PLACEHOLDER}), but {pictures} were given with it")
-    return question if places else " ".join([PICTURE] * pictures + [question])
+    if places and places != images:
+        raise UserError(f"the question has {places} place(s) for pictures ({PLACEHOLDER}), but {images} were given with it")
+    return question if places else " ".join([IMAGE] * images + [question])

@@ -8,7 +8,7 @@ import torch
 
 from ..data.mixture import Part
 from ..data.source import StreamSource
-from ..media.images import PictureLike
+from ..media.images import ImageInput
 from ..model.feature_cache import FeatureCache
 from ..model.modeling import MiniGPT4ForConditionalGeneration
 from ..model.processing import MiniGPT4Processor
@@ -35,12 +35,12 @@ def wants_features(recipe: Recipe, model: MiniGPT4ForConditionalGeneration, part
 
 def _distinct(parts: Sequence[Part], enough: int) -> int:
     """How many different pictures the datasets have, counted no further than `enough`."""
-    found: set[PictureLike] = set()
+    found: set[ImageInput] = set()
     for part in parts:
         if isinstance(part.source, StreamSource):
             continue
         for index in range(len(part.source)):
-            found.update(part.source.pictures(index))
+            found.update(part.source.images(index))
             if len(found) >= enough:
                 return len(found)
     return len(found)
@@ -56,7 +56,7 @@ def fill(
     """A cache that has every picture of the datasets, mirrored too where a dataset is, and those that validation asks about."""
     folder = Path(recipe.data.cache_folder) if recipe.data.cache_folder else None
     cache = FeatureCache(model, processor.image_processor, folder)
-    todo = cache.missing(_pictures(recipe, parts))[world.rank :: world.size]
+    todo = cache.missing(_images(recipe, parts))[world.rank :: world.size]
     if todo:
         for group in _with_bar([todo[i : i + _AT_ONCE] for i in range(0, len(todo), _AT_ONCE)], world, cache.folder):
             cache.add(group)
@@ -68,16 +68,16 @@ def fill(
     return cache
 
 
-def _pictures(recipe: Recipe, parts: Sequence[Part]) -> Iterator[tuple[PictureLike, bool]]:
+def _images(recipe: Recipe, parts: Sequence[Part]) -> Iterator[tuple[ImageInput, bool]]:
     for part in parts:
         if isinstance(part.source, StreamSource):
             continue
         for index in range(len(part.source)):
-            for picture in part.source.pictures(index):
-                yield picture, False
+            for image in part.source.images(index):
+                yield image, False
                 if part.mirror:
-                    yield picture, True
-    for name in recipe.validation.pictures:
+                    yield image, True
+    for name in recipe.validation.images:
         yield name, False
 
 

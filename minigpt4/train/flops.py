@@ -68,8 +68,8 @@ class StepFlops:
             self.llm * batch.tokens
             + self.head * batch.supervised
             + self.attention * seen
-            + self.projection * batch.pictures * self.image_tokens
-            + self.vision * batch.pictures
+            + self.projection * batch.images * self.image_tokens
+            + self.vision * batch.images
         )
 
 

@@ -29,8 +29,8 @@ def show_examples(recipe: Recipe, number: int) -> None:
             sample = reader.sample(draw)
             example = reader.formatter(sample)
             console.print(f"\n[bold]{sample.id}[/bold]  {parts[draw.dataset].source.name}", highlight=False)
-            for picture in sample.images:
-                console.print(f"  {picture}", style="dim", highlight=False)
+            for image in sample.images:
+                console.print(f"  {image}", style="dim", highlight=False)
             plain = not console.is_terminal
             text = _marked(processor, example.prefix_ids, [IGNORE] * len(example.prefix_ids), plain)
             for branch in example.branches:
@@ -42,13 +42,13 @@ def show_examples(recipe: Recipe, number: int) -> None:
                 return
 
 
-def check_data(recipe: Recipe, open_pictures: int | Literal["all"], as_json: bool) -> int:
+def check_data(recipe: Recipe, open_images: int | Literal["all"], as_json: bool) -> int:
     """Print a report on a recipe's datasets; the exit status says whether anything is wrong."""
     trained, held_out = (
         [(dataset.format, dataset.options) for dataset in datasets]
         for datasets in (recipe.data.datasets, recipe.validation.datasets)
     )
-    report = check(trained, open_pictures, held_out, progress=sys.stderr.isatty())
+    report = check(trained, open_images, held_out, progress=sys.stderr.isatty())
     if as_json:
         print(report.to_json())
     else:

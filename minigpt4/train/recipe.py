@@ -187,7 +187,7 @@ class Validation(_Section):
     datasets: list[Dataset] = []
     samples: int = Field(256, ge=1)
     """Samples of each validation dataset that are measured."""
-    pictures: list[str] = []
+    images: list[str] = []
     """Pictures that get a written answer each time."""
     question: str = CAPTION
 

@@ -35,7 +35,7 @@ def constant(s: Settings, step: int, steps: int) -> float:
 def linear_warmup_cosine_lr(s: Settings, step: int, steps: int) -> float:
     """As published: see the head of this file."""
     if step < s.warmup_steps:
-        return _published_warmup(s, step, steps)
+        return _official_warmup(s, step, steps)
     return (s.lr - s.min_lr) * 0.5 * (1 + math.cos(math.pi * step / steps)) + s.min_lr
 
 
@@ -43,11 +43,11 @@ def linear_warmup_step_lr(s: Settings, step: int, steps: int) -> float:
     """As published: warm-up inside the first epoch, then ``lr * decay_rate ** epoch``."""
     epoch = step // (s.steps_per_epoch or steps)
     if epoch == 0:
-        return _published_warmup(s, step, steps)
+        return _official_warmup(s, step, steps)
     return max(s.min_lr, s.lr * s.decay_rate**epoch)
 
 
-def _published_warmup(s: Settings, step: int, steps: int) -> float:
+def _official_warmup(s: Settings, step: int, steps: int) -> float:
     in_epoch = step % (s.steps_per_epoch or steps)
     return min(s.lr, s.warmup_lr + (s.lr - s.warmup_lr) * in_epoch / max(s.warmup_steps, 1))
 

@@ -72,10 +72,10 @@ class SelfCritic:
         """The items with what a frozen vision encoder sees in place of pixels, which drawing and learning then share."""
         if self.collator.stage != "pixel_values" or any(p.requires_grad for p in self.model.vision_tower.parameters()):
             return items, self.collator
-        counts = [0 if item.pictures is None else len(item.pictures) for item in items]
-        pixels = torch.cat([item.pictures for item in items if item.pictures is not None])
+        counts = [0 if item.images is None else len(item.images) for item in items]
+        pixels = torch.cat([item.images for item in items if item.images is not None])
         seen = self.model.get_vision_tokens(pixels.to(device)).split(counts)
-        looked = [replace(item, pictures=tokens if len(tokens) else None) for item, tokens in zip(items, seen, strict=True)]
+        looked = [replace(item, images=tokens if len(tokens) else None) for item, tokens in zip(items, seen, strict=True)]
         return looked, self.collator.at_stage("vision_tokens")
 
     @torch.no_grad()
@@ -90,8 +90,8 @@ class SelfCritic:
 
     def _draw(self, items: Sequence[Item], stage: str, device: torch.device) -> list[list[int]]:
         rows = self.processor.pad([item.example.prefix_ids for item in items])
-        pictures = torch.cat([item.pictures for item in items if item.pictures is not None])
-        embeds = self.model.get_image_features(**inputs_to({stage: pictures}, device))
+        images = torch.cat([item.images for item in items if item.images is not None])
+        embeds = self.model.get_image_features(**inputs_to({stage: images}, device))
         return draw(
             self.model,
             rows["input_ids"].to(device),

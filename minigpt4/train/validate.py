@@ -12,7 +12,7 @@ from ..engine.streaming import cut_at
 from ..errors import UserError
 from ..model.modeling import MiniGPT4ForConditionalGeneration
 from ..model.processing import MiniGPT4Processor
-from ..prompt.templates import with_pictures
+from ..prompt.templates import with_images
 from .distributed import World
 from .recipe import Recipe
 
@@ -39,7 +39,7 @@ class Validator:
 
     @torch.no_grad()
     def __call__(self, world: World) -> dict[str, Any]:
-        """Losses by dataset (``valid_loss/<name>``), over all (``valid_loss``), and answers (``answer/<picture>``)."""
+        """Losses by dataset (``valid_loss/<name>``), over all (``valid_loss``), and answers (``answer/<image>``)."""
         was_training = self.model.training
         self.model.eval()
         try:
@@ -76,8 +76,8 @@ class Validator:
     def _answers(self, world: World) -> dict[str, str]:
         values = {}
         chat = self.processor.chat
-        for name in self.recipe.validation.pictures:
-            messages = [{"role": "user", "content": with_pictures(self.recipe.validation.question, 1)}]
+        for name in self.recipe.validation.images:
+            messages = [{"role": "user", "content": with_images(self.recipe.validation.question, 1)}]
             ids = torch.tensor([self.processor.prompt_ids(messages)], device=world.device)
             if self.reader.features is not None:
                 seen = {self.reader.features.stage: self.reader.features.get(name)[None].to(world.device)}

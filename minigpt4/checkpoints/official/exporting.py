@@ -12,7 +12,7 @@ from ...model.configuration import MiniGPT4Config
 from ..folders import TRAINED, find_folder, read_config
 from ..loading import read_trained
 from .files import weights_of_folder
-from .keys import published_name
+from .keys import official_name
 from .sizes import CONCAT
 
 
@@ -47,10 +47,10 @@ def export_official(source: str | os.PathLike, output: str | os.PathLike, *, qfo
     for name in sorted(stored, key=lambda name: (not name.startswith("language_model."), name)):
         if name.startswith("connector.") and not qformer:
             continue
-        published = published_name(name)
-        if published is None:
+        official = official_name(name)
+        if official is None:
             raise UserError(f"{folder}: {name} was trained, and published checkpoints have no place for it")
-        weights[published] = stored[name].contiguous()
+        weights[official] = stored[name].contiguous()
     if "llama_proj.weight" not in weights:
         raise UserError(f"{folder}: has no projection to export")
     try:

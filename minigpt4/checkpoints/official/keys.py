@@ -115,7 +115,7 @@ def llm_place(name: str) -> Place | Unneeded | None:
     return Place(LLM + name)
 
 
-def published_name(name: str) -> str | None:
+def official_name(name: str) -> str | None:
     """The name in a training checkpoint of a weight of ours, or none for what those never hold (the language model's own
     weights)."""
     if name.startswith("projection."):

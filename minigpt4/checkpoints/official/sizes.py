@@ -111,7 +111,7 @@ def lora_config(checkpoint: TorchFile, adapters: Iterable[str]) -> dict[str, Any
     named = sorted(adapters)
     targets = {name.partition(".lora_")[0].rpartition(".")[2] for name in named}
     rank = min(min(checkpoint.shape(name)) for name in checkpoint.names() if ".lora_A." in name)
-    alpha = _published_setting(checkpoint, "lora_alpha") or LORA_ALPHA
+    alpha = _official_setting(checkpoint, "lora_alpha") or LORA_ALPHA
     return {"r": rank, "alpha": alpha, "dropout": LORA_DROPOUT, "target_modules": sorted(targets)}
 
 
@@ -127,7 +127,7 @@ def recognise(checkpoint: TorchFile, vision_width: int, wanted: str | None, qfor
     width = checkpoint.shape("llama_proj.weight")[1]
     adapters = [n for n in names if ".lora_" in n]
     is_v2 = bool(adapters) or any("base_model" in n for n in names)
-    is_v2 = is_v2 or _published_setting(checkpoint, "arch") == "minigpt_v2"
+    is_v2 = is_v2 or _official_setting(checkpoint, "arch") == "minigpt_v2"
     joined = width == CONCAT * vision_width
     found = "minigptv2" if is_v2 else "minigpt4-llama2" if joined else "minigpt4-vicuna"
     why = (
@@ -200,7 +200,7 @@ def called(width: int) -> str:
     return f" ({LLMS[width]})" if width in LLMS else ""
 
 
-def _published_setting(checkpoint: TorchFile, name: str) -> Any:
+def _official_setting(checkpoint: TorchFile, name: str) -> Any:
     """A setting of the model in the configuration that the published runner stores beside the weights."""
     config = checkpoint.extra.get("config")
     model = config.get("model") if isinstance(config, dict) else None

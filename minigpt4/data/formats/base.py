@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
-from ...media.images import PictureLike
+from ...media.images import ImageInput
 from ...prompt.tasks import TASKS
 from ..sample import Sample, Turn
 from ..source import Problem
@@ -61,8 +61,8 @@ class Items(ABC):
     def sample(self, index: int, rng: random.Random) -> Sample:
         return self._sample(self._kept[index], rng)
 
-    def pictures(self, index: int) -> tuple[PictureLike, ...]:
-        return self._pictures(self._kept[index])
+    def images(self, index: int) -> tuple[ImageInput, ...]:
+        return self._images(self._kept[index])
 
     def where(self, index: int) -> str:
         return self._where(self._kept[index])
@@ -94,7 +94,7 @@ class Items(ABC):
     def _turns_of(self, item: int, rng: random.Random) -> tuple[Turn, ...]: ...
 
     @abstractmethod
-    def _pictures(self, item: int) -> tuple[PictureLike, ...]: ...
+    def _images(self, item: int) -> tuple[ImageInput, ...]: ...
 
     @abstractmethod
     def _keys(self, item: int) -> tuple[str, ...]:
@@ -220,20 +220,20 @@ class Annotated(Items):
         """Names the item's picture may have, in the order in which they are tried; none for text alone."""
 
     @abstractmethod
-    def _turns(self, item: tuple, picture: Path | None, rng: random.Random) -> tuple[Turn, ...]: ...
+    def _turns(self, item: tuple, image: Path | None, rng: random.Random) -> tuple[Turn, ...]: ...
 
-    def _extra(self, item: tuple, picture: Path | None) -> dict[str, Any]:
+    def _extra(self, item: tuple, image: Path | None) -> dict[str, Any]:
         """What evaluation may want to know."""
         return {}
 
     def _sample(self, item: int, rng: random.Random) -> Sample:
-        pictures = self._pictures(item)
+        images = self._images(item)
         return Sample(
             turns=self._turns_of(item, rng),
-            images=pictures,
+            images=images,
             task=self.task,
             id=f"{self.name}:{self._row[item]}",
-            extra=self._extra(self._items[item], pictures[0] if pictures else None),
+            extra=self._extra(self._items[item], images[0] if images else None),
         )
 
     def _turns_of(self, item: int, rng: random.Random) -> tuple[Turn, ...]:
@@ -245,7 +245,7 @@ class Annotated(Items):
         names = self._names(self._items[item])
         return (str((self._folders and self._folders.find(names)) or names[0]),) if names else ()
 
-    def _pictures(self, item: int) -> tuple[Path, ...]:
+    def _images(self, item: int) -> tuple[Path, ...]:
         names = self._names(self._items[item])
         if not names:
             return ()

@@ -47,7 +47,7 @@ class Captions(Annotated):
     def _names(self, item):
         return item[0]
 
-    def _turns(self, item, picture, rng):
+    def _turns(self, item, image, rng):
         return ask(instruct("caption", "", rng), *item[1])
 
 
@@ -115,7 +115,7 @@ class CcSbuAlign(Annotated):
     def _names(self, item):
         return (f"{item[0]}.jpg",)
 
-    def _turns(self, item, picture, rng):
+    def _turns(self, item, image, rng):
         return ask(rng.choice(self.prompts) if self.prompts else "", item[1])
 
 

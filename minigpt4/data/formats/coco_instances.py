@@ -46,14 +46,14 @@ class CocoInstances(Annotated):
         for i, row in enumerate(data["categories"]):
             category = Fields(row, f"{path}.categories[{i}]")
             self._categories[category.code("id")] = category.text("name")
-        of_picture = defaultdict(list)
+        of_image = defaultdict(list)
         for i, row in enumerate(data["annotations"]):
             annotation = Fields(row, f"{path}.annotations[{i}]")
-            of_picture[annotation.code("image_id")].append(annotation)
+            of_image[annotation.code("image_id")].append(annotation)
         for row in data["images"]:
             number = str(row.get("id")) if isinstance(row, dict) else ""
-            yield number, {**row, "annotations": of_picture.pop(number, [])} if isinstance(row, dict) else row
-        for number in of_picture:
+            yield number, {**row, "annotations": of_image.pop(number, [])} if isinstance(row, dict) else row
+        for number in of_image:
             yield number, {"id": number}
 
     def _read(self, row: Fields) -> Iterable[tuple]:
@@ -85,8 +85,8 @@ class CocoInstances(Annotated):
     def _names(self, item):
         return (item[0], item[0].rpartition("/")[2])
 
-    def _turns(self, item, picture, rng):
+    def _turns(self, item, image, rng):
         return phrase_turns("detection", item[1], item[2], rng, self.rounding)
 
-    def _extra(self, item, picture):
+    def _extra(self, item, image):
         return {"boxes": item[2]}

@@ -12,7 +12,7 @@ class Flickr(Annotated):
     def _names(self, item):
         return (f"{item[0]}.jpg",)
 
-    def _turns(self, item, picture, rng):
+    def _turns(self, item, image, rng):
         return ask(instruct(self.task or "", item[1], rng), item[2])
 
 

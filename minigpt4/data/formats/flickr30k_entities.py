@@ -111,7 +111,7 @@ class Flickr30kEntities(Annotated):
     def _names(self, item):
         return (f"{item[0]}.jpg",)
 
-    def _turns(self, item, picture, rng: random.Random):
+    def _turns(self, item, image, rng: random.Random):
         if self.task == "caption":
             return ask(instruct("caption", "", rng), *item[1])
         if self.task == "grounding":
@@ -124,7 +124,7 @@ class Flickr30kEntities(Annotated):
         _, phrases, boxes = item
         return phrase_turns(self.task, rng.choice(phrases), boxes, rng, self.rounding)
 
-    def _extra(self, item, picture):
+    def _extra(self, item, image):
         return {"boxes": item[2]} if len(item) == 3 else {}
 
 

@@ -45,7 +45,7 @@ class Llava(Annotated):
     def _names(self, item):
         return item[0]
 
-    def _turns(self, item, picture, rng):
+    def _turns(self, item, image, rng):
         said = item[1]
         return tuple(Turn(question=q, answers=(a,)) for q, a in zip(said[::2], said[1::2], strict=True))
 

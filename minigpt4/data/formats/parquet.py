@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...errors import UserError
-from ...media.images import PictureLike, decode_picture
+from ...media.images import ImageInput, decode_image
 from ..schema import KEYS, Row
 from ..values import nearest
 from .files import Folders, Paths, files
@@ -39,10 +39,10 @@ class Parquet(RowItems):
         self._tables = [_Table(path, shared) for path in paths]
         self._table_of, self._place_of = array("l"), array("q")  # of each row, its table and its place there
         for i, table in enumerate(self._tables):
-            for place, (raw, pictures) in enumerate(table.scan()):
+            for place, (raw, stored) in enumerate(table.scan()):
                 self._table_of.append(i)
                 self._place_of.append(place)
-                self._take(len(self._table_of) - 1, raw, f"{table.path}[{place}]", pictures)
+                self._take(len(self._table_of) - 1, raw, f"{table.path}[{place}]", stored)
         self._settle(len(self._row_of))
 
     def _locate(self, item: int) -> tuple["_Table", int]:
@@ -55,15 +55,15 @@ class Parquet(RowItems):
 
     def _row(self, item: int) -> Row:
         table, place = self._locate(item)
-        pictures = (_STORED,) * table.counts[place] if table.column else None
-        return self._parse(table.text(place), self._where(item), pictures)
+        images = (_STORED,) * table.counts[place] if table.column else None
+        return self._parse(table.text(place), self._where(item), images)
 
-    def _open(self, item: int, row: Row) -> tuple[PictureLike, ...]:
+    def _open(self, item: int, row: Row) -> tuple[ImageInput, ...]:
         table, place = self._locate(item)
-        found: list[PictureLike] = []
-        for value in table.pictures(place) if table.column else row.images:
+        found: list[ImageInput] = []
+        for value in table.images(place) if table.column else row.images:
             if isinstance(value, bytes):
-                found.append(decode_picture(value, row.where))
+                found.append(decode_image(value, row.where))
             elif (path := table.folders.find((value,))) is not None:
                 found.append(path)
             else:
@@ -121,23 +121,23 @@ class _Table:
         """Rows in order, each with its pictures: names, `_STORED`, or None where the text names them."""
         whole = self.column == "image" and self._all_there()
         for place in range(self._rows):
-            pictures: tuple[Any, ...] | None = None
+            images: tuple[Any, ...] | None = None
             if whole:
-                pictures = (_STORED,)
+                images = (_STORED,)
             elif self.column:
-                values = self.pictures(place)
-                pictures = tuple(_STORED if isinstance(value, bytes) else value for value in values)
-                if names := tuple(value for value in pictures if value is not _STORED):
+                values = self.images(place)
+                images = tuple(_STORED if isinstance(value, bytes) else value for value in values)
+                if names := tuple(value for value in images if value is not _STORED):
                     self.named[place] = names
-            self.counts.append(len(pictures or ()))
-            yield self.text(place), pictures
+            self.counts.append(len(images or ()))
+            yield self.text(place), images
         self._recent.clear()
 
     def text(self, place: int) -> dict[str, Any]:
         """The cells of a row, without stored pictures."""
         return self._text.slice(place, 1).to_pylist()[0] if self._text.num_columns else {}
 
-    def pictures(self, place: int) -> tuple[Any, ...]:
+    def images(self, place: int) -> tuple[Any, ...]:
         """The pictures of a row: bytes, or names of files."""
         group = bisect_right(self._starts, place) - 1
         cells = self._recent.pop(group, None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
-from ...media.images import open_picture
+from ...media.images import open_image
 from ...prompt.boxes import Box
 from ...prompt.text import clean_text
 from ..sample import Turn
@@ -27,35 +27,35 @@ class Referring(Annotated):
     numbers truncated, as the published weights learnt them.
 
     Args:
-        published: write boxes that reach over the picture's edge with numbers beyond 100, as the published reader does;
+        official: write boxes that reach over the picture's edge with numbers beyond 100, as the published reader does;
             otherwise they end at the edge.
     """
 
     task = "refer"
 
-    def __init__(self, *, published: bool = False, **options):
-        self.published = published
+    def __init__(self, *, official: bool = False, **options):
+        self.official = official
         self._measured: dict[Path | None, tuple[int, int]] = {}
         super().__init__(**options)
 
     def _names(self, item):
         return item[0]
 
-    def _turns(self, item, picture, rng: random.Random) -> tuple[Turn, ...]:
-        return phrase_turns(self.task, rng.choice(item[1]), [self._box(item, picture)], rng, "truncate")
+    def _turns(self, item, image, rng: random.Random) -> tuple[Turn, ...]:
+        return phrase_turns(self.task, rng.choice(item[1]), [self._box(item, image)], rng, "truncate")
 
-    def _extra(self, item, picture):
-        return {"boxes": (self._box(item, picture),)}
+    def _extra(self, item, image):
+        return {"boxes": (self._box(item, image),)}
 
-    def _box(self, item: tuple, picture: Path | None) -> Box:
-        box = Box.from_xywh(*item[2], *(item[3] or self._measure(picture)))
-        return box if self.published else box.clipped()
+    def _box(self, item: tuple, image: Path | None) -> Box:
+        box = Box.from_xywh(*item[2], *(item[3] or self._measure(image)))
+        return box if self.official else box.clipped()
 
-    def _measure(self, picture: Path | None) -> tuple[int, int]:
+    def _measure(self, image: Path | None) -> tuple[int, int]:
         """Width and height of a picture of which the annotations do not say it."""
-        if picture not in self._measured:
-            self._measured[picture] = open_picture(picture).size  # type: ignore[arg-type]
-        return self._measured[picture]
+        if image not in self._measured:
+            self._measured[image] = open_image(image).size  # type: ignore[arg-type]
+        return self._measured[image]
 
 
 class RefCoco(Referring):
@@ -93,7 +93,7 @@ class RefCoco(Referring):
     def _read(self, row: Fields) -> Iterable[tuple]:
         if row.text("split") != self.split:
             return
-        number, picture = row.code("ann_id"), row.code("image_id")
+        number, image = row.code("ann_id"), row.code("image_id")
         annotation = self._instances.get(number)
         if annotation is None:
             raise UserError(f'{row.where}: "ann_id" {number} is not in instances.json')
@@ -102,9 +102,9 @@ class RefCoco(Referring):
         if not sentences:
             raise UserError(f'{row.where}: "sentences" have no words in them')
         box = Fields(annotation, f"instances.json, annotation {number}").numbers("bbox", 4)
-        size = self._sizes.get(picture, {})
+        size = self._sizes.get(image, {})
         known = isinstance(size.get("width"), int) and isinstance(size.get("height"), int)
-        yield coco_names(picture), tuple(sentences), box, (size["width"], size["height"]) if known else None
+        yield coco_names(image), tuple(sentences), box, (size["width"], size["height"]) if known else None
 
 
 class RefCocoPlus(RefCoco):

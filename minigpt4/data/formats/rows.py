@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
-from ...media.images import PictureLike
+from ...media.images import ImageInput
 from ...prompt.boxes import Rounding
 from ...prompt.tasks import TASKS
 from ..sample import Sample, Turn, ask
@@ -51,10 +51,10 @@ class RowItems(Items):
         self._row_of = array("q")  # of each sample, the number of its row
         self._answer_of = array("h")  # and of its answer, or ALL
 
-    def _take(self, number: int, raw: Any, where: str, pictures: tuple[Any, ...] | None = None) -> None:
+    def _take(self, number: int, raw: Any, where: str, images: tuple[Any, ...] | None = None) -> None:
         """Look at a row while reading through the file: its samples are added, or what is wrong with it."""
         try:
-            row = raw if isinstance(raw, UserError) else self._parse(raw, where, pictures)
+            row = raw if isinstance(raw, UserError) else self._parse(raw, where, images)
             if isinstance(row, UserError):
                 raise row
             if not self._selected(row):
@@ -67,8 +67,8 @@ class RowItems(Items):
             self._row_of.append(number)
             self._answer_of.append(answer)
 
-    def _parse(self, raw: Any, where: str, pictures: tuple[Any, ...] | None = None) -> Row:
-        return parse_row(raw, where, pictures)
+    def _parse(self, raw: Any, where: str, images: tuple[Any, ...] | None = None) -> Row:
+        return parse_row(raw, where, images)
 
     def _selected(self, row: Row) -> bool:
         """Whether the options ask for this row. Raises UserError if the row does not say what they ask about."""
@@ -95,7 +95,7 @@ class RowItems(Items):
         turns, answer = row.turns(row.as_task(self.task), rng, self.style), self._answer_of[item]
         return turns if answer == ALL else ask(turns[0].question, turns[0].answers[answer])
 
-    def _pictures(self, item: int) -> tuple[PictureLike, ...]:
+    def _images(self, item: int) -> tuple[ImageInput, ...]:
         return self._open(item, self._row(item))
 
     def _absent(self, item: int) -> str | None:
@@ -106,7 +106,7 @@ class RowItems(Items):
         """The row of a sample, read again. Raises UserError if the file has changed."""
 
     @abstractmethod
-    def _open(self, item: int, row: Row) -> tuple[PictureLike, ...]:
+    def _open(self, item: int, row: Row) -> tuple[ImageInput, ...]:
         """The pictures of a row. Raises UserError if one is missing."""
 
 

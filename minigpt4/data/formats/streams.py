@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...errors import UserError
-from ...media.images import PictureLike, decode_picture
+from ...media.images import ImageInput, decode_image
 from ...prompt.boxes import Rounding
 from ...prompt.tasks import TASKS
 from ...prompt.text import clean_text
@@ -17,7 +17,7 @@ from ..source import Problem, Record
 from .base import choose
 from .files import Paths, files
 from .rows import prompts_of
-from .tars import Group, Shard, group_fault, loads, picture_endings
+from .tars import Group, Shard, group_fault, image_endings, loads
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class TarStream(ABC):
     def is_whole(self, record: Record) -> bool:
         """Whether a record has a text and a picture that go together; whether the picture can be opened is not looked at."""
         try:
-            self._check(record.parts, tuple(picture_endings(record.parts)), record.where)
+            self._check(record.parts, tuple(image_endings(record.parts)), record.where)
         except UserError:
             return False
         return True
@@ -84,20 +84,20 @@ class TarStream(ABC):
             return UserError(f"{where}: has two files that end in .{group.twice}")
         texts: dict[str, bytes] = {e: tar.read(group, e) for e in ("json", "txt") if e in group.parts}
         try:
-            self._check(texts, tuple(picture_endings(group.parts)), where)
+            self._check(texts, tuple(image_endings(group.parts)), where)
         except UserError as error:
             return error
         return None
 
     @abstractmethod
-    def _check(self, parts: dict[str, bytes], pictures: tuple[Any, ...], where: str) -> Any:
+    def _check(self, parts: dict[str, bytes], images: tuple[Any, ...], where: str) -> Any:
         """What the texts of a record say. Raises UserError if it cannot be used."""
 
     @abstractmethod
     def sample(self, record: Record, rng: random.Random) -> Sample: ...
 
-    def _pictures(self, record: Record) -> tuple[PictureLike, ...]:
-        return tuple(decode_picture(record.parts[e], f"{record.where}.{e}") for e in picture_endings(record.parts))
+    def _images(self, record: Record) -> tuple[ImageInput, ...]:
+        return tuple(decode_image(record.parts[e], f"{record.where}.{e}") for e in image_endings(record.parts))
 
 
 class StreamRows(TarStream):
@@ -122,22 +122,22 @@ class StreamRows(TarStream):
         self.captions = choose("captions", captions, ("one", "all"))
         self.style = Style(prompts=prompts_of(prompts), rounding=choose("rounding", rounding, ("nearest", "truncate")))
 
-    def _check(self, parts: dict[str, bytes], pictures: tuple[Any, ...], where: str) -> Any:
+    def _check(self, parts: dict[str, bytes], images: tuple[Any, ...], where: str) -> Any:
         fault = group_fault(Group("", parts=dict.fromkeys(parts)), where)  # type: ignore[arg-type]
         raw = fault or loads(parts["json"], where)
         if isinstance(raw, UserError):
             raise raw
-        row = parse_row(raw, where, pictures)
+        row = parse_row(raw, where, images)
         row.must_serve(self.task)
         return row
 
     def sample(self, record: Record, rng: random.Random) -> Sample:
-        row = self._check(record.parts, tuple(picture_endings(record.parts)), record.where)
+        row = self._check(record.parts, tuple(image_endings(record.parts)), record.where)
         task = row.as_task(self.task)
         turns = row.turns(task, rng, self.style)
         if isinstance(row, Description) and self.captions == "one":
             turns = ask(turns[0].question, rng.choice(turns[0].answers))
-        return row.sample(turns, self._pictures(record), task, f"{self.name}:{row.id or record.key}")
+        return row.sample(turns, self._images(record), task, f"{self.name}:{row.id or record.key}")
 
 
 class CaptionStream(TarStream):
@@ -154,9 +154,9 @@ class CaptionStream(TarStream):
         super().__init__(name=name, shards=shards, missing=missing)
         self.task = choose("task", task, (None, "caption"))
 
-    def _check(self, parts: dict[str, bytes], pictures: tuple[Any, ...], where: str) -> str:
-        if len(pictures) != 1:
-            raise UserError(f"{where}: has {len(pictures)} pictures; expected one (jpg, png, webp, ...)")
+    def _check(self, parts: dict[str, bytes], images: tuple[Any, ...], where: str) -> str:
+        if len(images) != 1:
+            raise UserError(f"{where}: has {len(images)} pictures; expected one (jpg, png, webp, ...)")
         caption = None
         if "json" in parts:
             row = loads(parts["json"], where)
@@ -171,8 +171,6 @@ class CaptionStream(TarStream):
         return caption
 
     def sample(self, record: Record, rng: random.Random) -> Sample:
-        caption = self._check(record.parts, tuple(picture_endings(record.parts)), record.where)
+        caption = self._check(record.parts, tuple(image_endings(record.parts)), record.where)
         question = TASKS[self.task].instruction("", rng) if self.task else ""
-        return Sample(
-            turns=ask(question, caption), images=self._pictures(record), task=self.task, id=f"{self.name}:{record.key}"
-        )
+        return Sample(turns=ask(question, caption), images=self._images(record), task=self.task, id=f"{self.name}:{record.key}")

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ...errors import UserError
-from ...media.images import EXTENSIONS, PictureLike, decode_picture
+from ...media.images import EXTENSIONS, ImageInput, decode_image
 from ..schema import Row
 from .files import Paths, files
 from .rows import RowItems
 
-PICTURES = frozenset(ending.removeprefix(".") for ending in EXTENSIONS)
+IMAGES = frozenset(ending.removeprefix(".") for ending in EXTENSIONS)
 _EXPECTED = "WebDataset tars"
 
 
@@ -142,10 +142,10 @@ class TarRows(RowItems):
         self._shard_of.append(i)
         row = group.parts.get("json")
         self._json.extend((row.offset_data, row.size) if row else (0, 0))
-        pictures = tuple((group.parts[e].offset_data, group.parts[e].size) for e in picture_endings(group.parts))
-        self._parts.append(pictures)
+        images = tuple((group.parts[e].offset_data, group.parts[e].size) for e in image_endings(group.parts))
+        self._parts.append(images)
         raw = shard.read(group, "json") if row else b""
-        self._take(len(self._key_of) - 1, group_fault(group, where) or loads(raw, where), where, pictures)
+        self._take(len(self._key_of) - 1, group_fault(group, where) or loads(raw, where), where, images)
 
     def _where(self, item: int) -> str:
         row = self._row_of[item]
@@ -162,9 +162,9 @@ class TarRows(RowItems):
         row = self._row_of[item]
         return tuple(f"{self._shards[self._shard_of[row]]}@{start}" for start, _ in self._parts[row])
 
-    def _open(self, item: int, row: Row) -> tuple[PictureLike, ...]:
+    def _open(self, item: int, row: Row) -> tuple[ImageInput, ...]:
         number = self._row_of[item]
-        return tuple(decode_picture(self._read(number, *place, row.where), row.where) for place in self._parts[number])
+        return tuple(decode_image(self._read(number, *place, row.where), row.where) for place in self._parts[number])
 
     def _read(self, row: int, start: int, size: int, where: str) -> bytes:
         with _open(self._shards[self._shard_of[row]]) as file:
@@ -180,12 +180,12 @@ def split_name(name: str) -> tuple[str, str]:
     return os.path.join(folder, stem), ending.lower()
 
 
-def picture_endings(parts: Iterable[str]) -> list[str]:
+def image_endings(parts: Iterable[str]) -> list[str]:
     """The endings of a record that are pictures: ``jpg``, or ``0.jpg``, ``1.jpg``, ... in the order of the numbers."""
     found = []
     for ending in parts:
         number, _, kind = ending.rpartition(".")
-        if kind in PICTURES and (not number or number.isdecimal()):
+        if kind in IMAGES and (not number or number.isdecimal()):
             found.append((int(number or -1), ending))
     return [ending for _, ending in sorted(found)]
 

@@ -14,14 +14,14 @@ class UnnaturalInstruction(Annotated):
     """A list of {"instances": [{"instruction_with_input", "constraints", "output"}]}, of which the first instance is used.
 
     Args:
-        published: clean instruction and answer as MiniGPT-v2's training did: lower case, most punctuation taken out, cut to
+        official: clean instruction and answer as MiniGPT-v2's training did: lower case, most punctuation taken out, cut to
             fifty words. Otherwise both stay as they are.
     """
 
     expected = "filtered_unnatural_instruction.json, a list of {instances: [{instruction_with_input, output}]}"
 
-    def __init__(self, *, name: str, annotations: Paths, published: bool = False):
-        self.published = published
+    def __init__(self, *, name: str, annotations: Paths, official: bool = False):
+        self.official = official
         super().__init__(name=name, annotations=annotations)
 
     def _read(self, row: Fields) -> Iterable[tuple]:
@@ -30,14 +30,14 @@ class UnnaturalInstruction(Annotated):
             raise UserError(f'{row.where}: "instances" is empty')
         first = instances[0]
         instruction, output = first.text("instruction_with_input"), first.text("output")
-        if "constraints" in first and (self.published or first.row["constraints"] not in ("None.", "None", "")):
+        if "constraints" in first and (self.official or first.row["constraints"] not in ("None.", "None", "")):
             instruction += f" {first.row['constraints']}"
-        if self.published:
+        if self.official:
             instruction, output = clean_text(instruction), cleaned(output, "output", first)
         yield instruction.strip(), output.strip()
 
     def _names(self, item):
         return ()
 
-    def _turns(self, item, picture, rng):
+    def _turns(self, item, image, rng):
         return ask(*item)

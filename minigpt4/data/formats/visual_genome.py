@@ -33,9 +33,9 @@ class RefVg(Referring):
         self.max_area = max_area
         self._container = _Regions
         path = os.path.join(annotations, "image_data.json")
-        self._images = self._image_data(load_json(path), path)
+        self._facts = self._image_data(load_json(path), path)
         super().__init__(annotations=os.path.join(annotations, "region_descriptions.json"), **options)
-        del self._images
+        del self._facts
 
     @staticmethod
     def _image_data(data: Any, path: str) -> dict[str, tuple[tuple[str, str], tuple[float, float]]]:
@@ -51,12 +51,12 @@ class RefVg(Referring):
         return found
 
     def _rows(self, data, path):
-        for i, picture in super()._rows(data, path):
-            if not isinstance(picture, dict) or not isinstance(picture.get("regions"), list):
-                yield i, picture if not isinstance(picture, dict) else {"regions": picture.get("regions")}
+        for i, image in super()._rows(data, path):
+            if not isinstance(image, dict) or not isinstance(image.get("regions"), list):
+                yield i, image if not isinstance(image, dict) else {"regions": image.get("regions")}
                 continue
-            for region in picture["regions"]:
-                yield i, {"image_id": picture.get("id"), **region} if isinstance(region, dict) else region
+            for region in image["regions"]:
+                yield i, {"image_id": image.get("id"), **region} if isinstance(region, dict) else region
 
     def _read(self, row: Fields) -> Iterable[tuple]:
         if "regions" in row.row:
@@ -67,9 +67,9 @@ class RefVg(Referring):
         phrase, number = clean_text(row.text("phrase")), row.code("image_id")
         if not phrase:
             raise UserError(f'{row.where}: "phrase" {row.text("phrase")!r} has no words in it')
-        if number not in self._images:
+        if number not in self._facts:
             raise UserError(f'{row.where}: "image_id" {number} is not in image_data.json')
-        names, size = self._images[number]
+        names, size = self._facts[number]
         if w <= 0 or h <= 0 or not (x < size[0] and y < size[1] and x + w > 0 and y + h > 0):
             raise UserError(f"{row.where}: the region {phrase!r} lies outside the picture or is empty")
         yield names, (phrase,), (x, y, w, h), size
@@ -79,17 +79,17 @@ class _Regions:
     """Items by the million, kept in a fifth of the memory that tuples would take."""
 
     def __init__(self) -> None:
-        self._pictures: dict[tuple, int] = {}
+        self._facts: dict[tuple, int] = {}
         self._names: list[tuple] = []
         self._phrases: list[str] = []
-        self._picture_of, self._boxes = array("l"), array("d")
+        self._image_of, self._boxes = array("l"), array("d")
 
     def append(self, item: tuple) -> None:
         names, phrases, box, size = item
-        picture = self._pictures.setdefault(names, len(self._names))
-        if picture == len(self._names):
+        image = self._facts.setdefault(names, len(self._names))
+        if image == len(self._names):
             self._names.append((names, size))
-        self._picture_of.append(picture)
+        self._image_of.append(image)
         self._boxes.extend(box)
         self._phrases.append(phrases[0])
 
@@ -97,5 +97,5 @@ class _Regions:
         return len(self._phrases)
 
     def __getitem__(self, i: int) -> tuple:
-        names, size = self._names[self._picture_of[i]]
+        names, size = self._names[self._image_of[i]]
         return names, (self._phrases[i],), tuple(self._boxes[4 * i : 4 * i + 4]), size

@@ -21,7 +21,7 @@ class Vqa(Annotated):
     def _names(self, item):
         return item[0]
 
-    def _turns(self, item, picture, rng):
+    def _turns(self, item, image, rng):
         return ask(instruct("vqa", item[1], rng), rng.choice(item[2]))
 
     def _item(self, names: tuple[str, ...], row: Fields, answers: Iterable[str], key: str) -> tuple:

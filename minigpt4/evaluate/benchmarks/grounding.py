@@ -17,7 +17,7 @@ from ...prompt.boxes import Box, Phrase, parse_phrases
 from ...prompt.tasks import TASKS
 from ..annotations import read_places
 from ..baselines import best_box, centre_box
-from ..demo_format import published_phrases
+from ..demo_format import official_phrases
 from ..table import Line, Report
 from .base import Against, Benchmark, Choice, Row, boxes_to_row, new_row
 
@@ -27,12 +27,12 @@ RIGHT, NAMED, LOCATED, RECALL = "phrases right", "named right", "located, if nam
 
 def read(path: Path, choice: Choice) -> list[Row]:
     """A row ``{"image", "phrases": [{"phrase", "boxes"}]}`` for each picture, with all that anybody said about it."""
-    pictures: dict[str, list[dict]] = defaultdict(list)
+    by_image: dict[str, list[dict]] = defaultdict(list)
     sizes: dict[str, tuple[int, int] | None] = {}
     for place in read_places(path, choice.split):
-        pictures[place.image].append({"phrase": place.phrase, "boxes": boxes_to_row(place.boxes)})
+        by_image[place.image].append({"phrase": place.phrase, "boxes": boxes_to_row(place.boxes)})
         sizes[place.image] = place.size or sizes.get(place.image)
-    return [new_row(NAME, image, sizes[image], phrases=phrases) for image, phrases in pictures.items()]
+    return [new_row(NAME, image, sizes[image], phrases=phrases) for image, phrases in by_image.items()]
 
 
 def question(row: Row) -> str:
@@ -61,7 +61,7 @@ def report(rows: Sequence[Row], against: Against) -> Report:
         return [reader(row["answer"]) for row in answers]
 
     said = read_by(parse_phrases)
-    lines = [line("model", said), line("model", read_by(published_phrases), "as the published demo reads it")]
+    lines = [line("model", said), line("model", read_by(official_phrases), "as the published demo reads it")]
     if against.blank_image is not None:
         lines.append(line("model, blank-image", read_by(parse_phrases, against.blank_image), "sees a grey picture"))
     for name, box in (("centre box", centre_box(fitted)), ("best fixed box", best_box(fitted))):

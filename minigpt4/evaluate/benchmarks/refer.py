@@ -6,7 +6,7 @@ Source: MiniGPT-v2 paper, section 4 (RefCOCO, RefCOCO+, RefCOCOg); a thing is fo
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...metrics.boxes import iou, published_correct
+from ...metrics.boxes import iou, official_correct
 from ...metrics.interval import Score, bootstrap
 from ...prompt.boxes import Box, parse_boxes
 from ...prompt.tasks import TASKS
@@ -16,7 +16,7 @@ from ..table import Line, Report
 from .base import Against, Benchmark, Choice, Row, boxes_of, boxes_to_row, new_row
 
 NAME = "refer"
-ACCURACY, MEAN_IOU, PUBLISHED, ANSWERED = "accuracy@0.5", "mean IoU", "accuracy, +1 pixel", "with a box"
+ACCURACY, MEAN_IOU, OFFICIAL, ANSWERED = "accuracy@0.5", "mean IoU", "accuracy, +1 pixel", "with a box"
 
 
 def read(path: Path, choice: Choice) -> list[Row]:
@@ -65,7 +65,7 @@ def report(rows: Sequence[Row], against: Against) -> Report:
         boxes = [parse_boxes(row["answer"]) for row in answers]
         plain = line(name, [found[0] if found else None for found in boxes], note)
         extra = {ANSWERED: bootstrap([bool(found) for found in boxes], groups=images)}
-        return Line(name, {**plain.scores, **_published(answers, images), **extra}, note)
+        return Line(name, {**plain.scores, **_official(answers, images), **extra}, note)
 
     lines = [answered("model", rows)]
     if against.blank_image is not None:
@@ -87,15 +87,15 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     return Report(NAME, len(rows), lines, notes)
 
 
-def _published(rows: Sequence[Row], images: Sequence[str]) -> dict[str, Score]:
+def _official(rows: Sequence[Row], images: Sequence[str]) -> dict[str, Score]:
     if not all("width" in row and len(row["boxes"]) == 1 for row in rows):
         return {}
     right = []
     for row in rows:
         width, height = row["width"], row["height"]
         pixels = boxes_of(row)[0].pixels(width, height)
-        right.append(published_correct(row["answer"], pixels, width, height))
-    return {PUBLISHED: bootstrap(right, groups=images)}
+        right.append(official_correct(row["answer"], pixels, width, height))
+    return {OFFICIAL: bootstrap(right, groups=images)}
 
 
 BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report)

@@ -39,8 +39,8 @@ def read(path: Path, choice: Choice) -> list[Row]:
     ]
 
 
-def _questions(line: Any, where: str, published: bool) -> Iterator[tuple[str, str, list[str]]]:
-    if not published and "qa" not in line:
+def _questions(line: Any, where: str, official: bool) -> Iterator[tuple[str, str, list[str]]]:
+    if not official and "qa" not in line:
         parsed = parse_row(line, where)
         if not isinstance(parsed, Question) or len(parsed.images) != 1:
             raise UserError(f'{where}: expected {{"image": FILE, "question": TEXT, "answers": [TEXT, ...]}}')

@@ -193,6 +193,6 @@ def _coordinates(grid: int, octaves: int) -> torch.Tensor:
     return torch.stack(waves)[None]
 
 
-def convert_state_dict(published: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def convert_state_dict(official: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Rename a published ``efficientnet-lite*.pth`` state dict to ours; the classifier ``_fc`` is left out."""
-    return {re.sub(r"(^|\.)_", r"\1", k): v for k, v in published.items() if not k.startswith("_fc.")}
+    return {re.sub(r"(^|\.)_", r"\1", k): v for k, v in official.items() if not k.startswith("_fc.")}

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from minigpt4.checkpoints.loading import load_system
 from minigpt4.checkpoints.official.account import Account
 from minigpt4.checkpoints.official.importing import import_official
-from minigpt4.model.legacy_llama_tokenizer import legacy_llama_tokenizer, use_published_pad
+from minigpt4.model.legacy_llama_tokenizer import legacy_llama_tokenizer, use_official_pad
 
 EXACT = {"atol": 1e-4, "rtol": 0}
 SYSTEMS = [folder.name for folder in sorted(ROOT.glob("[a-z]")) if (folder / "eva_vit_g.pth").exists()]
@@ -46,7 +46,7 @@ class System:
     def load(self, merge: bool = True) -> tuple[Any, Any]:
         """A fresh model in float32, with its processor set to the published pad string."""
         model, processor = load_system(self.folder, dtype=torch.float32, merge=merge)
-        use_published_pad(processor.tokenizer)
+        use_official_pad(processor.tokenizer)
         return model, processor
 
     @cache  # noqa: B019  (systems live as long as the process)
@@ -80,10 +80,10 @@ def tokenizer_of(name: str) -> Any:
 
 def pixels(processor: Any) -> torch.Tensor:
     """The recorded pictures, in order."""
-    return processor.image_processor(pictures())["pixel_values"]
+    return processor.image_processor(images())["pixel_values"]
 
 
-def pictures() -> list[Path]:
+def images() -> list[Path]:
     """The pictures that systems were shown, in order."""
     return [ROOT / "common" / "images" / f"raw_{k}.png" for k in range(3)]
 

@@ -27,15 +27,15 @@ def drawn(source, index=0, draws=600):
 
 @pytest.fixture
 def folder(tmp_path):
-    def make(data, *pictures, size=(640, 480), name="annotations.json"):
-        images = tmp_path / "pictures"
-        images.mkdir(exist_ok=True)
-        for picture in pictures:
-            (images / picture).parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", size).save(images / picture)
+    def make(data, *images, size=(640, 480), name="annotations.json"):
+        folder_ = tmp_path / "pictures"
+        folder_.mkdir(exist_ok=True)
+        for image in images:
+            (folder_ / image).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", size).save(folder_ / image)
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(data), encoding="utf-8")
-        return {"annotations": str(path), "images": str(images)}
+        return {"annotations": str(path), "images": str(folder_)}
 
     return make

@@ -30,7 +30,7 @@ class StopTogether(StoppingCriteria):
         return torch.full((len(input_ids),), done, device=input_ids.device)
 
 
-def generate_published(
+def generate_official(
     model: MiniGPT4ForConditionalGeneration,
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor | None = None,
@@ -43,12 +43,12 @@ def generate_published(
     """Ids as the published `generate` returns them: (B, 1 + new), the first column the beginning-of-sequence token.
 
     Args:
-        input_ids: (B, S) from `MiniGPT4Processor.prompt_ids` with ``published=True``.
+        input_ids: (B, S) from `MiniGPT4Processor.prompt_ids` with ``official=True``.
         stop_sequences: ids; see `StopTogether`.
         max_length: of prompt and answer; what is too much of the prompt is cut off at the left.
         settings: of `transformers` generation; what is not given is the library's default, not the system's.
     """
-    embeds, mask = embed_published(model, input_ids, attention_mask, image_embeds, max_length, settings["max_new_tokens"])
+    embeds, mask = embed_official(model, input_ids, attention_mask, image_embeds, max_length, settings["max_new_tokens"])
     if settings.get("num_beams", 1) > 1:
         rows = [_beams(model, e[m.bool()], stop_sequences, **settings) for e, m in zip(embeds, mask, strict=True)]
         ends = [row + [settings.get("pad_token_id", 0)] * (max(map(len, rows)) - len(row)) for row in rows]
@@ -120,7 +120,7 @@ def _beams(
     return [*chosen, special.eos_token_id] if len(chosen) < max_new_tokens + 1 else chosen
 
 
-def embed_published(
+def embed_official(
     model: MiniGPT4ForConditionalGeneration,
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor | None,
