@@ -171,7 +171,7 @@ def test_text_with_phrases_in_their_places_is_not_cropped():
     sample = Sample(turns=ask("[grounding] tell", "<p>a dog</p> {<0><0><50><50>} runs"), images=("a.jpg",), id="refs/3")
     with pytest.raises(UserError, match="refs/3.*no part can be shown"):
         crop(sample, 0.5, random.Random(0))
-    with pytest.raises(UserError, match="leave crop and closer out"):
+    with pytest.raises(UserError, match="leave crop and zoomed out"):
         zoomed(sample, random.Random(0))
 
 

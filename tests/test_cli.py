@@ -57,8 +57,8 @@ def test_decoding_options_do_what_they_do_in_transformers(run, here, system):
     assert len(set(distinct)) == len(distinct)
     assert not greedy.startswith(ask("--repetition-penalty", 1000.0))
     several = {"self_consistency": 4, "max_new_tokens": 20}
-    assert ask("--self_consistency", 4, "--max-new-tokens", 20) == system.ask("0.png", "hm?", **several)
-    assert ask("--self_consistency", 4, "--mirrored", "--max-new-tokens", 20) == system.ask(
+    assert ask("--self-consistency", 4, "--max-new-tokens", 20) == system.ask("0.png", "hm?", **several)
+    assert ask("--self-consistency", 4, "--mirrored", "--max-new-tokens", 20) == system.ask(
         "0.png", "hm?", mirrored=True, **several
     )
     assert "mirrored goes with self-consistency" in refused(run("ask", "0.png", "hm?", "--mirrored", *PLAIN))

@@ -95,7 +95,7 @@ def test_an_outline_stands_out_from_any_ground(size, tone):
 def test_the_colours_can_be_told_apart_with_any_visions():
     """Distances in OKLab, for normal sight and three simulated deficiencies (Machado et al. 2009, severity 1)."""
     sights = [
-        np.vision(3),
+        np.eye(3),
         [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
         [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
         [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],

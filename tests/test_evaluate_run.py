@@ -213,7 +213,7 @@ def test_answers_are_kept_and_scored_again_without_the_system(run, system, tmp_p
     again = run("refer", "dogs.jsonl", "--blank-image", "--json", "--grid", 4)
     assert again[1] == out
     assert len(system.asked) == 12
-    kept = ["score", "refer-dogs.jsonl", "--blank-image", "refer-dogs.blank_image.jsonl", "--json", "--grid", 4]
+    kept = ["score", "refer-dogs.jsonl", "--blank-image", "refer-dogs.blank-image.jsonl", "--json", "--grid", 4]
     assert json.loads(run(*kept)[1])["lines"] == json.loads(out)["lines"]
     assert "accuracy@0.5" in run("score", "refer-dogs.jsonl")[1]
 

@@ -44,7 +44,7 @@ def test_cached_equals_computed(kind, tmp_path, images):
     assert not torch.equal(again.get(images[0]), again.get(images[0], True))
 
 
-def test_of_an_vision_whose_channels_change_only_the_vision_is_kept(tmp_path):
+def test_of_a_vision_whose_channels_change_only_the_vision_is_kept(tmp_path):
     model = tiny_model("qformer")
     model.requires_grad_(False)
     model.vision_dropout = 0.1

@@ -126,8 +126,8 @@ def write_tar(path, *files, mode="w"):
     return str(path)
 
 
-def record(key, image, **row):
-    return [(f"{key}.png", jpeg(image)), (f"{key}.json", json.dumps(row).encode())]
+def record(key, colour, **row):
+    return [(f"{key}.png", jpeg(colour)), (f"{key}.json", json.dumps(row).encode())]
 
 
 OWN = [

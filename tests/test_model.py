@@ -107,7 +107,7 @@ def test_any_vision_with_any_llm_trains_and_speaks(vision, llm, tmp_path):
         assert torch.equal(a, b), name
 
 
-def test_an_vision_layer_can_be_chosen():
+def test_a_vision_layer_can_be_chosen():
     config = tiny_config(vision_config=tiny_clip(), vision_feature_layer=-2)
     model = MiniGPT4ForConditionalGeneration(config).eval()
     pixels = torch.randn(1, 3, 32, 32)

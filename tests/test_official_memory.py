@@ -23,8 +23,8 @@ import gc, json, sys, threading
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from minigpt4.model.checkpoint import load_system
-from minigpt4.model.official import importing, writing
+from minigpt4.checkpoints.loading import load_system
+from minigpt4.checkpoints.official import importing, writing
 
 def own():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -189,7 +189,7 @@ def drop_adapters(tensors):
 
 
 @pytest.mark.parametrize("kind", [None, "minigptv2", "minigpt4-llama2"])
-def test_lost_adapters_would_leave_it_blank_image(files, kind):
+def test_lost_adapters_would_leave_it_without_images(files, kind):
     parts = files("minigptv2") | {"kind": kind}
     change(parts["checkpoint"], drop_adapters)
     refused(parts, parts["checkpoint"], "a checkpoint of minigptv2" if kind == "minigpt4-llama2" else "LoRA")
@@ -198,7 +198,7 @@ def test_lost_adapters_would_leave_it_blank_image(files, kind):
 def test_lost_adapters_without_any_trace_of_them(files):
     parts = files("minigptv2") | {"kind": "minigptv2"}
     torch.save({"model": {k: v for k, v in checkpoint_tensors(into=128).items() if "proj" in k}}, parts["checkpoint"])
-    refused(parts, parts["checkpoint"], "no adapters (LoRA)", "blank_image")
+    refused(parts, parts["checkpoint"], "no adapters (LoRA)", "would not see")
 
 
 def test_a_stage_of_the_other_family(files, originals):

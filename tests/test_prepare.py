@@ -29,7 +29,7 @@ def base(tmp_path):
     return tiny_folder(tmp_path / "base", vision_config=EfficientNetLiteConfig(**VISION), concat_order="square")
 
 
-def test_an_vision_that_tells_places_begins_as_it_was(world, base):
+def test_a_vision_that_tells_places_begins_as_it_was(world, base):
     narrow = load_system(base, dtype=torch.float32)[0]
     wide = prepared(world, base, coordinates=3)
     width = narrow.config.vision_config.hidden_size
@@ -69,7 +69,7 @@ def test_adapters_of_the_base_are_kept(world, base, tmp_path):
 
 
 @pytest.mark.parametrize("vision", [{"width_multiplier": 0.5}, {"feature_maps": ["stage5"]}])
-def test_an_vision_with_other_weights_or_less_to_say_is_refused(world, base, vision):
+def test_a_vision_with_other_weights_or_less_to_say_is_refused(world, base, vision):
     with pytest.raises(UserError, match="vision_config"):
         prepared(world, base, **vision)
 
@@ -154,7 +154,7 @@ def test_only_the_end_of_the_vision_learns_at_its_own_rate(world, base):
     assert not factor
 
 
-def test_the_end_of_an_vision_learns_in_half_precision(world, base, tmp_path):
+def test_the_end_of_a_vision_learns_in_half_precision(world, base, tmp_path):
     """Its beginning is in bfloat16, its end in float32, and norms have statistics of the type of their weights."""
     given = recipe_of(world, tmp_path / "out", model={"base": str(base)}, precision="bf16", steps=2)
     given["trained"] |= {"vision_tower": True, "vision_layers": 3}
@@ -173,7 +173,7 @@ def test_more_layers_than_the_vision_has_are_refused(world, base):
         parse_recipe(given | {"trained": {"vision_layers": 1}}, "test")
 
 
-def test_an_vision_that_learnt_is_kept_by_the_stages_after_it(world, base, tmp_path):
+def test_a_vision_that_learnt_is_kept_by_the_stages_after_it(world, base, tmp_path):
     first = recipe_of(world, tmp_path / "first", model={"base": str(base)}, trained__vision_tower=True, steps=2)
     first = train(parse_recipe(first, "test"))
     tuned, own = (load_system(folder, dtype=torch.float32)[0].vision_tower.state_dict() for folder in (first, base))

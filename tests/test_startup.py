@@ -147,7 +147,7 @@ def test_where_the_quick_way_fails_the_plain_way_is_taken(obstacle, world, plain
     said = run(
         COMMAND
         + f"""
-from minigpt4 import startup
+from minigpt4.cli import fast_import as startup
 {obstacle}
 assert command("ask", "0.png", "hm?", "--model", "base", "--dtype", "float32") == 0
 import torch._dynamo

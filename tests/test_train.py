@@ -50,7 +50,7 @@ def recipe_of(world, output, **changes):
         "validation": {
             "every": 5,
             "datasets": [{"format": "jsonl", "annotations": str(world / "data/valid.jsonl")}],
-            "pictures": [str(world / "data/shapes-0.png")],
+            "images": [str(world / "data/shapes-0.png")],
         },
         "steps": 10,
         "precision": "fp32",
