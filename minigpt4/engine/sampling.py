@@ -1,11 +1,142 @@
-"""Several answers to each prompt, drawn side by side: what they have in common is read once, not once an answer."""
+"""Choosing the next token: greedy, or sampled with random numbers that belong to the request.
 
+`draw` is the plain loop by which training samples captions of a batch; answers go through the scheduler.
+"""
+
+import secrets
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
-from transformers import DynamicCache
+from transformers import (
+    DynamicCache,
+    LogitsProcessorList,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from ..model.modeling import MiniGPT4ForConditionalGeneration
+from .completion import TokenLogprob
+from .params import SamplingParams
+
+
+class Chances:
+    """The random numbers of one request: for each step and answer one between 0 and 1, whatever runs beside it.
+
+    With ``stratified``, the numbers of one step lie evenly in as many parts of that range as there are answers.
+    """
+
+    def __init__(self, params: SamplingParams):
+        self.params = params
+        seed = secrets.randbits(62) if params.seed is None else params.seed
+        self._generator = torch.Generator().manual_seed(seed)
+        self._steps: list[torch.Tensor] = []
+
+    def at(self, step: int, answers: Sequence[int]) -> torch.Tensor:
+        """The numbers of some of the answers at one step, float64."""
+        while len(self._steps) <= step:
+            n = self.params.n
+            if self.params.stratified:
+                order = torch.randperm(n, generator=self._generator)
+                self._steps.append((order + torch.rand(n, generator=self._generator)) / n)
+            else:
+                self._steps.append(torch.rand(n, generator=self._generator))
+        return self._steps[step][list(answers)].double()
+
+
+class Asking(Protocol):
+    """What choosing a token must know of a request."""
+
+    params: SamplingParams
+    chances: Chances | None
+    tokenizer: object
+
+
+Chosen = list[tuple[int, TokenLogprob | None]]
+
+
+def next_tokens(
+    logits: torch.Tensor, rows: Sequence[tuple[Asking, Sequence[int], Sequence[int]]], end_ids: frozenset[int]
+) -> list[Chosen]:
+    """The next token of each answer of each row, with its log-probability where asked for.
+
+    Args:
+        logits: (R, V).
+        rows: for each row its request, the ids of its answers so far, and the numbers of these answers.
+        end_ids: tokens that end an answer.
+    """
+    changed = [_changed(params_of(row), scores, row[1], end_ids) for row, scores in zip(rows, logits, strict=True)]
+    if any(one is not None for one in changed):
+        scores = torch.stack([own if new is None else new for own, new in zip(logits, changed, strict=True)])
+    else:
+        scores = logits
+    likeliest = scores.argmax(-1).tolist()
+    chosen: list[list[int]] = [[likeliest[r]] * len(answers) for r, (_, _, answers) in enumerate(rows)]
+    alike: dict[tuple, list[int]] = {}
+    for r, row in enumerate(rows):
+        params = params_of(row)
+        if params.samples:
+            alike.setdefault((params.temperature, params.top_k, params.top_p), []).append(r)
+    for (temperature, top_k, top_p), some in alike.items():
+        warp = _warpers(temperature, top_k, top_p)
+        upto = warp(torch.empty(0), scores[some].float()).softmax(-1).double().cumsum(-1)
+        for place, r in enumerate(some):
+            asking, ids, answers = rows[r]
+            assert asking.chances is not None
+            chances = asking.chances.at(len(ids), answers).to(upto.device)
+            tokens = torch.searchsorted(upto[place], chances * upto[place, -1], right=True)
+            chosen[r] = tokens.clamp(max=scores.shape[-1] - 1).tolist()
+    return [[(token, _logprob(asking, logits[r], token)) for token in chosen[r]] for r, (asking, _, _) in enumerate(rows)]
+
+
+def params_of(row: tuple[Asking, Sequence[int], Sequence[int]]) -> SamplingParams:
+    return row[0].params
+
+
+def _changed(params: SamplingParams, logits: torch.Tensor, ids: Sequence[int], end_ids: frozenset[int]) -> torch.Tensor | None:
+    """A row's logits after its penalties, or nothing where there are none. The prompt is not penalised, as it is not where
+    prompts come as embeddings in `transformers`."""
+    changes = LogitsProcessorList()
+    if params.repetition_penalty != 1.0:
+        changes.append(RepetitionPenaltyLogitsProcessor(params.repetition_penalty))
+    if params.no_repeat_ngram_size:
+        changes.append(NoRepeatNGramLogitsProcessor(params.no_repeat_ngram_size))
+    early = len(ids) < params.min_new_tokens
+    if not (early or (changes and ids)):
+        return None
+    scores = logits.clone()[None]
+    if changes and ids:
+        scores = changes(torch.tensor([list(ids)], device=logits.device), scores)
+    if early:
+        scores[0, list(end_ids)] = -torch.inf
+    return scores[0]
+
+
+def _warpers(temperature: float, top_k: int, top_p: float) -> LogitsProcessorList:
+    warp = LogitsProcessorList()
+    if temperature != 1.0:
+        warp.append(TemperatureLogitsWarper(float(temperature)))
+    if top_k:
+        warp.append(TopKLogitsWarper(top_k))
+    if top_p < 1.0:
+        warp.append(TopPLogitsWarper(float(top_p)))
+    return warp
+
+
+def _logprob(asking: Asking, logits: torch.Tensor, token: int) -> TokenLogprob | None:
+    if asking.params.logprobs is None:
+        return None
+    logp = logits.float().log_softmax(-1)
+    decode = asking.tokenizer.decode  # type: ignore[attr-defined]
+    best = logp.topk(asking.params.logprobs)
+    top = tuple((i, decode([i]), v) for v, i in zip(best.values.tolist(), best.indices.tolist(), strict=True))
+    return TokenLogprob(token, decode([token]), logp[token].item(), top)
+
+
+# sampling in training -------------------------------------------------------------------------------------------------
 
 Choose = Callable[[torch.Tensor, Sequence[int], Sequence[int], int], torch.Tensor]
 """(logits, (R, vocabulary); of N answers, which row of these each goes by and which answer it is; how many tokens they have)

@@ -1,0 +1,205 @@
+"""The engine: requests in, completions out. Everything that generates goes through it.
+
+It knows requests and tokens; questions, tasks, boxes and pages are its callers' business.
+"""
+
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+from ..media.images import ImageInput
+from ..model.modeling import MiniGPT4ForConditionalGeneration
+from ..model.processing import MiniGPT4Processor
+from ..prompt.history import without_oldest
+from ..prompt.templates import Message
+from .completion import Completion, EncodedImage, Piece, Request
+from .images import ImageCache
+from .params import SamplingParams
+from .rows import has_plain_cache
+from .scheduler import Limits, Scheduler, Stats
+from .streaming import StopAtText, cut_at
+from .ticket import Ticket
+
+MAX_NEW_TOKENS = 300  # of systems that do not say
+_FROM_SYSTEM = (
+    "do_sample temperature top_p top_k repetition_penalty no_repeat_ngram_size min_new_tokens num_beams length_penalty"
+).split()
+
+
+class Engine:
+    """Answers requests to one model, many at a time (continuous batching).
+
+    Args:
+        limits: how much it takes on at once.
+    """
+
+    def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor, limits: Limits = Limits()):
+        self.model, self.processor, self.limits = model, processor, limits
+        self.images = ImageCache(model, processor, limits.image_bytes)
+        self._plain = has_plain_cache(model.language_model)
+        ends = model.generation_config.eos_token_id
+        self._end_ids = frozenset(ends if isinstance(ends, list) else [ends]) - {None}
+        self._scheduler = Scheduler(model, self.images, limits, self._end_ids, self._with_library)
+
+    # parameters ------------------------------------------------------------------------------------------------------
+
+    def params(self, *layers: Mapping[str, Any]) -> SamplingParams:
+        """Sampling parameters: the system's (generation_config.json), then each layer of settings, the most important last."""
+        own = self.model.generation_config
+        system = {name: getattr(own, name, None) for name in _FROM_SYSTEM}
+        if system["do_sample"] is not True:  # files name temperatures that are not used
+            for name in ("temperature", "top_p", "top_k"):
+                system[name] = None
+        if (system["num_beams"] or 1) == 1:
+            system["length_penalty"] = None
+        return SamplingParams.from_settings(system, *layers).with_room(self.most_new_tokens)
+
+    @property
+    def context(self) -> int:
+        """How many tokens the language model can look back on."""
+        return getattr(self.model.config.text_config, "max_position_embeddings", None) or sys.maxsize
+
+    @property
+    def most_new_tokens(self) -> int:
+        """How long an answer may get where nothing is said: as the system says, or as in the official chats, less in a small
+        context."""
+        return self.model.generation_config.max_new_tokens or min(MAX_NEW_TOKENS, self.context // 4)
+
+    # requests --------------------------------------------------------------------------------------------------------
+
+    def encode(self, images: Sequence[ImageInput | EncodedImage]) -> list[EncodedImage]:
+        """Images as the language model receives them. A request that names one of these needs not open it again.
+
+        Raises:
+            UserError: an image that cannot be opened.
+        """
+        return self.images.encode(images)
+
+    def generate(self, requests: Iterable[Request], batch_size: int | None = None) -> list[list[Completion]]:
+        """The answers to each request, in order.
+
+        Args:
+            batch_size: how many requests are on their way at a time; as many as the engine takes when not given.
+
+        Raises:
+            UserError: of the first request that cannot be answered. What comes after it is cancelled.
+        """
+        most = min(batch_size or self.limits.rows, self.limits.waiting)
+        done: list[list[Completion]] = []
+        going: deque[Ticket] = deque()
+        try:
+            for request in requests:
+                if len(going) >= most:
+                    done.append(going.popleft().result())
+                going.append(self.submit(request))
+            while going:
+                done.append(going.popleft().result())
+        finally:
+            for ticket in going:
+                ticket.cancel()
+        return done
+
+    def stream(self, request: Request) -> Iterator[Piece]:
+        """One request's answers, piece by piece; who stops reading cancels them.
+
+        Raises:
+            UserError: beams, which are chosen at the end.
+        """
+        if request.params.num_beams > 1:
+            raise UserError("beam search cannot be streamed: leave out num_beams, or ask without streaming")
+        return iter(self.submit(request))
+
+    def submit(self, request: Request) -> Ticket:
+        """Queue a request; its answers come through the ticket.
+
+        Raises:
+            UserError: a prompt that leaves no room for an answer in the model's context, or images that differ in number from
+                their places in it.
+            EngineFull: too many requests are waiting.
+        """
+        params = request.params.with_room(self.most_new_tokens)
+        ids = self._fitting(request.messages, params.max_new_tokens or 1)
+        each = self.processor.num_image_tokens
+        places = ids.count(self.processor.image_token_id) / each
+        if places != len(request.images):
+            raise UserError(f"the messages have places for {places:g} image(s), but {len(request.images)} were given")
+        ticket = Ticket(
+            request,
+            ids,
+            params,
+            self.processor.tokenizer,
+            stop=(*self.processor.chat.stop, *params.stop),
+            image_token_id=self.processor.image_token_id,
+            needs_library=params.num_beams > 1 or not self._plain,
+        )
+        self._scheduler.submit(ticket)
+        return ticket
+
+    @property
+    def stats(self) -> Stats:
+        """What it has done so far, and what it is doing."""
+        return self._scheduler.stats
+
+    def close(self) -> None:
+        """Cancel what is running and end."""
+        self._scheduler.close()
+
+    def _fitting(self, messages: Sequence[Message], new: int) -> list[int]:
+        """A prompt's ids; of a conversation that has grown too long, the oldest questions and answers are left out."""
+        ids = self.processor.prompt_ids(messages)
+        if len(ids) + new <= self.context:
+            return ids
+        shorter = without_oldest(messages)
+        if shorter is None:
+            raise UserError(
+                f"the question is too long: with its images it takes {len(ids):,} tokens, "
+                f"and {new:,} new ones do not fit beside it in this model's context of {self.context:,}"
+            )
+        return self._fitting(shorter, new)
+
+    # what the library decodes -----------------------------------------------------------------------------------------
+
+    def _with_library(self, tickets: Sequence[Ticket]) -> None:
+        """Answer tickets that go together by `transformers` generation: beams, and models with a cache of their own kind."""
+        params = tickets[0].params
+        rows = self.processor.pad([ticket.ids for ticket in tickets])
+        images = [image.embeds for ticket in tickets for image in ticket.images]
+        settings: dict[str, Any] = {
+            "max_new_tokens": params.max_new_tokens,
+            "min_new_tokens": params.min_new_tokens or None,
+            "do_sample": params.samples,
+            "num_beams": params.num_beams,
+            "num_return_sequences": params.n,
+            "length_penalty": params.length_penalty,
+            "repetition_penalty": params.repetition_penalty,
+            "no_repeat_ngram_size": params.no_repeat_ngram_size,
+        }
+        if params.samples:
+            settings |= {"temperature": params.temperature, "top_p": params.top_p, "top_k": params.top_k}
+        if tickets[0].stop:
+            settings["stopping_criteria"] = [StopAtText(self.processor.tokenizer, tickets[0].stop)]
+        if params.logprobs is not None:
+            raise UserError("log-probabilities are not given for this language model")
+        with torch.random.fork_rng(devices=[]):
+            if params.seed is not None:
+                torch.manual_seed(params.seed)
+            ids = self.model.generate(
+                **{k: v.to(self.model.device) for k, v in rows.items()},
+                image_embeds=torch.stack(images) if images else None,
+                **settings,
+            )
+        for number, row in enumerate(ids.tolist()):
+            self._hand_out(tickets[number // params.n], number % params.n, row)
+
+    def _hand_out(self, ticket: Ticket, index: int, ids: list[int]) -> None:
+        end = next((place for place, token in enumerate(ids) if token in self._end_ids), None)
+        kept = ids if end is None else ids[: end + 1]
+        text = self.processor.tokenizer.decode(kept, skip_special_tokens=True)
+        cut = cut_at(text, ticket.stop)
+        reason = "stop" if end is not None or cut != text else "length"
+        done = Completion(text=cut.strip(), token_ids=tuple(kept), finish_reason=reason, **ticket.counts())  # type: ignore[arg-type]
+        ticket.put(Piece(index, done.text, completion=done))

@@ -1,0 +1,93 @@
+"""Images encoded once: by content, as long as there is room for them."""
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from threading import Lock
+
+import torch
+
+from ..media.images import ImageInput
+from ..model.modeling import MiniGPT4ForConditionalGeneration
+from ..model.processing import MiniGPT4Processor
+from .completion import EncodedImage
+
+_FILES = 4096  # names of files that are remembered with what was in them
+
+
+class ImageCache:
+    """What the language model receives for images, the least recently used ones forgotten first.
+
+    Args:
+        most_bytes: of embeddings that are kept; 0 keeps none.
+    """
+
+    def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor, most_bytes: int):
+        self.model, self.processor, self.most_bytes = model, processor, most_bytes
+        self.bytes = self.hits = self.misses = 0
+        self._kept: OrderedDict[str, EncodedImage] = OrderedDict()
+        self._files: OrderedDict[tuple, str] = OrderedDict()  # (name, size, time, inode) -> key
+        self._lock = Lock()
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[ImageInput | EncodedImage]) -> list[EncodedImage]:
+        """The images in order; those that are not known yet go through the vision encoder together.
+
+        Raises:
+            UserError: an image that cannot be opened.
+        """
+        with self._lock:
+            found: dict[int, EncodedImage] = {}
+            new: dict[str, tuple[torch.Tensor, list[int]]] = {}
+            for i, image in enumerate(images):
+                if isinstance(image, EncodedImage):
+                    found[i] = image
+                    continue
+                file = _file_of(image)
+                key = self._files.get(file) if file else None
+                if key is not None and key in self._kept:
+                    found[i] = self._take(key)
+                    continue
+                pixels = self.processor.image_processor([image])["pixel_values"]
+                key = hashlib.blake2b(pixels.numpy().tobytes(), digest_size=16).hexdigest()
+                if file:
+                    self._files[file] = key
+                    if len(self._files) > _FILES:
+                        self._files.popitem(last=False)
+                if key in self._kept:
+                    found[i] = self._take(key)
+                else:
+                    new.setdefault(key, (pixels, []))[1].append(i)
+            if new:
+                batch = torch.cat([pixels for pixels, _ in new.values()])
+                embeds = self.model.get_image_features(batch.to(self.model.device))
+                for (key, (_, places)), embed in zip(new.items(), embeds, strict=True):
+                    encoded = EncodedImage(key, embed.clone())
+                    found |= dict.fromkeys(places, encoded)
+                    self._keep(encoded)
+                self.misses += len(new)
+            return [found[i] for i in range(len(images))]
+
+    def _take(self, key: str) -> EncodedImage:
+        self.hits += 1
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def _keep(self, encoded: EncodedImage) -> None:
+        self._kept[encoded.key] = encoded
+        self.bytes += encoded.embeds.nbytes
+        while self._kept and self.bytes > self.most_bytes:
+            _, oldest = self._kept.popitem(last=False)
+            self.bytes -= oldest.embeds.nbytes
+
+
+def _file_of(image: ImageInput) -> tuple | None:
+    """What tells a file on disk from another one, and from what it was before; none for what is no file."""
+    if not isinstance(image, str | os.PathLike):
+        return None
+    try:
+        stat = os.stat(image)
+    except (OSError, ValueError):
+        return None  # opening it will say what is wrong
+    return os.path.abspath(image), stat.st_size, stat.st_mtime_ns, stat.st_ino

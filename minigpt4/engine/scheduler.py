@@ -1,0 +1,447 @@
+"""Continuous batching: requests join and leave the running batch between two tokens.
+
+One thread does all the work of a model. Each round takes one piece of a prompt, of a bounded number of tokens, so that running
+answers never wait for longer than that; then one token of every running answer. Answers to one prompt that are the same so far
+share a row. Source: iteration-level scheduling (Yu et al. 2022, Orca).
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Condition, Thread
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from ..errors import UserError
+from .completion import Completion, EngineFull, FinishReason, Piece, TokenLogprob
+from .images import ImageCache
+from .prefix import PrefixCache
+from .rows import Rows, cache_of
+from .sampling import next_tokens
+from .ticket import Ticket
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much an engine takes on at once."""
+
+    rows: int = 64
+    """Answers that are decoded together."""
+    tokens: int = 65_536
+    """Positions of keys and values: rows times the longest of them."""
+    waiting: int = 1024
+    """Requests that wait; one more is refused."""
+    prefill: int = 512
+    """Tokens of prompts that are read between two tokens of running answers."""
+    image_bytes: int = 256 << 20
+    """Memory for encoded images."""
+    prefix_bytes: int = 256 << 20
+    """Memory for beginnings of prompts that were read before."""
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "tokens", "waiting", "prefill"):
+            if getattr(self, name) < 1:
+                raise UserError(f"an engine's {name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass
+class Stats:
+    """What an engine has done so far, and what it is doing."""
+
+    waiting: int = 0
+    running: int = 0
+    requests: int = 0
+    cancelled: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    images_encoded: int = 0
+    images_known: int = 0
+
+
+class _Branch:
+    """One answer of a ticket while it is being written."""
+
+    def __init__(self, ticket: Ticket, index: int):
+        self.ticket, self.index = ticket, index
+        self.stream = ticket.text_stream()
+        self.text = ""
+        self.logprobs: list[TokenLogprob] = []
+
+
+@dataclass
+class _Row:
+    """Answers of one ticket that are the same so far."""
+
+    ticket: Ticket
+    branches: list[_Branch]
+    ids: list[int]
+
+
+@dataclass
+class _Prefill:
+    """A prompt that is being read."""
+
+    ticket: Ticket
+    embeds: torch.Tensor  # (1, S, H)
+    cache: DynamicCache
+    done: int
+
+
+class Scheduler:
+    """The queue, the running rows, and the thread that works on them.
+
+    Args:
+        library: answers tickets that need the library's own decoding (beams; models whose cache is not plain), all of
+            them to the end.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        images: ImageCache,
+        limits: Limits,
+        end_ids: frozenset[int],
+        library: Callable[[Sequence[Ticket]], None],
+    ):
+        self.model, self.images, self.limits, self.end_ids, self._library = model, images, limits, end_ids, library
+        self.prefixes = PrefixCache(limits.prefix_bytes)
+        self.stats = Stats()
+        self._waiting: deque[Ticket] = deque()
+        self._prefill: _Prefill | None = None
+        self._rows: list[_Row] = []
+        self._cache = Rows(model)
+        self._wake = Condition()
+        self._worker: Thread | None = None
+        self._closed = False
+
+    # from other threads ----------------------------------------------------------------------------------------------
+
+    def submit(self, ticket: Ticket) -> None:
+        """Put a ticket at the end of the queue.
+
+        Raises:
+            EngineFull: as many wait as may wait.
+            UserError: the engine is closed.
+        """
+        with self._wake:
+            if self._closed:
+                raise UserError("the engine is closed")
+            if len(self._waiting) >= self.limits.waiting:
+                raise EngineFull(f"{len(self._waiting):,} requests are waiting already; try again later")
+            self._waiting.append(ticket)
+            self.stats.requests += 1
+            if self._worker is None:
+                self._worker = Thread(target=self._work, name="engine", daemon=True)
+                self._worker.start()
+            self._wake.notify()
+
+    def close(self) -> None:
+        """Cancel everything and end the thread."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        if self._worker is not None:
+            self._worker.join()
+
+    # the thread ------------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        with torch.inference_mode():
+            while True:
+                with self._wake:
+                    while not (self._closed or self._waiting or self._prefill or self._rows):
+                        self._wake.wait()
+                    if self._closed:
+                        break
+                try:
+                    self._round()
+                except Exception as error:  # a fault of ours or of the machine: nobody may wait for ever
+                    log.exception("the engine failed; what was running is given up")
+                    self._give_up(error)
+            self._give_up(UserError("the engine is closed"))
+
+    def _give_up(self, error: Exception) -> None:
+        with self._wake:
+            waiting, self._waiting = list(self._waiting) if self._closed else [], deque() if self._closed else self._waiting
+        tickets = {id(t): t for t in [*waiting, *(row.ticket for row in self._rows)]}
+        if self._prefill is not None:
+            tickets[id(self._prefill.ticket)] = self._prefill.ticket
+        self._rows, self._prefill, self._cache = [], None, Rows(self.model)
+        for ticket in tickets.values():
+            ticket.fail(error)
+
+    def _round(self) -> None:
+        self._drop_cancelled()
+        if self._prefill is not None:
+            self._read_on(self._prefill)
+        else:
+            self._admit()
+        if self._rows:
+            try:
+                logits = self._cache.step([row.ids[-1] for row in self._rows])
+            except Exception as error:
+                self._make_room(error)
+                return
+            self._take(list(range(len(self._rows))), logits)
+        self.stats.running = sum(len(row.branches) for row in self._rows) + (self._prefill is not None)
+        self.stats.waiting = len(self._waiting)
+
+    def _make_room(self, error: Exception) -> None:
+        """Memory ran out: the largest request gives up, the others go on."""
+        reason = out_of_memory(error)
+        if reason is error:
+            raise error
+        largest = max((row.ticket for row in self._rows), key=lambda ticket: ticket.most_tokens * ticket.params.n)
+        largest.fail(reason)
+        for number in range(len(self._rows) - 1, -1, -1):
+            if self._rows[number].ticket is largest:
+                self._remove(number)
+
+    def _drop_cancelled(self) -> None:
+        for number in range(len(self._rows) - 1, -1, -1):
+            row = self._rows[number]
+            if row.ticket.cancelled:
+                for branch in row.branches:
+                    self._finish(branch, row.ids, "cancelled")
+                self._drop(number)
+        if self._prefill is not None and self._prefill.ticket.cancelled:
+            self._cancel(self._prefill.ticket)
+            self._prefill = None
+        with self._wake:
+            gone = [ticket for ticket in self._waiting if ticket.cancelled]
+            for ticket in gone:
+                self._waiting.remove(ticket)
+        for ticket in gone:
+            self._cancel(ticket)
+
+    def _cancel(self, ticket: Ticket) -> None:
+        for index in range(ticket.params.n):
+            self._finish(_Branch(ticket, index), [], "cancelled")
+
+    # prompts ---------------------------------------------------------------------------------------------------------
+
+    def _fits(self, ticket: Ticket, others: Sequence[Ticket]) -> bool:
+        """Whether there is room for a ticket beside what runs and is about to run."""
+        running = sum(len(row.branches) for row in self._rows) + (self._prefill.ticket.params.n if self._prefill else 0)
+        branches = running + sum(t.params.n for t in others) + ticket.params.n
+        if branches == ticket.params.n:  # alone: there is no better moment
+            return True
+        longest = max(t.most_tokens for t in (ticket, *others, *(row.ticket for row in self._rows)))
+        return branches <= self.limits.rows and branches * longest <= self.limits.tokens
+
+    def _admit(self) -> None:
+        """Take from the queue what there is room for and what is read in one go."""
+        with self._wake:
+            if self._waiting and self._waiting[0].needs_library:
+                group = [self._waiting.popleft()]
+                while self._waiting and len(group) < 16 and self._waiting[0].goes_with(group[0]):
+                    group.append(self._waiting.popleft())
+            else:
+                group = []
+                while self._waiting and not self._waiting[0].needs_library and self._fits(self._waiting[0], group):
+                    widest = max(len(t.ids) for t in (self._waiting[0], *group))
+                    if group and widest * (len(group) + 1) > self.limits.prefill:
+                        break
+                    group.append(self._waiting.popleft())
+        if not group:
+            return
+        try:
+            self._start(self._encode_images(group))
+        except Exception as error:
+            for ticket in group:
+                ticket.fail(out_of_memory(error))
+            raise
+
+    def _start(self, group: Sequence[Ticket]) -> None:
+        """Answer, or begin to read."""
+        if group and group[0].needs_library:
+            self._library(group)
+            return
+        fresh: list[tuple[Ticket, torch.Tensor]] = []
+        for place, ticket in enumerate(group):
+            embeds = self._embed(ticket)
+            known, prefix = self.prefixes.longest(ticket.symbols)
+            if prefix is None and len(ticket.ids) <= self.limits.prefill:
+                fresh.append((ticket, embeds))
+                continue
+            if self._prefill is not None:  # one at a time: this one and what comes after it wait for the next round
+                with self._wake:
+                    self._waiting.extendleft(reversed(group[place:]))
+                break
+            ticket.cached_tokens = known
+            self._prefill = _Prefill(ticket, embeds, cache_of(prefix) if prefix else DynamicCache(), known)
+        if fresh:
+            self._read(fresh)
+        elif self._prefill is not None:
+            self._read_on(self._prefill)
+
+    def _encode_images(self, group: list[Ticket]) -> list[Ticket]:
+        """The tickets whose images could be encoded; the others fail, each by itself."""
+        begun = time.monotonic()
+        try:
+            encoded = self.images.encode([image for ticket in group for image in ticket.request.images])
+        except Exception as error:
+            if len(group) > 1:
+                return [ticket for one in group for ticket in self._encode_images([one])]
+            group[0].fail(out_of_memory(error))
+            return []
+        for ticket in group:
+            own, encoded = encoded[: len(ticket.request.images)], encoded[len(ticket.request.images) :]
+            ticket.take_images(own, time.monotonic() - begun)
+        self.stats.images_encoded, self.stats.images_known = self.images.misses, self.images.hits
+        return group
+
+    def _embed(self, ticket: Ticket) -> torch.Tensor:
+        ids = torch.tensor([ticket.ids], device=self.model.device)
+        embeds = torch.stack([image.embeds for image in ticket.images]) if ticket.images else None
+        return self.model.embed(ids, embeds)
+
+    def _read(self, group: Sequence[tuple[Ticket, torch.Tensor]]) -> None:
+        """Whole prompts, side by side; padded on the right, where causal attention does not look."""
+        begun, lengths = time.monotonic(), [embeds.shape[1] for _, embeds in group]
+        batch = group[0][1].new_zeros(len(group), max(lengths), group[0][1].shape[2])
+        for row, (_, embeds) in enumerate(group):
+            batch[row, : lengths[row]] = embeds[0]
+        cache = DynamicCache()
+        lasts = sorted(set(lengths))
+        try:
+            out = self.model.language_model(
+                inputs_embeds=batch,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=torch.tensor(lasts, device=batch.device) - 1,
+            )
+        except Exception as error:
+            if len(group) > 1:
+                for one in group:
+                    self._read([one])
+            else:
+                group[0][0].fail(out_of_memory(error))
+            return
+        seconds = time.monotonic() - begun
+        logits = out.logits[torch.arange(len(group)), [lasts.index(length) for length in lengths]]
+        self._begin([ticket for ticket, _ in group], cache, lengths, logits, seconds)
+
+    def _read_on(self, prefill: _Prefill) -> None:
+        """The next piece of a prompt that is long, or of which a part is known."""
+        begun, ticket = time.monotonic(), prefill.ticket
+        piece = prefill.embeds[:, prefill.done : prefill.done + self.limits.prefill]
+        places = torch.arange(prefill.done, prefill.done + piece.shape[1], device=piece.device)[None]
+        try:
+            out = self.model.language_model(
+                inputs_embeds=piece, position_ids=places, past_key_values=prefill.cache, use_cache=True, logits_to_keep=1
+            )
+        except Exception as error:
+            self._prefill = None
+            ticket.fail(out_of_memory(error))
+            return
+        prefill.done += piece.shape[1]
+        seconds = time.monotonic() - begun
+        if prefill.done < len(ticket.ids):
+            ticket.timings.prefill += seconds
+            return
+        self._prefill = None
+        self._begin([ticket], prefill.cache, [len(ticket.ids)], out.logits[:, -1], seconds)
+
+    def _begin(
+        self, tickets: Sequence[Ticket], cache: DynamicCache, lengths: Sequence[int], logits: torch.Tensor, seconds: float
+    ) -> None:
+        """Prompts have been read: their answers begin."""
+        first = len(self._rows)
+        for row, (ticket, length) in enumerate(zip(tickets, lengths, strict=True)):
+            ticket.timings.prefill += seconds
+            self.stats.prompt_tokens += length
+            self.stats.cached_tokens += ticket.cached_tokens
+            self._cache.add(cache, row, length)
+            self._rows.append(_Row(ticket, [_Branch(ticket, index) for index in range(ticket.params.n)], []))
+        self._take(list(range(first, len(self._rows))), logits)
+
+    # answers ---------------------------------------------------------------------------------------------------------
+
+    def _take(self, numbers: Sequence[int], logits: torch.Tensor) -> None:
+        """Choose the next token of every answer in these rows by their logits (R, V); ended ones leave, parted ones part."""
+        rows = [self._rows[number] for number in numbers]
+        chosen = next_tokens(
+            logits, [(row.ticket, row.ids, [branch.index for branch in row.branches]) for row in rows], self.end_ids
+        )
+        ended: list[int] = []
+        for number, row, tokens in zip(numbers, rows, chosen, strict=True):
+            left: dict[int, list[_Branch]] = {}
+            for branch, (token, logprob) in zip(row.branches, tokens, strict=True):
+                self.stats.generated_tokens += 1
+                if not self._say(branch, [*row.ids, token], logprob):
+                    left.setdefault(token, []).append(branch)
+            if not left:
+                row.branches = []
+                ended.append(number)
+                continue
+            (token, row.branches), *parted = left.items()
+            for other, branches in parted:
+                self._cache.copy(number)
+                self._rows.append(_Row(row.ticket, branches, [*row.ids, other]))
+            row.ids.append(token)
+        for number in sorted(ended, reverse=True):
+            self._drop(number)
+
+    def _say(self, branch: _Branch, ids: list[int], logprob: TokenLogprob | None) -> bool:
+        """Hand the newest of an answer's tokens on; whether the answer ends with it."""
+        ticket = branch.ticket
+        if len(ids) == 1 and not ticket.timings.first_token:
+            ticket.timings.first_token = time.monotonic() - ticket.since
+        if logprob is not None:
+            branch.logprobs.append(logprob)
+        text = "" if ids[-1] in self.end_ids else branch.stream.put(ids[-1:])
+        branch.text += text
+        reason: FinishReason | None = "stop" if ids[-1] in self.end_ids or branch.stream.ended else None
+        if reason is None and len(ids) >= ticket.most_new_tokens:
+            reason = "length"
+        if reason is None:
+            if text or logprob is not None:
+                ticket.put(Piece(branch.index, text, () if logprob is None else (logprob,)))
+            return False
+        self._finish(branch, ids, reason, text, logprob)
+        return True
+
+    def _finish(
+        self, branch: _Branch, ids: list[int], reason: FinishReason, text: str = "", logprob: TokenLogprob | None = None
+    ) -> None:
+        ticket, rest = branch.ticket, branch.stream.end()
+        ticket.timings.total = time.monotonic() - ticket.since
+        self.stats.cancelled += reason == "cancelled"
+        completion = Completion(
+            text=branch.text + rest,
+            token_ids=tuple(ids),
+            finish_reason=reason,
+            logprobs=None if ticket.params.logprobs is None else tuple(branch.logprobs),
+            **ticket.counts(),
+        )
+        ticket.put(Piece(branch.index, text + rest, () if logprob is None else (logprob,), completion))
+
+    def _drop(self, number: int) -> None:
+        """Let a row go, and keep what it has read for who comes with the same beginning."""
+        row = self._rows[number]
+        length = self._cache.lengths[number]
+        symbols = row.ticket.symbols + tuple(row.ids)
+        if self.limits.prefix_bytes and not self.prefixes.covers(symbols[:length]):
+            self.prefixes.keep(symbols[:length], self._cache.prefix(number, length))
+        self._remove(number)
+
+    def _remove(self, number: int) -> None:
+        self._cache.drop(number)
+        last = self._rows.pop()
+        if number < len(self._rows):
+            self._rows[number] = last
+
+
+def out_of_memory(error: Exception) -> Exception:
+    """The same error, or what to do where memory ran out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
+        return UserError("the memory does not suffice for this question: ask with fewer or smaller images, or a shorter text")
+    return error
