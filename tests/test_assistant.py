@@ -13,8 +13,9 @@ from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from minigpt4 import UserError
 from minigpt4.checkpoints.loading import best_dtype
+from minigpt4.engine.engine import MAX_NEW_TOKENS
 from minigpt4.engine.streaming import StopAtText, TextStream, cut_at
-from minigpt4.inference.assistant import MAX_NEW_TOKENS, Assistant, load
+from minigpt4.inference.assistant import Assistant, load
 from minigpt4.prompt.templates import TEMPLATES, ChatTemplate
 
 
@@ -99,47 +100,49 @@ def test_the_order_of_images_and_their_places_matter(images):
 # settings ---------------------------------------------------------------------------------------------------------------
 
 
-def lengths(monkeypatch, system):
-    """What `generate` is told, call by call."""
+def told_to(monkeypatch, system):
+    """The sampling parameters that reach the engine, request by request."""
     told = []
-    plain = system.model.generate
-    monkeypatch.setattr(system.model, "generate", lambda **k: told.append(k) or plain(**k))
+    plain = system.engine.submit
+    monkeypatch.setattr(system.engine, "submit", lambda request: told.append(request.params) or plain(request))
     return told
 
 
 def test_settings_come_from_the_system_unless_given(images, monkeypatch):
     system = assistant(task_generation={"caption": {"max_new_tokens": 5, "num_beams": 2}, "vqa": {"max_new_tokens": 3}})
     system.model.generation_config = GenerationConfig(max_new_tokens=9, eos_token_id=2, pad_token_id=0)
-    told = lengths(monkeypatch, system)
+    told = told_to(monkeypatch, system)
 
     def settings():
-        return told[-1].get("max_new_tokens"), told[-1].get("num_beams")
+        return told[-1].max_new_tokens, told[-1].num_beams
 
     image = images[0]
     system.ask(image, "hm?")
-    assert settings() == (9, None)
+    assert settings() == (9, 1)
     system.caption(image)
     assert settings() == (5, 2)
     system.ask(image, "[caption] hm?")
     assert settings() == (5, 2)
-    system.caption(image, max_new_tokens=7, num_beams=None)
-    assert settings() == (7, None)
+    system.caption(image, max_new_tokens=7, num_beams=1)
+    assert settings() == (7, 1)
+    system.caption(image, max_new_tokens=None, temperature=0.5)
+    assert settings() == (5, 1)  # sampling takes the place of the wished beams
     system.vqa(image, "what?")
-    assert settings() == (3, None)
+    assert settings() == (3, 1)
     "".join(system.stream(image, "[caption] hm?"))
     assert settings() == (5, 1)  # beams cannot be streamed
     batch = [(image, q) for q in ("hm?", "[caption] a", "[vqa] b", "ho?", "[caption] c")]
     mixed = system.ask_many(batch)
-    assert [(k["max_new_tokens"], len(k["input_ids"])) for k in told[-3:]] == [(9, 2), (5, 2), (3, 1)]
+    assert [params.max_new_tokens for params in told[-5:]] == [9, 9, 5, 5, 3]
     assert mixed == [system.ask(*item) for item in batch]
 
 
 def test_systems_that_do_not_say_how_long_get_room_for_an_answer(images, monkeypatch):
     short, long = assistant(), assistant(text_config=tiny_llama(max_position_embeddings=4096))
     for system, room in ((short, 512 // 4), (long, MAX_NEW_TOKENS)):
-        told = lengths(monkeypatch, system)
+        told = told_to(monkeypatch, system)
         system.ask(images[0], "hm?")
-        assert told[-1]["max_new_tokens"] == room
+        assert told[-1].max_new_tokens == room
 
 
 def test_seeds(images):
@@ -152,10 +155,10 @@ def test_seeds(images):
         assert ask(seed=seed) == ask(seed=seed)
     assert ask(seed=0) != ask(seed=1)
     assert ask() != ask()
-    torch.manual_seed(5)
-    first = ask()
-    torch.manual_seed(5)
-    assert ask() == first  # without a seed of its own it uses the process'
+    state = torch.get_rng_state()
+    ask()
+    ask(seed=7)
+    assert torch.equal(torch.get_rng_state(), state)  # seeds belong to a request, not to the process
     streamed = "".join(system.stream(images[0], "hm?", do_sample=True, temperature=3.0, max_new_tokens=20, seed=0))
     assert streamed == ask(seed=0)
 
@@ -164,7 +167,33 @@ def test_temperature_means_sampling(images):
     system = assistant()
     hot = {system.ask(images[0], "hm?", temperature=5.0, max_new_tokens=10, seed=i) for i in range(4)}
     assert len(hot) > 1
-    assert len({system.ask(images[0], "hm?", temperature=5.0, do_sample=False, max_new_tokens=10) for _ in range(3)}) == 1
+    assert len({system.ask(images[0], "hm?", temperature=0, max_new_tokens=10) for _ in range(3)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": 5.0, "do_sample": False}, "temperature does not go with do_sample=False"),
+        ({"max_new_token": 3}, r"unknown setting max_new_token \(did you mean max_new_tokens\?\)"),
+        ({"num_return_sequences": 2}, "unknown setting num_return_sequences"),
+        ({"return_dict_in_generate": True}, "unknown setting return_dict_in_generate"),
+        ({"n": 2, "temperature": 1.0}, "n does not go with a question, which has one answer"),
+        ({"num_beams": 2, "temperature": 1.0}, "temperature does not go with num_beams"),
+        ({"length_penalty": 2.0}, "length_penalty goes with num_beams"),
+        ({"top_p": 1.5}, "top_p must be from 0 to 1, not 1.5"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be a whole number, at least 1, not 0"),
+        ({"min_new_tokens": 9, "max_new_tokens": 3}, "min_new_tokens=9 is more than max_new_tokens=3"),
+        ({"stop": ["a", ""]}, "stop must be a list of texts"),
+    ],
+)
+def test_settings_that_do_not_exist_or_do_not_go_together_are_refused(images, settings, message):
+    system = assistant()
+    with pytest.raises(UserError, match=message):
+        system.ask(images[0], "hm?", **settings)
+    with pytest.raises(UserError, match=message.replace("temperature does not go with num_beams", "beam search cannot be")):
+        next(system.stream(images[0], "hm?", **settings))
+    with pytest.raises(UserError, match=message):
+        system.chat(images[0]).ask("hm?", **settings)
 
 
 def test_what_does_not_fit_says_both_numbers(images):
@@ -217,7 +246,6 @@ def test_answers_end_at_stop_texts(images, monkeypatch):
     marks = (answers[0][20:23], answers[3][10:12])
     monkeypatch.setitem(TEMPLATES, "chatml", stopping_template(marks))
     system = assistant()
-    told = lengths(monkeypatch, system)
     whole = system.ask_many([(p, "hm?") for p in images], max_new_tokens=60)
     monkeypatch.setitem(TEMPLATES, "chatml", ChatTemplate(name="plain", user="Q:", assistant="A:", sep="\n", end="x"))
     plain = assistant()
@@ -227,20 +255,14 @@ def test_answers_end_at_stop_texts(images, monkeypatch):
     for image, text in zip(images, whole, strict=True):
         assert "".join(system.stream(image, "hm?", max_new_tokens=60)) == text
         assert system.ask(image, "hm?", max_new_tokens=60) == text
-    assert told
 
 
-def test_a_caller_may_bring_criteria_along(images):
-    system, seen = assistant(), []
-
-    def soon(ids, scores, **_):
-        seen.append(ids.shape[1])
-        return torch.full((len(ids),), ids.shape[1] >= 4)
-
-    system.ask(images[0], "hm?", max_new_tokens=50, stopping_criteria=[soon])
-    assert seen == [1, 2, 3, 4]
-    "".join(system.stream(images[0], "hm?", max_new_tokens=50, stopping_criteria=[soon]))
-    assert seen == [1, 2, 3, 4] * 2
+def test_a_caller_may_name_stop_texts(images):
+    system = assistant()
+    whole = system.ask(images[0], "hm?", max_new_tokens=60)
+    mark = whole[20:23]
+    assert system.ask(images[0], "hm?", max_new_tokens=60, stop=[mark]) == whole[: whole.index(mark)].rstrip()
+    assert "".join(system.stream(images[0], "hm?", max_new_tokens=60, stop=mark)) == whole[: whole.index(mark)].rstrip()
 
 
 def byte_level():
@@ -286,13 +308,9 @@ STOPS = st.sampled_from([(), ("###",), ("###", "Human:"), ("\n",), ("a", "##")])
 def test_any_pieces_joined_are_the_text_up_to_a_stop(name, data, stop):
     tokenizer, ids = TOKENIZERS[name], data.draw(generated(name))
     stream = TextStream(tokenizer, stop)
-    stream.put(torch.empty(1, 0, dtype=torch.long))  # what `generate` gives for a prompt of embeddings
-    for i in ids:
-        stream.put(torch.tensor([i]))
-    stream.end()
-    pieces = list(stream)
+    pieces = [stream.put([i]) for i in ids]
+    pieces.append(stream.end())
     assert "".join(pieces) == cut_at(tokenizer.decode(ids, skip_special_tokens=True), stop).strip()
-    assert all(pieces)
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

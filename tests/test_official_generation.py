@@ -135,9 +135,9 @@ def test_the_official_chat_through_one_switch(name):
     for case, penalty in ((first, 1.0), (second, second["repetition_penalty"])):
         question = case["prompts"][0].split(processor.chat.user)[-1].removeprefix(f"{IMAGE} ")
         question = question.removesuffix(processor.chat.sep + processor.chat.assistant)
-        assert processor.chat.render(chat._with(question), official=True) == case["prompts"][0]
+        assert processor.chat.render(chat.look(question).messages, official=True) == case["prompts"][0]
         if not end:  # the recorded stop sequences are not those of the family: their effect is tested above
-            chat._remember(chat._with(question), case["decoded"][0])
+            chat.remember(chat.look(question), case["decoded"][0])
             continue
         assert chat.ask(question, max_new_tokens=20, repetition_penalty=penalty) == case["decoded"][0]
 
@@ -182,8 +182,7 @@ def test_a_long_conversation_gives_up_its_oldest_words_and_keeps_its_images():
     model.config.text_config.max_position_embeddings = 90
     processor = tiny_processor(model.config, "minigpt-v2")
     assistant = Assistant(model, processor)
-    inputs = assistant.inputs([talk], {"max_new_tokens": 8})
-    ids = inputs["input_ids"][0].tolist()
+    ids = assistant.engine.prompt_ids(talk, 8)
     assert len(ids) + 8 <= 90
     assert ids[0] == processor.tokenizer.bos_token_id
     assert ids.count(processor.image_token_id) == 2 * processor.num_image_tokens

@@ -9,8 +9,9 @@ from PIL import Image
 
 from minigpt4 import cli
 from minigpt4.cli.options import System
+from minigpt4.engine.completion import Completion, Piece
+from minigpt4.engine.engine import Engine
 from minigpt4.errors import UserError
-from minigpt4.inference.answer import Answer
 from minigpt4.inference.assistant import Assistant
 from minigpt4.prompt.boxes import Box
 
@@ -24,14 +25,30 @@ class Told(Assistant):
         model = tiny_model(task_generation=task_generation)
         super().__init__(model, tiny_processor(model.config))
         self.says, self.asked = says, []
+        self.engine = ToldEngine(self)
 
-    def complete(self, conversations, image_embeds, **generation):
-        for conversation in conversations:
-            self.asked.append((conversation[-1]["content"].removeprefix("<Img><ImageHere></Img> "), generation))
-        return [Answer(self.says)] * len(conversations)
 
-    def complete_streaming(self, conversation, image_embeds, **generation):
-        yield from self.complete([conversation], image_embeds, **generation)[0].partition(" ")
+class ToldEngine(Engine):
+    """Opens the images as any engine does, and says what it is told to."""
+
+    def __init__(self, told):
+        super().__init__(told.model, told.processor)
+        self.told = told
+
+    def generate(self, requests, batch_size=None):
+        done = []
+        for request in requests:
+            self.encode(request.images)
+            question = request.messages[-1]["content"].removeprefix("<Img><ImageHere></Img> ")
+            self.told.asked.append((question, request.params))
+            done.append([Completion(text=self.told.says, token_ids=(), finish_reason="stop")] * request.params.n)
+        return done
+
+    def stream(self, request):
+        ((done,),) = self.generate([request])
+        first, blank, rest = done.text.partition(" ")
+        yield Piece(0, first)
+        yield Piece(0, blank + rest, completion=done)
 
 
 @pytest.fixture
@@ -57,7 +74,7 @@ def test_the_llm_is_asked_in_the_official_words(photo, verb, arguments, question
     told = Told()
     answer = getattr(told, verb)(photo, *arguments, max_new_tokens=7)
     assert [asked for asked, _ in told.asked] == [question]
-    assert told.asked[0][1]["max_new_tokens"] == 7
+    assert told.asked[0][1].max_new_tokens == 7
     assert answer == told.says
     assert answer.image == photo
 
@@ -77,7 +94,7 @@ def test_an_identifier_by_hand_is_the_same_question(photo):
     told.ask(photo, "[refer] give me the location of the dog")
     told.chat(photo).ask("[refer] give me the location of the dog")
     assert told.asked[0] == told.asked[1] == told.asked[2]
-    assert told.asked[0][1] == {"num_beams": 2}
+    assert told.asked[0][1].num_beams == 2
 
 
 def test_long_answers_get_room_unless_told_otherwise(photo):
@@ -85,7 +102,7 @@ def test_long_answers_get_room_unless_told_otherwise(photo):
     told.ground(photo)
     told.ground(photo, max_new_tokens=20)
     told.ask(photo, "Describe it.")
-    assert [settings.get("max_new_tokens") for _, settings in told.asked] == [400, 20, None]
+    assert [params.max_new_tokens for _, params in told.asked] == [400, 20, 512 // 4]
 
 
 def test_a_batch_of_different_tasks_keeps_its_order_and_settings(photo):
@@ -94,10 +111,10 @@ def test_a_batch_of_different_tasks_keeps_its_order_and_settings(photo):
     questions = ["[caption]", "Why?", "[caption]", "[grounding] describe this image in detail"]
     answers = told.ask_many([(photo, question) for question in questions])
     assert [answer.question for answer in answers] == questions
-    assert dict(told.asked) == {
-        "[caption]": {"num_beams": 3},
-        "Why?": {},
-        "[grounding] describe this image in detail": {"max_new_tokens": 400},
+    assert {question: (params.num_beams, params.max_new_tokens) for question, params in told.asked} == {
+        "[caption]": (3, 128),
+        "Why?": (1, 128),
+        "[grounding] describe this image in detail": (1, 400),
     }
 
 

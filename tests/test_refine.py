@@ -11,8 +11,10 @@ from PIL import ImageOps
 from test_assistant import assistant
 
 from minigpt4 import UserError
+from minigpt4.engine.completion import Completion, Request
 from minigpt4.inference.answer import Answer
-from minigpt4.inference.refine import around, at_what_was_found, several
+from minigpt4.inference.looks import Look
+from minigpt4.inference.refine import around, at_each_thing, at_what_was_found
 from minigpt4.prompt.boxes import Box, parse_boxes, parse_phrases, render_phrases, with_boxes_moved, with_other_boxes
 
 IMAGES = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes.things(4))]
@@ -26,26 +28,42 @@ def system():
     return assistant()
 
 
+def told(system, monkeypatch, says):
+    """Replaces the engine's answers: ``says(number of the call)`` is what every answer of a call is; returns the calls."""
+    calls = []
+
+    def generate(requests, batch_size=None):
+        calls.append(list(requests))
+        done = Completion(text=says(len(calls)), token_ids=(), finish_reason="stop")
+        return [[done] * request.params.n for request in calls[-1]]
+
+    monkeypatch.setattr(system.engine, "generate", generate)
+    return calls
+
+
+def seen(system, request):
+    """What the language model would receive for a request's image."""
+    return system.engine.encode(request.images)[0].embeds
+
+
 def test_half_of_the_answers_are_drawn_before_the_image_in_a_mirror(monkeypatch):
     """Two models' worth of answers: of the picture, and of its mirror image with left and right exchanged, turned back."""
     system = assistant()
-    asked = []
-
-    def drawn(conversations, embeds, generation):
-        asked.append((conversations[0][0]["content"].rpartition("> ")[2], embeds, generation["self_consistency"]))
-        return [["{<10><20><30><40>}"] * generation["self_consistency"]] if len(asked) == 1 else [["{<60><20><80><40>}"] * 7]
-
-    monkeypatch.setattr(system, "drawn", drawn)
+    calls = told(system, monkeypatch, {1: "{<10><20><30><40>}", 2: "{<60><20><80><40>}"}.get)
     image = IMAGES[0]
     answer = system.refer(image, "the dog on the left", self_consistency=7, mirrored=True)
-    (question, plain, first), (turned, mirrored, second) = asked
-    assert question.endswith("the dog on the left")
-    assert turned == question.replace("left", "right")
-    assert (first, second) == (4, 3)
-    torch.testing.assert_close(plain, system.encode([image]))
-    torch.testing.assert_close(mirrored, system.encode([ImageOps.mirror(image)]))
-    assert not torch.equal(plain, mirrored)
-    assert answer.text == "{<20><20><40><40>}"  # seven that were turned back against four
+    assert answer.text == "{<10><20><30><40>}"  # four against three
+    ((plain,), (turned,)) = calls
+    assert plain.messages[-1]["content"].endswith("the dog on the left")
+    assert turned.messages[-1]["content"] == plain.messages[-1]["content"].replace("left", "right")
+    assert (plain.params.n, turned.params.n) == (4, 3)
+    assert plain.params.stratified
+    torch.testing.assert_close(seen(system, turned), seen(system, Request(messages=[], images=[ImageOps.mirror(image)])))
+    assert not torch.equal(seen(system, plain), seen(system, turned))
+    calls.clear()
+    turned_back = told(system, monkeypatch, {1: "{<20><20><40><40>}", 2: "{<60><20><80><40>}"}.get)
+    assert system.refer(image, "it", self_consistency=7, mirrored=True).text == "{<20><20><40><40>}"  # all seven agree
+    assert len(turned_back) == 2
 
 
 def test_looking_twice_is_for_several_answers(system):
@@ -58,10 +76,10 @@ def test_looking_twice_is_for_several_answers(system):
     items = [(image, f"[refer] dog {i}") for i, image in enumerate(IMAGES)]
     alone = [both.ask(*item, **short) for item in items]
     assert both.ask_many(items, batch_size=4, **short) == alone
-    in_a_chat = both.chat(IMAGES[0]).ask("[refer] dog 0", **short)  # a conversation's pictures are looked at once
-    assert in_a_chat == system.ask(IMAGES[0], "[refer] dog 0", self_consistency=6, **short)
-    with pytest.raises(UserError, match="mirrored is for single questions"):
-        both.chat(IMAGES[0]).ask("[refer] dog 0", mirrored=True, **short)
+    assert both.chat(IMAGES[0]).ask("[refer] dog 0", **short) == alone[0]  # a conversation looks as often as a question does
+    later = both.chat(IMAGES[0])
+    later.ask("What is on the left?", **short)
+    assert later.ask("[refer] dog 0", **short) is not None
     assert both.ask(IMAGES[0], "[refer] dog 0", self_consistency=1, **short) == system.ask(IMAGES[0], "[refer] dog 0", **short)
 
 
@@ -81,44 +99,36 @@ def test_the_part_around_a_box(box, times, part):
 def test_what_surrounds_a_found_box_is_looked_at(monkeypatch):
     """Four answers before the whole picture, then four before the part around their box, brought back from there."""
     system = assistant(task_generation={"refer": {"self_consistency": 4, "mirrored": True, "zoom_in": True}})
-    looks, said = [], {}
-
-    def drawn(conversations, embeds, generation):
-        looks.append((conversations, embeds, generation["self_consistency"]))
-        return [[said.get(len(looks), "nothing")] * generation["self_consistency"] for _ in conversations]
-
-    monkeypatch.setattr(system, "drawn", drawn)
-    image, asked, setting = IMAGES[0], [([IMAGES[0]], "[refer] it")], {"self_consistency": 4, "mirrored": True}
-    for number in (1, 2):  # in the whole picture, and in the mirror
-        said[number] = "{<40><40><60><80>}"
-    said[3] = said[4] = "{<0><50><100><100>}"  # in the part, whose lower half it is
-    first = several(system, asked, setting)
-    assert at_what_was_found(system, asked, first, setting) == [["{<35><60><65><90>}"] * 4]
-    # 1.5 times 0.2 by 0.4, the box in the middle
-    seen = image.crop([round(v * side) for v, side in zip((0.35, 0.3, 0.65, 0.9), image.size * 2, strict=True)])
-    torch.testing.assert_close(looks[2][1][0], system.encode([seen])[0])
-    torch.testing.assert_close(looks[3][1][0], system.encode([seen], mirrored=True)[0])
-    looks.clear()
+    image = IMAGES[0]
+    there = "{<40><40><60><80>}"  # in the whole picture, and in the mirror
+    # In the part it is the lower half; the part is 1.5 times 0.2 by 0.4 with the box in the middle.
+    says = {1: there, 2: there, 3: "{<0><50><100><100>}", 4: "{<0><50><100><100>}"}
+    calls = told(system, monkeypatch, lambda number: says.get(number, "nothing"))
     assert system.refer(image, "it").boxes == [Box.from_grid(35, 60, 65, 90)]
-    assert [count for _, _, count in looks] == [2] * 4
-    del said[3], said[4]
-    assert at_what_was_found(system, asked, first, setting) == first  # nothing is found there
+    assert [request.params.n for (request,) in calls] == [2] * 4
+    part = image.crop([round(v * side) for v, side in zip((0.35, 0.3, 0.65, 0.9), image.size * 2, strict=True)])
+    torch.testing.assert_close(seen(system, calls[2][0]), system.engine.encode([part])[0].embeds)
+    torch.testing.assert_close(seen(system, calls[3][0]), system.engine.encode([ImageOps.mirror(part)])[0].embeds)
+    calls.clear()
+    assert system.chat(image).ask("[refer] it").boxes == [Box.from_grid(35, 60, 65, 90)]  # and so in a conversation
+    del says[3], says[4]
+    calls.clear()
+    assert system.refer(image, "it").boxes == [Box.from_grid(40, 40, 60, 80)]  # nothing is found there: as it was
 
-    looks.clear()
+    calls.clear()
     system.refer(image, "it", zoom_in=False)
     system.detect(image, "it")
     system.ask([image, image], "[refer] it")  # of two pictures, which one?
-    assert len(looks) == 2 + 2
+    assert len(calls) == 2 + 1 + 2
 
 
-def test_the_same_is_not_looked_at_twice(monkeypatch):
-    system, asked = assistant(), []
-    images = IMAGES[:3]
+def test_the_same_is_not_looked_at_twice():
+    asked = []
     boxes = ["{<10><10><90><90>}", "{<40><40><60><60>}", "nothing"]  # what surrounds the first is the whole picture
-    monkeypatch.setattr(system, "drawn", lambda conversations, *_: asked.append(len(conversations)) or [["nothing"] * 3])
     answers = [[box] * 3 for box in boxes]
-    questions = [([image], "[refer] it") for image in images]
-    assert at_what_was_found(system, questions, answers, {"self_consistency": 3}) == answers
+    looks = [Look.at([image], "[refer] it") for image in IMAGES[:3]]
+    again = at_what_was_found(looks, answers, lambda some: asked.append(len(some)) or [["nothing"] * 3 for _ in some])
+    assert again == answers
     assert asked == [1]
 
 
@@ -161,29 +171,30 @@ def test_each_phrase_of_a_description_is_asked_about_by_itself(monkeypatch):
     found = {"A man": "{<50><60><70><80>}", "two dogs": "nothing to see", "a car": "<p>a car</p> {<8><8><9><9>}"}
     asked = []
 
-    def again(items, **generation):
-        asked.append([question for _, question in items])
-        assert [images for images, _ in items] == [[IMAGES[0]]] * 3 + [[IMAGES[1]]] * 3
-        return [Answer(found[next(name for name in found if name in question)]) for _, question in items]
+    def generate(requests, batch_size=None):
+        asked.append([(request.messages[-1]["content"].partition("</Img> ")[2], request) for request in requests])
+        answers = [next((found[name] for name in found if name in question), GROUNDED) for question, _ in asked[-1]]
+        return [[Completion(text=text, token_ids=(), finish_reason="stop")] for text in answers]
 
-    monkeypatch.setattr(system, "complete", lambda asked, *a, **k: [Answer(GROUNDED)] * len(asked))
-    monkeypatch.setattr(system, "ask_many", again)
+    monkeypatch.setattr(system.engine, "generate", generate)
     question = "[grounding] describe this image in detail"
-    answers = system._answer([([image], question) for image in IMAGES[:2]], {})
+    answers = system.ask_many([(image, question) for image in IMAGES[:2]], num_beams=2, repetition_penalty=1.5)
     expected = GROUNDED.replace("{<10><20><30><40>}", found["A man"]).replace("{<0><0><9><9>}", "{<8><8><9><9>}")
     assert list(answers) == [expected] * 2  # for the dogs nothing was found, and they stay where they were
-    assert [q.split("]")[0] for q in asked[0]] == ["[refer", "[detection", "[refer"] * 2
-    (plain,) = system._answer([([IMAGES[0]], question)], {"zoom_in": False})[:1]
-    assert plain == GROUNDED
+    again = [each for call in asked[1:] for each in call]
+    assert sorted(q.split("]")[0] for q, _ in again) == ["[detection"] * 2 + ["[refer"] * 4
+    assert {(r.params.num_beams, r.params.repetition_penalty) for _, r in again} == {(2, 1.5)}  # a caller's settings reach all
+    asked.clear()
+    assert system.chat(IMAGES[0]).ask(question) == expected
+    asked.clear()
+    assert system.ask(IMAGES[0], question, zoom_in=False) == GROUNDED
     assert len(asked) == 1
 
 
-def test_what_has_no_name_is_not_asked_about(monkeypatch):
-    system = assistant(task_generation={"grounding": {"zoom_in": True}})
+def test_what_has_no_name_is_not_asked_about():
     nameless = "<p></p> {<1><2><3><4>} and <p>a dog</p> {<1><1><2><2>}"
-    monkeypatch.setattr(system, "complete", lambda asked, *a, **k: [Answer(nameless)])
-    monkeypatch.setattr(system, "ask_many", lambda items, **k: [Answer("{<5><5><6><6>}") for _ in items])
-    (answer,) = system._answer([([IMAGES[0]], "[grounding] describe this image in detail")], {})
+    look = Look.at([IMAGES[0]], "[grounding] describe this image in detail")
+    (answer,) = at_each_thing([look], [nameless], lambda items: ["{<5><5><6><6>}" for _ in items])
     assert answer == "<p></p> {<1><2><3><4>} and <p>a dog</p> {<5><5><6><6>}"
 
 
@@ -192,13 +203,11 @@ def test_looking_again_ends_and_is_for_descriptions_with_places(system):
     short = {"max_new_tokens": 6}
     question = "[grounding] describe this image in detail"
     assert isinstance(wished.ground(IMAGES[0], **short), Answer)  # for real, if only with noise to look at
-    assert not wished.streams(wished.settings_for(question, {}))
-    assert wished.streams(wished.settings_for(question, {"zoom_in": False}))
+    assert not wished.streams(question, {})
+    assert wished.streams(question, {"zoom_in": False})
     assert "".join(wished.stream(IMAGES[0], question, **short)).strip() == system.ask(IMAGES[0], question, **short)
     for ask in (system.ask, lambda *a, **k: list(system.stream(*a, **k))):
         with pytest.raises(UserError, match=r"zoom_in goes with \[grounding\]"):
             ask(IMAGES[0], "[refer] a dog" if ask == system.ask else question, zoom_in=True, **short)
-    with pytest.raises(UserError, match="zoom_in is for single questions"):
-        system.chat(IMAGES[0]).ask(question, zoom_in=True, **short)
     wished.official = True
-    assert "zoom_in" not in wished.settings_for(question, {})
+    assert not wished.plan(question, {}).zoom_in

@@ -59,7 +59,7 @@ def ask(
     split_identifier(question)  # an unknown one is said before the model is loaded
     ready_to_draw(draw)
     assistant = system.load()
-    if json or draw or not assistant.streams(assistant.settings_for(question, generation)):
+    if json or draw or not assistant.streams(question, generation):
         answer = assistant.ask(images, question, **generation)
         if draw is not None:
             answer.draw(draw)

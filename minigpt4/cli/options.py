@@ -51,7 +51,7 @@ MaxNewTokens = Annotated[int | None, typer.Option(min=1, rich_help_panel=_DECODI
 MinNewTokens = Annotated[int | None, typer.Option(min=0, rich_help_panel=_DECODING)]
 NumBeams = Annotated[int | None, typer.Option(min=1, rich_help_panel=_DECODING)]
 DoSample = Annotated[bool | None, typer.Option("--do-sample/--no-do-sample", rich_help_panel=_DECODING)]
-Temperature = Annotated[float | None, typer.Option(min=0.01, rich_help_panel=_DECODING)]
+Temperature = Annotated[float | None, typer.Option(min=0.0, rich_help_panel=_DECODING)]
 TopP = Annotated[float | None, typer.Option(min=0.0, max=1.0, rich_help_panel=_DECODING)]
 TopK = Annotated[int | None, typer.Option(min=1, rich_help_panel=_DECODING)]
 RepetitionPenalty = Annotated[float | None, typer.Option(min=0.01, rich_help_panel=_DECODING)]

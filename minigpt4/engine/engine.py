@@ -122,7 +122,7 @@ class Engine:
             EngineFull: too many requests are waiting.
         """
         params = request.params.with_room(self.most_new_tokens)
-        ids = self._fitting(request.messages, params.max_new_tokens or 1)
+        ids = self.prompt_ids(request.messages, params.max_new_tokens or 1)
         each = self.processor.num_image_tokens
         places = ids.count(self.processor.image_token_id) / each
         if places != len(request.images):
@@ -148,8 +148,15 @@ class Engine:
         """Cancel what is running and end."""
         self._scheduler.close()
 
-    def _fitting(self, messages: Sequence[Message], new: int) -> list[int]:
-        """A prompt's ids; of a conversation that has grown too long, the oldest questions and answers are left out."""
+    def prompt_ids(self, messages: Sequence[Message], new: int) -> list[int]:
+        """A prompt's ids; of a conversation that has grown too long, the oldest questions and answers are left out.
+
+        Args:
+            new: tokens for which there must be room beside it.
+
+        Raises:
+            UserError: there is none.
+        """
         ids = self.processor.prompt_ids(messages)
         if len(ids) + new <= self.context:
             return ids
@@ -159,7 +166,7 @@ class Engine:
                 f"the question is too long: with its images it takes {len(ids):,} tokens, "
                 f"and {new:,} new ones do not fit beside it in this model's context of {self.context:,}"
             )
-        return self._fitting(shorter, new)
+        return self.prompt_ids(shorter, new)
 
     # what the library decodes -----------------------------------------------------------------------------------------
 

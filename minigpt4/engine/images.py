@@ -40,17 +40,23 @@ class ImageCache:
         with self._lock:
             found: dict[int, EncodedImage] = {}
             new: dict[str, tuple[torch.Tensor, list[int]]] = {}
+            seen: dict[object, str] = {}  # files and objects of this call
             for i, image in enumerate(images):
                 if isinstance(image, EncodedImage):
                     found[i] = image
                     continue
                 file = _file_of(image)
-                key = self._files.get(file) if file else None
+                same = file or id(image)
+                key = seen.get(same) or (self._files.get(file) if file else None)
                 if key is not None and key in self._kept:
                     found[i] = self._take(key)
                     continue
+                if key is not None and key in new:
+                    new[key][1].append(i)
+                    continue
                 pixels = self.processor.image_processor([image])["pixel_values"]
                 key = hashlib.blake2b(pixels.numpy().tobytes(), digest_size=16).hexdigest()
+                seen[same] = key
                 if file:
                     self._files[file] = key
                     if len(self._files) > _FILES:

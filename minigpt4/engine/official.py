@@ -1,4 +1,4 @@
-"""Generation as the published code does it, for comparison and for published numbers.
+"""Answers as the official code gives them, for comparison and for published numbers: an engine of its own.
 
 Where it differs from ours (all of it measured on the published code): what is generated begins with a second
 beginning-of-sequence token, which the repetition penalty counts and which is returned; stop sequences end a batch only when
@@ -6,16 +6,87 @@ all rows end with the same one at once; a prompt that leaves no room is cut at i
 sampling looks at the 50 likeliest tokens unless told otherwise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase, RepetitionPenaltyLogitsProcessor, StoppingCriteria, StoppingCriteriaList
 
 from ..errors import UserError
+from ..model.legacy_llama_tokenizer import use_official_pad
 from ..model.modeling import MiniGPT4ForConditionalGeneration
+from ..model.processing import MiniGPT4Processor
+from .completion import Completion, Piece, Request
+from .engine import Engine
+from .params import SamplingParams
 
 TOP_K = 50  # the library's default of that time
 MAX_LENGTH = 2000  # of the published chat, prompt and answer together
+
+
+class OfficialEngine(Engine):
+    """Answers as the official chat does. Batches are decoded to their end together, and nothing is streamed by pieces."""
+
+    def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor):
+        super().__init__(model, processor)
+        use_official_pad(processor.tokenizer)
+
+    def params(self, *layers: Mapping[str, Any]) -> SamplingParams:
+        """Sampling parameters of the layers alone: the official chat does not look at the language model's own."""
+        return SamplingParams.from_settings(*layers).with_room(self.most_new_tokens)
+
+    def generate(self, requests: Iterable[Request], batch_size: int | None = None) -> list[list[Completion]]:
+        """The answers to each request, in order; those of a batch with the same parameters stop together."""
+        done: list[list[Completion]] = []
+        for params, some in groupby(requests, lambda request: request.params.with_room(self.most_new_tokens)):
+            alike = list(some)
+            size = batch_size or self.limits.rows
+            for first in range(0, len(alike), size):
+                done += [[one] for one in self._batch(alike[first : first + size], params)]
+        return done
+
+    def stream(self, request: Request) -> Iterator[Piece]:
+        """The answer, in one piece."""
+        (done,) = self.generate([request])[0]
+        yield Piece(0, done.text, completion=done)
+
+    @torch.inference_mode()
+    def _batch(self, requests: Sequence[Request], params: SamplingParams) -> list[Completion]:
+        for name, plain in (("n", 1), ("logprobs", None), ("stop", ()), ("min_new_tokens", 0), ("no_repeat_ngram_size", 0)):
+            if getattr(params, name) != plain:
+                raise UserError(f"official behaviour with {name} is not offered")
+        prompts = [self.processor.prompt_ids(request.messages, official=True) for request in requests]
+        images = [image.embeds for request in requests for image in self.encode(request.images)]
+        settings: dict[str, Any] = {"max_new_tokens": params.max_new_tokens, "repetition_penalty": params.repetition_penalty}
+        if params.samples:
+            settings |= {"do_sample": True, "temperature": params.temperature, "top_p": params.top_p}
+            settings |= {"top_k": params.top_k} if params.top_k else {}
+        if params.num_beams > 1:
+            settings |= {"num_beams": params.num_beams, "length_penalty": params.length_penalty}
+        tokenizer = self.processor.tokenizer
+        with torch.random.fork_rng(devices=[]):
+            if params.seed is not None:
+                torch.manual_seed(params.seed)
+            ids = generate_official(
+                self.model,
+                **{k: v.to(self.model.device) for k, v in self.processor.pad(prompts).items()},
+                image_embeds=torch.stack(images) if images else None,
+                stop_sequences=stop_sequences(tokenizer, self.processor.chat.stop),
+                max_length=MAX_LENGTH,
+                **settings,
+            )
+        texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [
+            Completion(
+                text=chat_text(text),
+                token_ids=tuple(row.tolist()),
+                finish_reason="length" if len(row) > (params.max_new_tokens or 0) else "stop",
+                prompt_tokens=len(prompt),
+                image_tokens=prompt.count(self.processor.image_token_id),
+            )
+            for text, row, prompt in zip(texts, ids, prompts, strict=True)
+        ]
 
 
 class StopTogether(StoppingCriteria):

@@ -60,7 +60,7 @@ class SamplingParams:
             self._whole(name, least, most)
         self._whole("seed", -(2**63), 2**63 - 1)
         self._number("temperature", self.temperature >= 0, "0 or more")
-        self._number("top_p", 0 < self.top_p <= 1, "above 0 and at most 1")
+        self._number("top_p", 0 <= self.top_p <= 1, "from 0 to 1")
         self._number("repetition_penalty", self.repetition_penalty > 0, "above 0")
         self._number("length_penalty", True, "a number")
         if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):

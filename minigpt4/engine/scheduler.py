@@ -5,8 +5,10 @@ answers never wait for longer than that; then one token of every running answer.
 share a row. Source: iteration-level scheduling (Yu et al. 2022, Orca).
 """
 
+import atexit
 import logging
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -140,6 +142,7 @@ class Scheduler:
             if self._worker is None:
                 self._worker = Thread(target=self._work, name="engine", daemon=True)
                 self._worker.start()
+                atexit.register(_close, weakref.ref(self))  # a thread inside torch must not outlive the interpreter
             self._wake.notify()
 
     def close(self) -> None:
@@ -438,6 +441,11 @@ class Scheduler:
         last = self._rows.pop()
         if number < len(self._rows):
             self._rows[number] = last
+
+
+def _close(scheduler: "weakref.ref[Scheduler]") -> None:
+    if (still := scheduler()) is not None:
+        still.close()
 
 
 def out_of_memory(error: Exception) -> Exception:

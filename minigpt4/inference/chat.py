@@ -1,81 +1,81 @@
-"""A conversation about pictures: its history, its encoded pictures, and answers that are streamed."""
+"""A conversation about images: its history, its encoded images, and answers that are streamed."""
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-import torch
-
-from ..errors import UserError
+from ..engine.completion import EncodedImage, Request
+from ..engine.engine import Engine
 from ..media.images import ImageInput, open_image
 from ..prompt.templates import Message, with_images
 from .answer import Answer
+from .looks import Look
+from .task_settings import Plan
 
-if TYPE_CHECKING:
-    from .assistant import Assistant
+AskLook = Callable[[Look, dict[str, Any]], str]
+"""Answers one question with settings, looking as often as the system wishes."""
+PlanFor = Callable[..., Plan]
 
 
 class Chat:
-    """Messages in order, and what the language model received for each picture in them.
+    """Messages in order, and the images in them.
 
-    A picture that is shown belongs to the next question. It is encoded when it is shown, and never again.
+    An image that is shown belongs to the next question. It is encoded when it is shown, and never again.
+
+    Args:
+        answer: how a question is answered all at once.
+        plan: how a question is decoded: (question, settings, streamed=...) -> `Plan`.
     """
 
-    def __init__(self, assistant: "Assistant"):
-        self.assistant = assistant
+    def __init__(self, engine: Engine, answer: AskLook, plan: PlanFor):
+        self.engine, self._answer, self._plan = engine, answer, plan
         self.messages: list[Message] = []
         self.images: list[ImageInput] = []
-        self._embeds: list[torch.Tensor] = []  # (1, K, H) for each picture shown so far
-        self._asked = 0  # pictures that belong to questions already asked
+        self._encoded: list[EncodedImage] = []
+        self._asked = 0  # images that belong to questions already asked
 
     def show(self, image: ImageInput) -> None:
-        """Add a picture to the conversation."""
-        embeds = self.assistant.encode([image])
-        assert embeds is not None
-        self._embeds.append(embeds)
+        """Add an image to the conversation."""
+        self._encoded += self.engine.encode([image])
         self.images.append(image)
 
-    def ask(self, question: str, **generation) -> Answer:
-        """Say something and get the answer, which draws on the picture shown last; both become part of the history."""
-        for setting in ("mirrored", "zoom_in"):
-            if generation.get(setting):
-                raise UserError(
-                    f"{setting} is for single questions: the pictures of a conversation have been looked at already"
-                )
-        settings = self.assistant.settings_for(question, generation)
-        conversation = self._with(question)
-        answer = self.assistant.complete([conversation], self._images(), **settings)[0]
-        self._remember(conversation, answer)
+    def ask(self, question: str, **settings) -> Answer:
+        """Say something and get the answer, which draws on the image shown last; both become part of the history."""
+        look = self.look(question)
+        answer = self._answer(look, settings)
+        self.remember(look, answer)
         return about(answer, self.images[-1:], question)
 
-    def stream(self, question: str, **generation) -> Iterator[str]:
+    def stream(self, question: str, **settings) -> Iterator[str]:
         """The same, piece by piece. What was written so far is remembered even if the reader stops early."""
-        settings = self.assistant.settings_for(question, generation, streamed=True)
-        conversation = self._with(question)
+        plan = self._plan(question, settings, streamed=True)
+        look = self.look(question)
         pieces: list[str] = []
+        request = Request(messages=look.messages, images=self._encoded.copy(), params=plan.params)
         try:
-            for piece in self.assistant.complete_streaming(conversation, self._images(), **settings):
-                pieces.append(piece)
-                yield piece
+            for piece in self.engine.stream(request):
+                if piece.text:
+                    pieces.append(piece.text)
+                    yield piece.text
         finally:
             if pieces:
-                self._remember(conversation, "".join(pieces).rstrip())
+                self.remember(look, "".join(pieces).rstrip())
 
     def forget(self) -> None:
-        """Begin anew, without pictures."""
-        self.messages, self.images, self._embeds, self._asked = [], [], [], 0
+        """Begin anew, without images."""
+        self.messages, self.images, self._encoded, self._asked = [], [], [], 0
 
-    def _with(self, question: str) -> list[Message]:
-        new = len(self._embeds) - self._asked
-        return [*self.messages, {"role": "user", "content": with_images(question, new)}]
+    def look(self, question: str) -> Look:
+        """A question behind all that was said, with the images that were shown since."""
+        new = len(self.images) - self._asked
+        messages = [*self.messages, {"role": "user", "content": with_images(question, new)}]
+        return Look(self.images.copy(), question, messages, self._encoded.copy())
 
-    def _images(self) -> torch.Tensor | None:
-        return torch.cat(self._embeds) if self._embeds else None
-
-    def _remember(self, conversation: list[Message], answer: str) -> None:
-        self.messages = [*conversation, {"role": "assistant", "content": str(answer)}]
-        self._asked = len(self._embeds)
+    def remember(self, look: Look, answer: str) -> None:
+        """A question and its answer become part of the history."""
+        self.messages = [*look.messages, {"role": "assistant", "content": str(answer)}]
+        self._asked = len(look.images)
 
 
 def about(text: str, images: Sequence[ImageInput], question: str) -> Answer:
-    """The answer to a question about pictures; it can draw itself if there is one picture."""
+    """The answer to a question about images; it can draw itself if there is one image."""
     return Answer(text, image=images[0] if len(images) == 1 else None, question=question, opener=open_image)

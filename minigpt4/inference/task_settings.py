@@ -1,49 +1,107 @@
-"""How a question is decoded: what a system wishes for its task, what was asked for instead, and what goes together."""
+"""How a question is decoded: what the system wishes for its task, what was asked for instead, and what goes together."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ..engine.params import SamplingParams, check_names
 from ..errors import UserError
 from ..prompt.tasks import TASKS, split_identifier
-from .self_consistency import BESIDE_SELF_CONSISTENCY
+
+OWN = frozenset(("self_consistency", "mirrored", "zoom_in"))
+"""Settings that are not the engine's: they are about asking more than once."""
+_BESIDE = frozenset(("max_new_tokens", "temperature", "top_p", "top_k", "seed", *OWN))
+"""Given settings that leave a wished self-consistency in place."""
 
 
-def settings_for(
-    question: str, wished: dict[str, Any], given: dict[str, Any], *, streamed: bool = False, official: bool = False
-) -> dict[str, Any]:
-    """How a question is decoded: as is wished for its task, unless other settings are given.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How one question is answered."""
+
+    params: SamplingParams
+    samples: int = 1
+    """Answers that are sampled, of which the one that the others agree with most is given (self-consistency)."""
+    mirrored: bool = False
+    """Half of them before the image in a mirror."""
+    zoom_in: bool = False
+    """Ask again about what was found, nearer (zoom-in refinement)."""
+
+    def sampled(self, samples: int) -> SamplingParams:
+        """Parameters for so many samples at once; the same seed for every question, so that an answer is the same beside others
+        and alone."""
+        return replace(self.params, n=samples, stratified=True, seed=self.params.seed or 0)
+
+
+def plan_for(
+    question: str,
+    wished: Mapping[str, Any],
+    given: Mapping[str, Any],
+    params: Callable[..., SamplingParams],
+    *,
+    streamed: bool = False,
+    official: bool = False,
+) -> Plan:
+    """How a question is answered: as is wished for its task, unless other settings are given.
 
     A wished self-consistency gives way to settings that do not go with it, and with wished beams to streaming;
-    ``self_consistency=1`` leaves it out. A wished zoom-in refinement, or one into a mirror, gives way where there can be none.
+    ``self_consistency=1`` leaves it out. A wished zoom-in refinement, or mirror, gives way where there can be none.
 
     Args:
         wished: a system's settings for the question's task.
+        params: makes sampling parameters of layers of settings (`Engine.params`).
         streamed: the answer is to come piece by piece.
-        official: the answer is to be what the published code gives.
+        official: the answer is to be what the official code gives.
 
     Raises:
-        UserError: given settings that do not go together, or not with this question.
+        UserError: given settings that do not exist, that do not go together, or not with this question.
     """
-    task, _ = split_identifier(question)
+    given = {name: value for name, value in given.items() if value is not None}
+    check_names(given, OWN)
     wished = dict(wished)
-    others = {key for key, value in given.items() if value is not None} - BESIDE_SELF_CONSISTENCY - {"self_consistency"}
     if streamed:
         wished.pop("num_beams", None)
-    if streamed or official or others:
+        if given.get("num_beams", 1) != 1:
+            raise UserError("beam search cannot be streamed: leave out num_beams, or ask without streaming")
+        if given.get("self_consistency", 1) != 1:
+            raise UserError(
+                "an answer chosen among several cannot be streamed: leave out self_consistency, or ask without streaming"
+            )
+    if streamed or official or set(given) - _BESIDE:
         wished.pop("self_consistency", None)
     if streamed or official:
         wished.pop("zoom_in", None)
     settings = wished | given
-    if settings.get("self_consistency") == 1:
-        del settings["self_consistency"]
-    if settings.get("mirrored") and not settings.get("self_consistency") and given.get("mirrored"):
-        raise UserError("mirrored goes with self-consistency: say how many answers are to be drawn")
-    if (settings.get("self_consistency") or 0) < 4:  # a half would be one answer
-        settings.pop("mirrored", None)
-    if streamed or not (task is TASKS["grounding"] or (task is TASKS["refer"] and settings.get("self_consistency"))):
+    samples = _samples(settings, given, official)
+    mirrored, zoom_in = settings.get("mirrored", False), settings.get("zoom_in", False)
+    if given.get("mirrored") and samples == 1:
+        raise UserError("mirrored goes with self-consistency: say how many answers are to be sampled")
+    task, _ = split_identifier(question)
+    if streamed or not (task is TASKS["grounding"] or (task is TASKS["refer"] and samples > 1)):
         if given.get("zoom_in"):
             raise UserError(
-                f"zoom_in goes with {TASKS['grounding'].identifier}, or with {TASKS['refer'].identifier} and self-consistency, "
-                "and with answers that come all at once"
+                f"zoom_in goes with {TASKS['grounding'].identifier}, or with {TASKS['refer'].identifier} and "
+                "self-consistency, and with answers that come all at once"
             )
-        settings.pop("zoom_in", None)
-    return settings
+        zoom_in = False
+    layers = [{name: value for name, value in layer.items() if name not in OWN} for layer in (wished, given)]
+    if samples > 1:
+        layers.append({"do_sample": True})
+    decoded = params(*layers)
+    if decoded.n != 1:
+        raise UserError("n does not go with a question, which has one answer; self_consistency chooses among several")
+    return Plan(params=decoded, samples=samples, mirrored=mirrored and samples >= 4, zoom_in=zoom_in)
+
+
+def _samples(settings: Mapping[str, Any], given: Mapping[str, Any], official: bool) -> int:
+    samples = settings.get("self_consistency", 1)
+    if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
+        raise UserError(f"self_consistency is a number of answers, 1 or more, not {samples!r}")
+    if samples == 1:
+        return 1
+    if official:
+        raise UserError("official behaviour with self-consistency is not offered")
+    if given.get("do_sample") is False or given.get("temperature") == 0 or given.get("num_beams", 1) != 1:
+        raise UserError("self-consistency samples its answers: leave out num_beams and do_sample")
+    if given.get("logprobs") is not None:
+        raise UserError("self_consistency does not go with logprobs")
+    return samples

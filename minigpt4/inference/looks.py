@@ -1,0 +1,64 @@
+"""Asking about images: once, several times, in a mirror. Every question of the product goes through here to the engine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import ImageOps
+
+from ..engine.completion import Completion, EncodedImage, Request
+from ..engine.engine import Engine
+from ..media.images import ImageInput, open_image
+from ..prompt.mirror import mirror_text
+from ..prompt.templates import Message, with_images
+from .task_settings import Plan
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A question about images, and the conversation before it.
+
+    Args:
+        images: all of the conversation, in order.
+        question: the last message without the places of its images.
+        encoded: the same images as they were encoded before, where they were.
+    """
+
+    images: Sequence[ImageInput]
+    question: str
+    messages: Sequence[Message]
+    encoded: Sequence[EncodedImage] | None = None
+
+    @classmethod
+    def at(cls, images: Sequence[ImageInput], question: str) -> "Look":
+        """A single question."""
+        return cls(images, question, [{"role": "user", "content": with_images(question, len(images))}])
+
+    def mirrored(self) -> "Look":
+        """The same before the images in a mirror: left is right in all that was said."""
+        images = [ImageOps.mirror(open_image(image)) for image in self.images]
+        messages = [message | {"content": mirror_text(message["content"])} for message in self.messages]
+        return Look(images, mirror_text(self.question), messages)
+
+
+def ask(engine: Engine, looks: Sequence[Look], plan: Plan, batch_size: int = 16) -> list[list[str]]:
+    """As many answers to each question as the plan says."""
+    if plan.samples == 1:
+        return [[done.text for done in some] for some in _complete(engine, looks, plan, 1, batch_size)]
+    if not plan.mirrored:
+        return [[done.text for done in some] for some in _complete(engine, looks, plan, plan.samples, batch_size)]
+    half = plan.samples // 2
+    plain = _complete(engine, looks, plan, plan.samples - half, batch_size)
+    turned = _complete(engine, [look.mirrored() for look in looks], plan, half, batch_size)
+    return [
+        [done.text for done in some] + [mirror_text(done.text) for done in more]
+        for some, more in zip(plain, turned, strict=True)
+    ]
+
+
+def _complete(engine: Engine, looks: Sequence[Look], plan: Plan, samples: int, batch_size: int) -> list[list[Completion]]:
+    params = plan.params if plan.samples == 1 else plan.sampled(samples)
+    requests = [
+        Request(messages=look.messages, images=look.encoded if look.encoded is not None else look.images, params=params)
+        for look in looks
+    ]
+    return engine.generate(requests, batch_size)

@@ -1,0 +1,243 @@
+"""The engine: answers do not depend on neighbours, what was read is not read twice, and what goes wrong goes wrong alone."""
+
+import random
+import threading
+
+import pytest
+import shapes
+import torch
+from conftest import tiny_config, tiny_llama, tiny_model, tiny_processor
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import MambaConfig
+
+from minigpt4 import MiniGPT4ForConditionalGeneration, UserError
+from minigpt4.engine.completion import EngineFull, Request
+from minigpt4.engine.engine import Engine
+from minigpt4.engine.params import SamplingParams
+from minigpt4.engine.scheduler import Limits
+from minigpt4.prompt.templates import with_images
+
+IMAGES = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes.things(4))]
+
+
+@pytest.fixture(scope="module")
+def parts():
+    torch.manual_seed(0)
+    model = tiny_model()
+    return model, tiny_processor(model.config)
+
+
+def request(number: int, **params) -> Request:
+    """Question number so-and-so, about none, one or two images."""
+    images = IMAGES[: (number + 1) % 3]
+    text = with_images("why? " * (number % 5) + str(number), len(images))
+    return Request(messages=[{"role": "user", "content": text}], images=images, params=SamplingParams(**params))
+
+
+WAYS = [
+    {},
+    {"repetition_penalty": 1.4, "no_repeat_ngram_size": 2},
+    {"temperature": 1.5, "top_k": 40, "top_p": 0.9, "seed": 3},
+    {"temperature": 1.0, "n": 3, "seed": 1, "stratified": True},
+    {"min_new_tokens": 6},
+]
+
+
+@pytest.fixture(scope="module")
+def alone(parts):
+    """What each question gets in an engine of its own that keeps nothing."""
+    known = {}
+
+    def ask(number, way, length):
+        if (number, way, length) not in known:
+            engine = Engine(*parts, Limits(prefix_bytes=0, image_bytes=0))
+            asked = request(number, max_new_tokens=length, **WAYS[way])
+            known[number, way, length] = [done.token_ids for done in engine.generate([asked])[0]]
+            engine.close()
+        return known[number, way, length]
+
+    return ask
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, len(WAYS) - 1), st.sampled_from([6, 7, 12])), max_size=8),
+    st.sampled_from([Limits(), Limits(rows=3), Limits(prefill=16), Limits(tokens=200), Limits(prefix_bytes=0)]),
+    st.sets(st.integers(0, 7), max_size=2),
+)
+def test_answers_do_not_depend_on_what_runs_beside_them(parts, alone, asked, limits, cancelled):
+    engine = Engine(*parts, limits)
+    tickets = [engine.submit(request(number, max_new_tokens=length, **WAYS[way])) for number, way, length in asked]
+    for i in cancelled:
+        if i < len(tickets):
+            tickets[i].cancel()
+    for i, (ticket, (number, way, length)) in enumerate(zip(tickets, asked, strict=True)):
+        said = [done.token_ids for done in ticket.result()]
+        if i not in cancelled:
+            assert said == alone(number, way, length)
+        else:
+            assert all(ids == whole[: len(ids)] for ids, whole in zip(said, alone(number, way, length), strict=True))
+    engine.close()
+
+
+def test_greedy_is_what_the_library_says(parts, alone):
+    model, processor = parts
+    for number in range(4):
+        asked = request(number, max_new_tokens=12)
+        ids = processor.pad([processor.prompt_ids(asked.messages)])
+        images = processor.image_processor(list(asked.images))["pixel_values"] if asked.images else None
+        embeds = None if images is None else model.get_image_features(images)
+        for way, wanted in ((0, {}), (1, WAYS[1]), (4, WAYS[4])):
+            said = model.generate(**ids, image_embeds=embeds, max_new_tokens=12, **wanted)[0].tolist()
+            assert list(alone(number, way, 12)[0]) == said
+
+
+def test_what_was_read_is_not_read_twice(parts):
+    model, processor = parts
+    engine, looked = Engine(model, processor), []
+    handle = model.vision_tower.register_forward_hook(lambda _, args, __: looked.append(len(args[0])))
+    first = engine.generate([request(1, max_new_tokens=9)])[0][0]
+    again = engine.generate([request(1, max_new_tokens=9)])[0][0]
+    handle.remove()
+    assert again.token_ids == first.token_ids
+    assert looked == [2]  # both images of the first question, and none after it
+    assert (first.cached_tokens, again.cached_tokens) == (0, first.prompt_tokens - 1)
+    assert first.image_tokens == 2 * processor.num_image_tokens
+    messages = [*request(1).messages, {"role": "assistant", "content": first.text}, {"role": "user", "content": "and?"}]
+    later = engine.generate([Request(messages=messages, images=IMAGES[:2], params=SamplingParams(max_new_tokens=9))])[0][0]
+    fresh = Engine(model, processor, Limits(prefix_bytes=0)).generate(
+        [Request(messages=messages, images=IMAGES[:2], params=SamplingParams(max_new_tokens=9))]
+    )[0][0]
+    assert later.token_ids == fresh.token_ids
+    assert later.cached_tokens >= first.prompt_tokens
+    assert fresh.cached_tokens == 0
+
+
+def test_memory_for_what_was_read_has_a_limit(parts):
+    engine = Engine(*parts, Limits(prefix_bytes=30_000, image_bytes=600))
+    for number in range(12):
+        engine.generate([request(number, max_new_tokens=5)])
+    assert 0 < engine._scheduler.prefixes.bytes <= 30_000
+    assert engine.images.bytes <= 600
+
+
+def test_pieces_are_the_answer_and_carry_its_probabilities(parts):
+    model, processor = parts
+    engine = Engine(model, processor)
+    (whole,) = engine.generate([request(3, max_new_tokens=9, logprobs=2)])[0]
+    pieces = list(engine.stream(request(3, max_new_tokens=9, logprobs=2)))
+    assert "".join(piece.text for piece in pieces) == whole.text
+    assert [p.completion for p in pieces[:-1]] == [None] * (len(pieces) - 1)
+    assert tuple(one for piece in pieces for one in piece.logprobs) == pieces[-1].completion.logprobs
+    assert len(whole.logprobs) == len(whole.token_ids)
+    ids = torch.tensor([processor.prompt_ids(request(3).messages) + list(whole.token_ids)])
+    embeds = torch.stack([image.embeds for image in engine.encode(request(3).images)])
+    logp = model(ids, image_embeds=embeds).logits[0].log_softmax(-1)
+    for place, one in enumerate(whole.logprobs):
+        row = logp[len(ids[0]) - len(whole.token_ids) - 1 + place]
+        assert one.logprob == pytest.approx(row[one.token_id].item(), abs=1e-4)
+        assert [i for i, _, _ in one.top] == row.topk(2).indices.tolist()
+
+
+def test_who_leaves_frees_the_room(parts):
+    engine = Engine(*parts, Limits(rows=1))
+    stream = engine.stream(request(2, max_new_tokens=400, min_new_tokens=400))
+    next(stream)
+    stream.close()
+    assert engine.generate([request(4, max_new_tokens=3)])[0][0].generated_tokens <= 3
+    assert engine.stats.cancelled == 1
+
+
+def test_a_full_queue_is_refused(parts, monkeypatch):
+    engine = Engine(*parts, Limits(rows=1, waiting=2))
+    go = threading.Event()
+    plain = engine.model.language_model.forward
+    monkeypatch.setattr(engine.model.language_model, "forward", lambda *a, **k: go.wait(60) and plain(*a, **k))
+    first = engine.submit(request(0, max_new_tokens=2))
+    while engine._scheduler._waiting:  # until the engine has taken it
+        pass
+    tickets = [first, engine.submit(request(1, max_new_tokens=2)), engine.submit(request(2, max_new_tokens=2))]
+    with pytest.raises(EngineFull, match="2 requests are waiting"):
+        engine.submit(request(3, max_new_tokens=2))
+    go.set()
+    assert all(ticket.result()[0].token_ids for ticket in tickets)
+    assert engine.generate([request(3, max_new_tokens=2)])  # there is room again
+
+
+def test_what_is_wrong_fails_alone(parts, tmp_path):
+    engine = Engine(*parts)
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG no image")
+    text = with_images("what?", 1)
+    broken = Request(messages=[{"role": "user", "content": text}], images=[tmp_path / "broken.png"])
+    tickets = [engine.submit(one) for one in (request(1, max_new_tokens=4), broken, request(4, max_new_tokens=4))]
+    assert tickets[0].result()
+    with pytest.raises(UserError, match=r"broken\.png"):
+        tickets[1].result()
+    assert tickets[2].result()
+    with pytest.raises(UserError, match=r"places for 1 image\(s\), but 0 were given"):
+        engine.submit(Request(messages=[{"role": "user", "content": text}]))
+    with pytest.raises(UserError, match="context of 512"):
+        engine.submit(request(0, max_new_tokens=512))
+
+
+def test_memory_that_runs_out_takes_the_largest_request_alone(parts, monkeypatch):
+    engine = Engine(*parts)
+    plain = engine._scheduler._cache.step
+    large, small = request(4, max_new_tokens=300, min_new_tokens=300), request(3, max_new_tokens=8, min_new_tokens=8)
+
+    def step(tokens):
+        if len(tokens) == 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        return plain(tokens)
+
+    monkeypatch.setattr(engine._scheduler._cache, "step", step)
+    with engine._scheduler._wake:  # both are there when the engine looks
+        tickets = [engine.submit(large), engine.submit(small)]
+    with pytest.raises(UserError, match="memory does not suffice"):
+        tickets[0].result()
+    assert tickets[1].result()[0].generated_tokens == 8
+
+
+def test_a_fault_reaches_everybody_and_the_engine_goes_on(parts, monkeypatch):
+    engine = Engine(*parts)
+    with monkeypatch.context() as broken:
+        broken.setattr(engine._scheduler._cache, "step", lambda tokens: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            engine.generate([request(2, max_new_tokens=9, min_new_tokens=9)])
+    assert engine.generate([request(2, max_new_tokens=9, min_new_tokens=9)])[0][0].generated_tokens == 9
+
+
+def test_beams_and_recurrent_models_go_through_the_library(parts):
+    engine = Engine(*parts)
+    beams = engine.generate([request(i, max_new_tokens=8, num_beams=3, n=2) for i in range(3)])
+    assert [len(some) for some in beams] == [2] * 3
+    assert beams[1][0] == engine.generate([request(1, max_new_tokens=8, num_beams=3, n=2)])[0][0] or (
+        beams[1][0].token_ids == engine.generate([request(1, max_new_tokens=8, num_beams=3, n=2)])[0][0].token_ids
+    )
+    with pytest.raises(UserError, match="cannot be streamed"):
+        engine.stream(request(1, num_beams=2))
+    config = tiny_config(
+        text_config=MambaConfig(vocab_size=128, hidden_size=32, num_hidden_layers=2, eos_token_id=2, bos_token_id=1)
+    )
+    model = MiniGPT4ForConditionalGeneration(config).eval()
+    recurrent = Engine(model, tiny_processor(config))
+    both = recurrent.generate([request(i, max_new_tokens=6) for i in (1, 4)])
+    for number, some in zip((1, 4), both, strict=True):
+        assert recurrent.generate([request(number, max_new_tokens=6)])[0][0].token_ids == some[0].token_ids
+    assert "".join(p.text for p in recurrent.stream(request(1, max_new_tokens=6))) == both[0][0].text
+
+
+def test_a_window_of_attention_goes_through_the_library_too():
+    from transformers import MistralConfig
+
+    small = {k: v for k, v in tiny_llama().to_dict().items() if k not in ("model_type", "architectures", "dtype")}
+    config = tiny_config(text_config=MistralConfig(**small | {"sliding_window": 16}))
+    torch.manual_seed(0)
+    model = MiniGPT4ForConditionalGeneration(config).eval()
+    processor = tiny_processor(config)
+    asked = request(1, max_new_tokens=8)
+    ids = processor.pad([processor.prompt_ids(asked.messages)])
+    embeds = model.get_image_features(processor.image_processor(list(asked.images))["pixel_values"])
+    said = model.generate(**ids, image_embeds=embeds, max_new_tokens=8)[0].tolist()
+    assert list(Engine(model, processor).generate([asked])[0][0].token_ids) == said
