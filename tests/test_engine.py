@@ -14,8 +14,8 @@ from transformers import MambaConfig
 from minigpt4 import MiniGPT4ForConditionalGeneration, UserError
 from minigpt4.engine.completion import EngineFull, Request
 from minigpt4.engine.engine import Engine
+from minigpt4.engine.limits import Limits
 from minigpt4.engine.params import SamplingParams
-from minigpt4.engine.scheduler import Limits
 from minigpt4.prompt.templates import with_images
 
 IMAGES = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes.things(4))]

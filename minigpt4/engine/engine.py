@@ -18,9 +18,10 @@ from ..prompt.history import without_oldest
 from ..prompt.templates import Message
 from .completion import Completion, EncodedImage, Piece, Request
 from .images import ImageCache
+from .limits import Limits, Stats
 from .params import SamplingParams
 from .rows import has_plain_cache
-from .scheduler import Limits, Scheduler, Stats
+from .scheduler import Scheduler
 from .streaming import StopAtText, cut_at
 from .ticket import Ticket
 
