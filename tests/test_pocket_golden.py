@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 import minigpt4
+from minigpt4.checkpoints import pocket
 
 RECORD = Path(__file__).parent / "data" / "pocket.json"
 PHOTOS = {name: Path(__file__).parents[1] / f"docs/images/{name}.jpg" for name in ("astronaut", "camera", "cat", "china")}
@@ -55,8 +57,9 @@ def test_what_would_be_wrong_is_seen(model, damage, monkeypatch):
     elif damage == "template":
         monkeypatch.setattr(model.processor, "template", "vicuna-v0")
     elif damage == "adapters":
-        layer = model.model.language_model.model.layers[3].self_attn.v_proj.weight
-        monkeypatch.setattr(layer, "data", torch.zeros_like(layer.data))
+        base = AutoModelForCausalLM.from_pretrained(pocket.prepared() / "llm", dtype=torch.float32)
+        for own, other in zip(model.model.language_model.parameters(), base.parameters(), strict=True):
+            monkeypatch.setattr(own, "data", other.data)
     else:
         monkeypatch.setattr(model.model.projection.weight, "data", model.model.projection.weight.data.flip(0))
     fresh = minigpt4.Assistant(model.model, model.processor)  # one that remembers nothing
