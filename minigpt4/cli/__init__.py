@@ -18,7 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Ask about pictures, and align vision encoders with language models.",
+    help="Ask about images, train, evaluate and serve MiniGPT-4 models.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -42,7 +42,7 @@ def common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
-    """Ask about pictures, and align vision encoders with language models."""
+    """Ask about images, train, evaluate and serve MiniGPT-4 models."""
 
 
 def main() -> None:
