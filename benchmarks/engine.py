@@ -2,8 +2,8 @@
 
     python benchmarks/engine.py [--questions 64] [--new-tokens 32] [--model pocket] [--dtype float32] [--soak 1000]
 
-Every question is about an image of its own, so that nothing is known from earlier; each answer has exactly as many tokens as are
-asked for. Same weights, same precision, same cores; the ratios are what counts.
+Every question is about an image of its own, so that nothing is known from earlier; each answer has exactly as many tokens as
+are asked for. Same weights, same precision, same cores; the ratios are what counts.
 """
 
 import argparse
