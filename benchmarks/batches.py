@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import minigpt4
-from minigpt4.jobs.resumable import images_in
+from minigpt4.media.images import images_in
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import minigpt4
-from minigpt4.jobs.resumable import images_in
+from minigpt4.media.images import images_in
 from minigpt4.prompt.templates import with_images
 
 QUESTION = "[caption] Briefly describe this image."

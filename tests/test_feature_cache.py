@@ -1,13 +1,19 @@
 """The feature cache: what is kept is what would be computed, through kills and changes."""
 
+import json
+import os
 import pickle
+import random
 
 import pytest
 import shapes
 import torch
 from conftest import tiny_model, tiny_processor
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from minigpt4 import UserError
 from minigpt4.model.feature_cache import FeatureCache, pixels_of
 
 
@@ -106,3 +112,85 @@ def test_a_reader_travels_to_other_processes(tmp_path, images):
     sent = pickle.loads(pickle.dumps(cache))
     assert sent.model is None
     assert torch.equal(sent.get(images[4]), cache.get(images[4]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.booleans()), min_size=1, max_size=12))
+def test_any_writers_in_any_order_leave_right_rows(tmp_path_factory, steps):
+    """Writers come, add, close and come again; whoever reads afterwards reads what it would compute."""
+    folder = tmp_path_factory.mktemp("cache")
+    torch.manual_seed(0)
+    model = tiny_model()
+    pictures = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes.things(5))]
+    writers: dict[int, FeatureCache] = {}
+    for number, which, stays in steps:
+        cache = writers.setdefault(number, opened(model, folder))
+        some = [(pictures[which], False), (pictures[(which + number) % 5], False)]
+        cache.add([(cache.key(image), image, False) for image, _ in some])  # known or not: nobody looked before
+        if not stays:
+            del writers[number], cache
+    last = opened(model, folder)
+    assert not last.missing([(pictures[which], False) for _, which, _ in steps])
+    for _, which, _ in steps:
+        computed = last.look(pixels_of(last.image_processor, pictures[which], False)[None])[0]
+        torch.testing.assert_close(last.get(pictures[which]), computed, atol=1e-5, rtol=1e-5)
+    lines = [line for file in last.folder.glob("rows-*.jsonl") for line in file.read_text().splitlines()]
+    assert len({json.loads(line)["key"] for line in lines}) == len(lines)  # nobody wrote what was there
+
+
+@pytest.mark.parametrize("damage", ["a flipped bit", "zeros", "cut short"])
+def test_damaged_rows_are_seen_and_made_anew(tmp_path, images, damage):
+    model = tiny_model()
+    cache = filled(model, tmp_path, images)
+    expected = cache.get(images[1]).clone()
+    rows = cache.folder / "rows-0.bin"
+    data, size = bytearray(rows.read_bytes()), rows.stat().st_size // 6
+    place = next(
+        json.loads(line)["row"]
+        for line in (cache.folder / "rows-0.jsonl").read_text().splitlines()
+        if cache.key(images[1]) in line
+    )
+    if damage == "a flipped bit":
+        data[place * size + 5] ^= 4
+    elif damage == "zeros":
+        data[place * size : (place + 1) * size] = bytes(size)
+    else:
+        del data[place * size + 3 :]
+    rows.write_bytes(data)
+    again = opened(model, tmp_path)
+    if damage != "cut short":
+        with pytest.raises(UserError, match=rf"rows-0\.bin: row {place} is damaged; start again"):
+            again.get(images[1])
+        again = opened(model, tmp_path)
+    todo = again.missing([(p, False) for p in images])
+    assert again.key(images[1]) in {key for key, *_ in todo}
+    again.add(todo)
+    torch.testing.assert_close(opened(model, tmp_path).get(images[1]), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_stray_files_and_broken_lines_are_passed_over(tmp_path, images):
+    model = tiny_model()
+    cache = filled(model, tmp_path, images)
+    expected = cache.get(images[0])
+    (cache.folder / "rows-x.jsonl").write_text("hello\n")
+    (cache.folder / "rows-7.jsonl").write_text('{"key": 3}\n')
+    with (cache.folder / "rows-0.jsonl").open("ab") as index:
+        index.write(b'[]\n{"key": "a"}\n' + b"[" * 100_000 + b"\n\xff\xfe\n{")
+    again = opened(model, tmp_path)
+    assert torch.equal(again.get(images[0]), expected)
+    assert not again.missing([(p, False) for p in images])
+
+
+def test_every_image_goes_through_one_door(tmp_path, images):
+    cache = filled(tiny_model(), tmp_path / "cache", images)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for wrong in (tmp_path / "pipe", tmp_path, tmp_path / "loop", tmp_path / "gone.png", "/dev/zero", "a\0b"):
+        with pytest.raises(UserError):
+            cache.key(wrong)
+    kept = cache.get(images[0])
+    images[0].unlink()  # its features are there, and it was seen before
+    assert torch.equal(cache.get(images[0]), kept)
+    Image.new("RGB", (9, 9)).save(images[1])
+    with pytest.raises(UserError, match="was changed after its features were kept"):
+        cache.get(images[1])

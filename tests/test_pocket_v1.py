@@ -9,8 +9,8 @@ from safetensors import safe_open
 import minigpt4
 from minigpt4.checkpoints.folders import TRAINED, find_folder
 from minigpt4.checkpoints.pocket import FOLDER, FOLDERS
-from minigpt4.cli.evaluate import _folder
 from minigpt4.errors import UserError
+from minigpt4.evaluate.run import _folder
 
 PHOTOS = sorted((Path(__file__).parents[1] / "docs" / "images").glob("*.jpg"))
 STAGES = ["pocket-v1-stage1", "pocket-v1-stage2"]

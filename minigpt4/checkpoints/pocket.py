@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -29,6 +30,9 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from ..errors import UserError
+from ..io.cache_dir import cache_folder
+
+log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent.parent / "pocket"
 """Our own part: configuration, tokenizer-independent settings and the trained weights, shipped with the package."""
@@ -70,22 +74,6 @@ LLM = _Part(
 )
 
 
-def cache_folder() -> Path:
-    """Where prepared parts are kept: ``$MINIGPT4_CACHE``, or the user's cache folder."""
-    if chosen := os.environ.get("MINIGPT4_CACHE"):
-        return Path(chosen)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
-    elif sys.platform == "darwin":
-        base = "~/Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    try:
-        return Path(base).expanduser() / "minigpt4"
-    except RuntimeError:
-        raise UserError("there is no home folder to keep the pocket model in; name another in MINIGPT4_CACHE") from None
-
-
 def prepared() -> Path:
     """The folder with ``vision/`` and ``llm/``, made on first use.
 
@@ -104,7 +92,7 @@ def prepared() -> Path:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            print("waiting for another process that prepares the pocket model ...", file=sys.stderr)
+            log.warning("waiting for another process that prepares the pocket model ...")
             lock.acquire()
         try:
             if not _intact(folder):  # another process may have made it while we waited

@@ -1,17 +1,14 @@
 """Commands that measure how good a system is."""
 
 import json as jsonlib
-import random
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import UserError
 from .options import DECODING, SYSTEM, BatchSize, Group, Json, System, import_quickly, options
 
 app = typer.Typer(no_args_is_help=True, help="Measure a system on benchmarks; answers are kept, and runs can be continued.")
@@ -161,20 +158,9 @@ def score(
 ) -> None:
     """Score answers that an earlier evaluation kept, without the system and the pictures."""
     import_quickly()
-    from ..evaluate.benchmarks.base import Against
-    from ..evaluate.benchmarks.registry import BENCHMARKS
-    from ..evaluate.predict import aligned, answered
+    from ..evaluate.run import score_answers
 
-    rows = answered(predictions)
-    names = {row["benchmark"] for row in rows}
-    if len(names) > 1 or not names <= set(BENCHMARKS):
-        raise UserError(f"{predictions}: answers to {', '.join(sorted(names))}; give those of one benchmark")
-    sightless = None
-    if blank_image is not None:
-        rows, sightless = aligned(rows, answered(blank_image))
-        if not rows:
-            raise UserError(f"{blank_image}: has no question in common with {predictions}")
-    _print(BENCHMARKS[names.pop()].report(rows, Against(blank_image=sightless, grid=grid)), json)
+    _print(score_answers(predictions, blank_image, grid), json)
 
 
 def _evaluate(
@@ -190,61 +176,37 @@ def _evaluate(
     grid: int | None = None,
     report: dict[str, Any] | None = None,
 ) -> None:
-    """Read, ask what has not been answered yet, score, print."""
+    """Measure, and print what came of it."""
     import_quickly()
-    from ..evaluate.benchmarks.base import Against, Choice
-    from ..evaluate.benchmarks.registry import BENCHMARKS
-    from ..evaluate.predict import aligned, answered, predict, signature
+    from ..evaluate.run import Asked, run_benchmark
+    from .batch import Bar
 
-    benchmark = BENCHMARKS[name]
-    if not annotations.exists():
-        raise UserError(f"{annotations}: no such file")
-    rows = benchmark.read(annotations, Choice(split=measuring.split, single_box=single_box, things=things))
-    if not rows:
-        raise UserError(f"{annotations}: nothing to ask for in it")
-    if measuring.limit and measuring.limit < len(rows):
-        kept = sorted(random.Random(0).sample(range(len(rows)), measuring.limit))
-        rows = [rows[i] for i in kept]
-    if fitting.prior_split and not fitting.prior:
-        raise UserError("--prior-split goes with --prior FILE")
-    prior = None
-    if fitting.prior:
-        prior = benchmark.read(fitting.prior, Choice(split=fitting.prior_split, single_box=single_box, things=things))
-    images = measuring.images or (annotations if annotations.is_dir() else annotations.parent)
-    if not images.is_dir():
-        raise UserError(f"{images}: no such folder")
-
-    loaded = cache(system.load)
-
-    def ask_many(batch: list) -> Any:
-        return loaded().ask_many(batch, batch_size=measuring.batch_size, **generation)
-
-    def run(file: Path, blank_image: bool) -> tuple[list[Any], int]:
-        by = signature(system.model, generation, _folder(system.model), blank_image)
-        status = predict(benchmark, rows, images, file, by, ask_many, measuring.batch_size, blank_image, loaded)
-        return answered(file, rows), status
-
-    part = f"-{measuring.split}" if measuring.split else ""
-    file = measuring.predictions or Path(f"{name}-{annotations.stem}{part}.jsonl")
-    done, status = run(file, blank_image=False)
-    sightless, notes = None, []
-    if measuring.blank_image:
-        sightless, blank_image_status = run(file.with_name(f"{file.stem}.blank-image{file.suffix}"), blank_image=True)
-        done, sightless = aligned(done, sightless)
-        status = max(status, blank_image_status)
-    if missing := len(rows) - len(done):
-        notes.append(f"{missing:,} of {len(rows):,} questions could not be asked and are not scored")
-    against = Against(blank_image=sightless, prior=prior, grid=grid)
-    _print(benchmark.report(done, against, **report or {}), json=measuring.json, notes=notes)
-    print(f"answers are kept in {file}", file=sys.stderr)
-    raise typer.Exit(status)
-
-
-def _folder(model: str) -> Path | None:
-    """Where a system's files lie, if they lie here."""
-    from ..checkpoints.pocket import FOLDERS
-
-    return FOLDERS.get(model) or (Path(model) if Path(model).is_dir() else None)
+    asked = Asked(
+        split=measuring.split,
+        limit=measuring.limit,
+        images=measuring.images,
+        predictions=measuring.predictions,
+        blank_image=measuring.blank_image,
+        single_box=single_box,
+        things=things,
+        prior=fitting.prior,
+        prior_split=fitting.prior_split,
+        grid=grid,
+    )
+    measured = run_benchmark(
+        name,
+        annotations,
+        system.load,
+        system.model,
+        asked,
+        batch_size=measuring.batch_size,
+        settings=generation,
+        report=report,
+        watch=Bar(),
+    )
+    _print(measured.report, json=measuring.json, notes=measured.notes)
+    print(f"answers are kept in {measured.file}", file=sys.stderr)
+    raise typer.Exit(int(bool(measured.problems)))
 
 
 def _print(report: Any, json: bool, notes: list[str] | tuple[str, ...] = ()) -> None:

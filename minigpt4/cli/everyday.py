@@ -7,6 +7,7 @@ import typer
 
 from ..errors import UserError
 from ..io.jsonl import to_json
+from ..media.images import images_in
 from .options import (
     DECODING,
     SYSTEM,
@@ -43,9 +44,9 @@ def ask(
             raise UserError("--draw goes with one photo and a question, not with --input FILE")
         if output is None:
             raise UserError("--input needs --output FILE for the answers")
-        from ..jobs.resumable import ask_file
+        from .batch import write_answers
 
-        raise typer.Exit(ask_file(system.load, input, output, batch_size, generation))
+        raise typer.Exit(write_answers(system.load, input, output, batch_size, generation))
     if output is not None:
         raise UserError("--output goes with --input FILE")
     if not arguments or len(arguments) < 2 or not arguments[-1].strip() or is_image_file(arguments[-1]):
@@ -82,9 +83,12 @@ def caption(
     generation: dict,
 ) -> None:
     """Caption photos, or every photo in a folder."""
-    from ..jobs.resumable import caption_files, images_in
+    from .batch import print_captions, write_captions
 
-    raise typer.Exit(caption_files(system.load, images_in(photos), output, json, batch_size, generation))
+    images = images_in(photos)
+    if output is not None:
+        raise typer.Exit(write_captions(system.load, images, output, batch_size, generation))
+    raise typer.Exit(print_captions(system.load, images, json, batch_size, generation))
 
 
 @options(system=SYSTEM, generation=TALKING)

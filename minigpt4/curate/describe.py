@@ -14,8 +14,9 @@ from typing import Any
 from ..data.schema import Description, parse_row
 from ..errors import UserError
 from ..io.jsonl import read_rows, write_rows
+from ..metrics.words import PEOPLE, content_words, singular, stems, words
 from ..prompt.text import join_tokens
-from .facts import NUMBERS, PEOPLE, Facts, contradict, facts_of, head_after, singular, words
+from .facts import NUMBERS, Facts, contradict, facts_of, head_after
 
 MOST = 4
 SAME_WORDS = 0.5
@@ -24,11 +25,6 @@ SAME_PAIRS = 0.4
 """And so do two of which one has so much of its pairs of neighbouring words from the other."""
 NEW_WORDS, NEW_SHARE = 2, 0.45
 """How many of a further sentence's content words have to be new, and what share of them."""
-
-_EMPTY = words(
-    "a an the is are was were be been being and or but of in on at to with by for from into onto as it its his her their he "
-    "she they this that these those there which who while some very two one three has have"
-)
 
 _WITH = words(
     "wearing holding carrying having dressing covering using containing featuring including"
@@ -45,11 +41,9 @@ class Sentence:
     pairs: frozenset[tuple[str, str]] = field(init=False)
 
     def __post_init__(self) -> None:
-        said = re.findall(r"[a-z0-9]+(?:['-][a-z]+)*", self.text.lower())
-        stems = ["person" if singular(word) in PEOPLE else _stem(word) for word in said]
         self.facts = facts_of(self.text)
-        self.content = frozenset(stem for word, stem in zip(said, stems, strict=True) if word not in _EMPTY)
-        self.pairs = frozenset(pairwise(stems))
+        self.content = content_words(self.text)
+        self.pairs = frozenset(pairwise(stems(self.text)))
 
 
 def describe(captions: Sequence[str], most: int = MOST) -> str | None:
@@ -116,18 +110,6 @@ def _fits(sentence: Sentence, chosen: Sequence[Sentence], known: frozenset[str])
     if len(sentence.content - known) < max(NEW_WORDS, NEW_SHARE * len(sentence.content)):
         return False
     return not any(repeats(sentence, other) or contradict(sentence.facts, other.facts) for other in chosen)
-
-
-def _stem(word: str) -> str:
-    """A word without the commonest endings, so that ``runs`` and ``running`` are the same."""
-    word = singular(word)
-    for ending in ("ing", "ed"):
-        if word.endswith(ending) and len(word) > len(ending) + 2:
-            word = word[: -len(ending)]
-            if word[-1] == word[-2] and word[-1] not in "ls":
-                word = word[:-1]
-            break
-    return word.removesuffix("e")
 
 
 def _joined(caption: str) -> str:

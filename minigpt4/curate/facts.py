@@ -3,26 +3,13 @@
 import re
 from dataclasses import dataclass, field
 
-
-def words(listed: str) -> frozenset[str]:
-    return frozenset(listed.split())
-
+from ..metrics.words import ADULT, CHILD, FEMALE, MALE, NEUTRAL, PEOPLE, PLURAL_ONLY, singular, words
 
 NUMBERS = {word: n for n, word in enumerate(("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), 1)}
 NUMBERS |= {str(n): n for n in range(1, 11)} | {"a": 1, "an": 1, "another": 1}
 VAGUE = words("several many some few multiple various numerous")
 GROUPS = {"pair": 2, "couple": 2, "trio": 3}  # of how many; other groups are of "two or more"
 GROUPS |= dict.fromkeys(words("group crowd bunch team row line pack herd flock number lot band crew class"), 0)
-
-MALE = words("man boy guy male gentleman father dad son brother husband grandfather groom lad he his him himself")
-FEMALE = words("woman girl lady female mother mom daughter sister wife grandmother bride she her herself")
-ADULT = words("man woman guy gentleman lady father mother dad mom husband wife groom bride adult grandfather grandmother")
-CHILD = words("boy girl child kid toddler baby infant lad")
-NEUTRAL = words(
-    "person child kid toddler baby infant adult someone teenager player rider skier surfer biker skateboarder snowboarder "
-    "climber hiker runner cyclist swimmer worker friend individual"
-)
-PEOPLE = (MALE | FEMALE | ADULT | CHILD | NEUTRAL) - words("he his him himself she her herself")
 
 ANIMALS = words("dog puppy cat kitten horse pony bird cow sheep goat bear elephant giraffe zebra duck goose monkey animal")
 
@@ -37,8 +24,6 @@ OUTSIDE = words(
     "road sidewalk yard hill meadow woods trail sea"
 )
 
-_IRREGULAR = {"people": "person", "men": "man", "women": "woman", "children": "child", "wolves": "wolf", "geese": "goose"}
-_PLURAL_ONLY = words("glasses jeans pants shorts scissors stairs clothes")
 _NOUNS_IN_ING = words("building clothing wedding painting railing ceiling ring string wing evening morning thing")
 _STOPS = words(
     "in on at of with by near to from into onto over under through across along around behind beside between against next "
@@ -90,7 +75,7 @@ def facts_of(sentence: str) -> Facts:
             # Without a number "the red car turns" looks like "red tennis shoes": both words may be what is red.
             for place in {head, head - 1} - set(range(i + 1)):
                 facts.colours.setdefault(singular(tokens[place]), set()).add(COLOURS[token])
-        if i not in counted and singular(token) != token and token not in _PLURAL_ONLY:
+        if i not in counted and singular(token) != token and token not in PLURAL_ONLY:
             _add(facts, token, 2, False)  # more than one; a verb in -s does no harm here, nobody counts verbs
     return facts
 
@@ -136,17 +121,6 @@ def head_after(tokens: list[str], start: int, one: bool) -> int | None:
 def _goes_on(tokens: list[str], i: int) -> bool:
     """Whether a word for someone is followed by another one: ``a baby girl``."""
     return tokens[i : i + 1] != [] and singular(tokens[i]) in PEOPLE | ANIMALS
-
-
-def singular(word: str) -> str:
-    """A noun's singular; other words mostly as they are."""
-    if word in _IRREGULAR:
-        return _IRREGULAR[word]
-    if word in _PLURAL_ONLY or len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is", "'s")):
-        return word
-    if word.endswith("ies"):
-        return word[:-3] + "y"
-    return word[:-2] if word.endswith(("ches", "shes", "sses", "xes")) else word[:-1]
 
 
 def contradict(a: Facts, b: Facts) -> str | None:

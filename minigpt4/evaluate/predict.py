@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..io.jsonl import Output, read_rows
-from ..jobs.resumable import answer_rows
+from ..jobs.resumable import Outcome, Watch, answer_rows
 from .benchmarks.base import Benchmark, Row
 
 GREY = (128, 128, 128)
@@ -26,8 +26,9 @@ def predict(
     batch_size: int = 16,
     blank_image: bool = False,
     prepare: Callable[[], object] | None = None,
-) -> int:
-    """Answer what `file` does not answer yet; the exit status says whether every question was answered.
+    watch: Watch = Watch(),
+) -> Outcome:
+    """Answer what `file` does not answer yet.
 
     Args:
         images: the folder that the rows' pictures are in.
@@ -52,7 +53,7 @@ def predict(
         (f"{benchmark.name}, {row['image']}", row, ([grey if blank_image else images / row["image"]], benchmark.question(row)))
         for row in signed
     ]
-    return answer_rows(iter(items), signed, output, "answer", ask_many, batch_size, prepare)
+    return answer_rows(iter(items), signed, output, "answer", ask_many, batch_size, prepare, watch)
 
 
 def _once(ask_many: Callable[[list], Sequence[str]]) -> Callable[[list], Sequence[str]]:

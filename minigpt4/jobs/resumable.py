@@ -1,82 +1,111 @@
-"""Many pictures at once: files of questions, folders of photos."""
+"""Many images at once: files of questions, folders of photos. Who wants to see how far it is hands in a `Watch`."""
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..errors import UserError
-from ..io.jsonl import Output, Row, read_rows, to_json
-from ..media.images import EXTENSIONS, check_image
-
-if TYPE_CHECKING:
-    from ..inference.assistant import Assistant  # imports `transformers`, which is nothing to wait for to hear of a wrong name
+from ..io.jsonl import Output, Row, read_rows
+from ..media.images import check_image
 
 Items = Iterable[tuple[str, Row, Any]]
-"""Where each row stands (for messages), the row, and what to ask: a picture, or (pictures, question)."""
-Load = Callable[[], "Assistant"]
+"""Where each row stands (for messages), the row, and what to ask: an image, or (images, question)."""
+
+
+class Answerer(Protocol):
+    """What a job needs of `inference.assistant.Assistant`; importing that takes seconds, and a wrong name is said before."""
+
+    def caption(self, images: Any, batch_size: int = 16, **settings: Any) -> Any: ...
+
+    def ask_many(self, items: Any, batch_size: int = 16, **settings: Any) -> Any: ...
+
+
+Load = Callable[[], Answerer]
 """Loads the system; not called if there is nothing to ask."""
 
 
-def images_in(places: Sequence[Path]) -> list[Path]:
-    """Files as they are, folders as the pictures in them (by name, subfolders included).
+class Watch:
+    """Somebody who looks on; this one looks away."""
 
-    Raises:
-        UserError: a folder without pictures.
+    def begin(self, what: str, total: int, done: int) -> None:
+        """So many answers are wanted, of which some are there from an earlier run."""
+
+    def advance(self, count: int) -> None:
+        """So many more were dealt with."""
+
+    def wrong(self, message: str) -> None:
+        """Something could not be answered, and why."""
+
+    def end(self) -> None:
+        """No more will come."""
+
+
+@dataclass
+class Outcome:
+    """What became of a job.
+
+    Args:
+        answered: rows that have an answer now, those of earlier runs among them.
+        problems: of each row that has none, what is wrong.
     """
-    found: list[Path] = []
-    for place in places:
-        if os.path.isdir(place):  # unlike Path.is_dir, never an error
-            inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
-            if not inside:
-                raise UserError(f"{place}: no pictures in this folder")
-            found += inside
-        else:
-            found.append(place)
-    return found
+
+    answered: int = 0
+    problems: list[str] = field(default_factory=list)
 
 
-def caption_files(
-    load: Load, images: Sequence[Path], output: Path | None, as_json: bool, batch_size: int, generation: dict
-) -> int:
-    """Caption pictures to `output`, or to standard output; the exit status says whether all went well."""
+def captions(
+    load: Load, images: Sequence[Path], batch_size: int, settings: dict[str, Any], watch: Watch = Watch()
+) -> Iterator[tuple[Row, str | None]]:
+    """Each image's row with its caption, batch by batch; with none where something is wrong, which `watch` is told."""
+    ready = cache(load)
+
+    def answer(batch: list[Path]) -> Sequence[str]:
+        return ready().caption(batch, batch_size=batch_size, **settings)
+
+    items = [(str(p), {"image": str(p)}, p) for p in images]
+    for group in _groups(iter(items), batch_size):
+        for (_, row, _), result in _answered(group, answer):
+            if isinstance(result, UserError):
+                watch.wrong(str(result))
+                yield row, None
+            else:
+                yield row, result
+
+
+def caption_file(
+    load: Load, images: Sequence[Path], output: Path, batch_size: int, settings: dict[str, Any], watch: Watch = Watch()
+) -> Outcome:
+    """Caption images to a JSON Lines file, which is continued if it exists."""
     items = [(str(p), {"image": str(p)}, p) for p in images]
     ready = cache(load)
 
     def answer(batch: list[Path]) -> Sequence[str]:
-        return ready().caption(batch, batch_size=batch_size, **generation)
+        return ready().caption(batch, batch_size=batch_size, **settings)
 
-    if output is not None:
-        rows = [row for _, row, _ in items]
-        return answer_rows(items, rows, Output(output, "caption"), "caption", answer, batch_size, ready)
-    failed = 0
-    for group in _groups(iter(items), batch_size):
-        for (name, row, _), text in _answered(group, answer, ready):
-            if text is None:
-                failed += 1
-            elif as_json:
-                print(to_json(row | {"caption": text}), flush=True)
-            else:
-                print(text if len(items) == 1 else f"{name}: {' '.join(text.split())}", flush=True)
-    return 2 if failed == len(items) else int(failed > 0)
+    return answer_rows(
+        items, [row for _, row, _ in items], Output(output, "caption"), "caption", answer, batch_size, ready, watch
+    )
 
 
-def ask_file(load: Load, source: Path, output: Path, batch_size: int, generation: dict) -> int:
-    """Answer a JSON Lines file of ``{"image", "question"}``; the exit status says whether every line was answered."""
+def ask_file(
+    load: Load, source: Path, output: Path, batch_size: int, settings: dict[str, Any], watch: Watch = Watch()
+) -> Outcome:
+    """Answer a JSON Lines file of ``{"image", "question"}`` to another one, which is continued if it exists."""
     if os.path.exists(output) and os.path.exists(source) and os.path.samefile(source, output):
         raise UserError(f"{output}: is the input as well; name another file for the answers")
-    failed = 0
+    problems: list[str] = []
     items, rows = [], []
     for number, row in read_rows(source):
         where = f"{source}:{number}"
         if not isinstance(row, UserError):
             row = _checked(row, where)
         if isinstance(row, UserError):
-            _complain(row)
-            failed += 1
+            watch.wrong(str(row))
+            problems.append(str(row))
             continue
         images = row["image"] if isinstance(row["image"], list) else [row["image"]]
         items.append((where, row, ([_beside(source, image) for image in images], row["question"])))
@@ -84,9 +113,10 @@ def ask_file(load: Load, source: Path, output: Path, batch_size: int, generation
     ready = cache(load)
 
     def answer(batch: list[tuple[list[Path], str]]) -> Sequence[str]:
-        return ready().ask_many(batch, batch_size=batch_size, **generation)
+        return ready().ask_many(batch, batch_size=batch_size, **settings)
 
-    return max(answer_rows(items, rows, Output(output, "answer"), "answer", answer, batch_size, ready), int(failed > 0))
+    outcome = answer_rows(items, rows, Output(output, "answer"), "answer", answer, batch_size, ready, watch)
+    return Outcome(outcome.answered, problems + outcome.problems)
 
 
 def _checked(row: Row, where: str) -> Row | UserError:
@@ -114,60 +144,53 @@ def answer_rows(
     answer: Callable[[list], Sequence[str]],
     batch_size: int,
     prepare: Callable[[], object] | None = None,
-) -> int:
-    """Answer what is not in `output` yet, batch by batch, with a progress bar; the exit status says whether all went well.
+    watch: Watch = Watch(),
+) -> Outcome:
+    """Answer what is not in `output` yet, batch by batch.
 
     Args:
         rows: those of `items`; `output` is put in their order.
         key: what `output` adds to a row.
         answer: a batch of what to ask -> its answers.
-        prepare: called before the bar appears, if there is anything to answer.
+        prepare: called before `watch` hears of the beginning, if there is anything to answer.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     todo = [item for item in items if not output.take(item[1])]
     if todo and prepare is not None:
         prepare()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    failed = 0
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(key, total=len(rows), completed=len(rows) - len(todo))
+    outcome = Outcome(len(rows) - len(todo))
+    watch.begin(key, len(rows), outcome.answered)
+    try:
         for group in _groups(iter(todo), batch_size):
-            answered = list(_answered(group, answer))
-            good = [row | {key: str(text)} for (_, row, _), text in answered if text is not None]
+            good = []
+            for (where, row, asked), result in _answered(group, answer):
+                if isinstance(result, UserError):
+                    message = f"{where}: {result}" if isinstance(asked, tuple) else str(result)
+                    watch.wrong(message)
+                    outcome.problems.append(message)
+                else:
+                    good.append(row | {key: str(result)})
             output.write(good)
-            failed += len(group) - len(good)
-            progress.advance(task, len(group))
+            outcome.answered += len(good)
+            watch.advance(len(group))
+    finally:
+        watch.end()
     output.sort(rows)
-    return int(failed > 0)
+    return outcome
 
 
-def _answered(
-    group: list, answer: Callable[[list], Sequence[str]], prepare: Callable[[], object] | None = None
-) -> Iterator[tuple[Any, str | None]]:
-    """The items of a group with their answers, in order; with none where something is wrong, which is said."""
-    wrong: dict[int, UserError] = {}
+def _answered(group: list, answer: Callable[[list], Sequence[str]]) -> Iterator[tuple[Any, str | UserError]]:
+    """The items of a group with their answers, in order; with what is wrong where something is."""
+    found: dict[int, str | UserError] = {}
     for i, (*_, asked) in enumerate(group):
         try:
             for image in asked[0] if isinstance(asked, tuple) else [asked]:
                 check_image(image)
         except UserError as error:
-            wrong[i] = error
-    good = [i for i in range(len(group)) if i not in wrong]
-    if good and prepare is not None:
-        prepare()
-    texts: dict[int, str] = {}
-    for i, result in _halving(good, lambda some: answer([group[j][2] for j in some])):
-        if isinstance(result, UserError):
-            wrong[i] = result
-        else:
-            texts[i] = result
+            found[i] = error
+    good = [i for i in range(len(group)) if i not in found]
+    found |= dict(_halving(good, lambda some: answer([group[j][2] for j in some])))
     for i, item in enumerate(group):
-        if i in wrong:
-            where, _, asked = item
-            _complain(wrong[i], where if isinstance(asked, tuple) else None)
-        yield item, texts.get(i)
+        yield item, found[i]
 
 
 def _halving(some: list[int], answer: Callable[[list[int]], Sequence[str]]) -> Iterator[tuple[int, str | UserError]]:
@@ -187,7 +210,3 @@ def _halving(some: list[int], answer: Callable[[list[int]], Sequence[str]]) -> I
 def _groups(items: Iterator, size: int) -> Iterator[list]:
     while group := list(islice(items, size)):
         yield group
-
-
-def _complain(error: UserError, where: str | None = None) -> None:
-    print(f"error: {where}: {error}" if where else f"error: {error}", file=sys.stderr)

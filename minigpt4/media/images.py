@@ -4,7 +4,7 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -56,7 +56,7 @@ def open_image(image: ImageInput) -> Image.Image:
     """
     if isinstance(image, Image.Image):
         return _upright_rgb(image)
-    with _opened(_file(image), _named(image)) as opened:
+    with _opened(regular_file(image), _named(image)) as opened:
         return _upright_rgb(opened)
 
 
@@ -71,7 +71,7 @@ def part_of_image(image: ImageInput, part: Part) -> Image.Image:
 def check_image(image: ImageInput) -> None:
     """The same errors without the work of decoding, as far as a file's beginning tells: one that is cut short passes."""
     if not isinstance(image, Image.Image):
-        with _opened(_file(image), _named(image)):
+        with _opened(regular_file(image), _named(image)):
             pass
 
 
@@ -83,7 +83,12 @@ def decode_image(data: bytes, name: str) -> Image.Image:
         return _upright_rgb(image)
 
 
-def _file(image: str | os.PathLike) -> Path:
+def regular_file(image: str | os.PathLike) -> Path:
+    """The path of an image file: the door that every file goes through before it is read.
+
+    Raises:
+        UserError: there is none, or it is a folder, a pipe, a device, or empty.
+    """
     path, name = Path(image), _named(image)
     try:
         status = path.stat()
@@ -169,3 +174,21 @@ def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
     largest = float(values.max(initial=0))
     white = next((w for w in ((1.0, 255.0, 65535.0) if mode == "F" else (255.0, 65535.0)) if largest <= w), largest)
     return (values.clip(0, white) * (255.0 / white)).round().astype(np.uint8)
+
+
+def images_in(places: Sequence[Path]) -> list[Path]:
+    """Files as they are, folders as the pictures in them (by name, subfolders included).
+
+    Raises:
+        UserError: a folder without pictures.
+    """
+    found: list[Path] = []
+    for place in places:
+        if os.path.isdir(place):  # unlike Path.is_dir, never an error
+            inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+            if not inside:
+                raise UserError(f"{place}: no pictures in this folder")
+            found += inside
+        else:
+            found.append(place)
+    return found

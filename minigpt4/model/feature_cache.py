@@ -5,16 +5,19 @@ one shape, so the data file is rows end to end and nothing else:
 
     cache/<fingerprint>/about.json       shape and dtype of a row, and what it was made with
     cache/<fingerprint>/rows-<n>.bin     rows; a process writes to one file at a time, which it holds by rows-<n>.lock
-    cache/<fingerprint>/rows-<n>.jsonl   one line a row, written after it: {"key": ...}
+    cache/<fingerprint>/rows-<n>.jsonl   one line a row, written after it: {"key", "row", "digest"}
+    cache/<fingerprint>/damaged.jsonl    rows whose bytes are no longer what their line says: {"file", "row"}
 
-Keys are digests of picture files, so moved or renamed pictures are still known and changed ones are not. A row without its
-line, or a line cut short by a kill, does not count and is written over.
+Keys are digests of image files, so moved or renamed images are still known and changed ones are not. A row's number is where
+it lies in its file, whoever wrote the rows before it; its digest is checked when it is read. A row without its line, or a line
+that a kill has cut short, does not count.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +26,13 @@ import torch
 from filelock import FileLock, Timeout
 from PIL import ImageOps
 
-from ..checkpoints.pocket import cache_folder
 from ..errors import UserError
-from ..media.images import ImageInput, Part, open_image, part_of_image
+from ..io.cache_dir import cache_folder
+from ..media.images import ImageInput, Part, open_image, part_of_image, regular_file
 from .modeling import MiniGPT4ForConditionalGeneration
 from .processing import MiniGPT4ImageProcessor
+
+_FORMAT = 2  # of the files; a change makes every cache anew
 
 
 class FeatureCache:
@@ -48,19 +53,25 @@ class FeatureCache:
         self.model, self.image_processor = model, image_processor
         frozen_connector = list(model.connector.parameters()) and not any(p.requires_grad for p in model.connector.parameters())
         self.stage = "connector_features" if frozen_connector and not model.vision_dropout else "vision_tokens"
-        about = {"stage": self.stage, "vision": _fingerprint(model, self.stage), "pictures": image_processor.to_dict()}
+        about = {
+            "format": _FORMAT,
+            "stage": self.stage,
+            "vision": _fingerprint(model, self.stage),
+            "pictures": image_processor.to_dict(),
+        }
         name = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
         self.folder = (folder or cache_folder() / "features") / name
         self._writing: tuple[int, FileLock] | None = None
         self._digests: dict[tuple[str, int, int], str] = {}
-        self._places: dict[str, tuple[int, int]] = {}  # key -> (file, row)
+        self._latest: dict[str, str] = {}  # of a file's name the digest it had last
+        self._places: dict[str, tuple[int, int, str]] = {}  # key -> (file, row, digest of the row)
         self._files: dict[int, np.memmap] = {}
         self._shape, self._dtype = self._row_form()
+        written = json.dumps(about | {"shape": self._shape, "dtype": str(self._dtype)}, default=str)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "about.json").write_text(
-                json.dumps(about | {"shape": self._shape, "dtype": str(self._dtype)}, default=str)
-            )
+            if not (self.folder / "about.json").exists():
+                (self.folder / "about.json").write_text(written)
         except OSError as error:
             raise UserError(f"{self.folder}: the feature cache cannot be written ({error.strerror})") from None
         self._read_index()
@@ -72,15 +83,28 @@ class FeatureCache:
     def key(self, image: ImageInput, mirrored: bool = False) -> str:
         """Digest of a picture's content (its file's bytes, or its pixels)."""
         if isinstance(image, str | os.PathLike):
-            stat = os.stat(image)
-            known = (os.fspath(image), stat.st_size, stat.st_mtime_ns)
-            if known not in self._digests:
-                self._digests[known] = hashlib.sha256(Path(image).read_bytes()).hexdigest()
-            digest = self._digests[known]
+            digest = self._digest_of(image)
         else:
             rgb = open_image(image)
             digest = hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).hexdigest()
         return digest + "-mirrored" if mirrored else digest
+
+    def _digest_of(self, image: str | os.PathLike) -> str:
+        """Of a file's bytes. A file that has vanished since it was read is known by its name."""
+        name = os.fspath(image)
+        try:
+            path = regular_file(image)
+            stat = path.stat()
+            known = (name, stat.st_size, stat.st_mtime_ns)
+            if known not in self._digests:
+                with path.open("rb") as file:
+                    self._digests[known] = hashlib.file_digest(file, "sha256").hexdigest()
+        except (OSError, UserError) as error:
+            if name in self._latest:
+                return self._latest[name]
+            raise error if isinstance(error, UserError) else UserError(f"{name}: cannot be read ({error.strerror})") from None
+        self._latest[name] = self._digests[known]
+        return self._digests[known]
 
     def missing(self, images: Iterable[tuple[ImageInput, bool]]) -> list[tuple[str, ImageInput, bool]]:
         """Of (picture, mirrored) pairs those that are not in the cache, each once, with their keys."""
@@ -93,25 +117,34 @@ class FeatureCache:
 
     @torch.no_grad()
     def add(self, items: Sequence[tuple[str, ImageInput, bool]]) -> None:
-        """Look at pictures and keep what is seen; on disk when this returns."""
-        pixels = torch.stack([pixels_of(self.image_processor, image, mirrored) for _, image, mirrored in items])
-        features = self.look(pixels)
+        """Look at images and keep what is seen; on disk when this returns. What another process has added is left out."""
         writer = self._claim()
-        rows = self.folder / f"rows-{writer}.bin"
-        have = sum(1 for file, _ in self._places.values() if file == writer)
+        self._read_index()
+        new = {key: (image, mirrored) for key, image, mirrored in items if key not in self._places}
+        if not new:
+            return
+        pixels = torch.stack([pixels_of(self.image_processor, image, mirrored) for image, mirrored in new.values()])
+        features = self.look(pixels).contiguous().view(torch.uint8).flatten(1).numpy()
+        path = self.folder / f"rows-{writer}.bin"
+        lines: list[tuple[str, int, str]] = []
         try:
-            with rows.open("r+b" if rows.exists() else "w+b") as file:
-                file.seek(have * self._row_bytes)
-                file.write(features.contiguous().view(torch.uint8).numpy().tobytes())
+            with path.open("r+b" if path.exists() else "w+b") as file:
+                first = file.seek(0, os.SEEK_END) // self._row_bytes  # behind whatever whole rows there are
+                file.seek(first * self._row_bytes)
+                file.write(features.tobytes())
                 file.flush()
                 os.fsync(file.fileno())
-            with rows.with_suffix(".jsonl").open("a") as index:
-                index.writelines(json.dumps({"key": key}) + "\n" for key, *_ in items)
+            for number, (key, row) in enumerate(zip(new, features, strict=True), first):
+                lines.append((key, number, _digest(row)))
+            index = path.with_suffix(".jsonl")
+            cut = index.exists() and not index.read_bytes().endswith(b"\n") and index.stat().st_size > 0
+            with index.open("a", encoding="utf-8") as out:
+                rows = (json.dumps({"key": key, "row": row, "digest": digest}) for key, row, digest in lines)
+                out.write(("\n" if cut else "") + "".join(row + "\n" for row in rows))
         except OSError as error:
-            raise UserError(f"{rows}: cannot be written ({error.strerror}); what was kept before stays valid") from None
-        for i, (key, *_) in enumerate(items):
-            self._places[key] = (writer, have + i)
+            raise UserError(f"{path}: cannot be written ({error.strerror}); what was kept before stays valid") from None
         self._files.pop(writer, None)
+        self._places |= {key: (writer, row, digest) for key, row, digest in lines}
 
     @torch.no_grad()
     def look(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -122,14 +155,26 @@ class FeatureCache:
         return features.to("cpu", self._dtype)
 
     def get(self, image: ImageInput, mirrored: bool = False) -> torch.Tensor:
-        """The features of one picture, (T, V) or (K, W); KeyError if it is not in the cache."""
-        file, row = self._places[self.key(image, mirrored)]
+        """The features of one image, (T, V) or (K, W).
+
+        Raises:
+            KeyError: it is not in the cache.
+            UserError: its file is not what it was when its features were kept, or they are damaged on disk.
+        """
+        key = self.key(image, mirrored)
+        if key not in self._places and isinstance(image, str | os.PathLike):
+            raise UserError(f"{os.fspath(image)}: was changed after its features were kept; start again to look at it anew")
+        file, row, digest = self._places[key]
         if file not in self._files:
             path = self.folder / f"rows-{file}.bin"
             rows = path.stat().st_size // self._row_bytes
             self._files[file] = np.memmap(path, np.uint8, "r", shape=(rows, self._row_bytes))
-        raw = torch.from_numpy(np.array(self._files[file][row]))
-        return raw.view(self._dtype).view(self._shape)
+        raw = np.array(self._files[file][row]) if row < len(self._files[file]) else np.zeros(0, np.uint8)
+        if _digest(raw) != digest:
+            with contextlib.suppress(OSError), (self.folder / "damaged.jsonl").open("a") as out:
+                out.write(json.dumps({"file": file, "row": row}) + "\n")
+            raise UserError(f"{self.folder}/rows-{file}.bin: row {row} is damaged; start again, and it is made anew")
+        return torch.from_numpy(raw).view(self._dtype).view(self._shape)
 
     def refresh(self) -> None:
         """Take notice of what other processes have added."""
@@ -148,7 +193,6 @@ class FeatureCache:
                 except Timeout:
                     number += 1
             self._writing = (number, lock)
-            self._read_index()  # another process may have written to it before
         return self._writing[0]
 
     def _row_form(self) -> tuple[list[int], torch.dtype]:
@@ -160,17 +204,38 @@ class FeatureCache:
         return shape, self._dtype
 
     def _read_index(self) -> None:
+        """Every row that has its line; lines that are none, and files that are not ours, are passed over."""
+        damaged = {(line.get("file"), line.get("row")) for line in _lines(self.folder / "damaged.jsonl")}
+        places: dict[str, tuple[int, int, str]] = {}
         for index in sorted(self.folder.glob("rows-*.jsonl")):
-            number = int(index.stem.split("-")[1])
-            rows = index.with_suffix(".bin")
-            whole = rows.stat().st_size // self._row_bytes if rows.exists() else 0
-            text = index.read_text()
-            lines = text[: text.rfind("\n") + 1].splitlines()[:whole]
-            cut_short = sum(len(line) + 1 for line in lines) != len(text)
-            if cut_short and self._writing and self._writing[0] == number:  # take off what does not count
-                index.write_text("".join(line + "\n" for line in lines))
-            for row, line in enumerate(lines):
-                self._places[json.loads(line)["key"]] = (number, row)
+            number, rows = index.stem.removeprefix("rows-"), index.with_suffix(".bin")
+            if not number.isdecimal() or not rows.exists():
+                continue
+            whole = rows.stat().st_size // self._row_bytes
+            for line in _lines(index):
+                key, row, digest = line.get("key"), line.get("row"), line.get("digest")
+                if not (isinstance(key, str) and isinstance(row, int) and isinstance(digest, str) and 0 <= row < whole):
+                    continue
+                if (int(number), row) not in damaged:
+                    places[key] = (int(number), row, digest)
+        self._places = places
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON Lines file of ours, as far as they are whole."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return
+    for line in data.split(b"\n"):
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, dict):
+                yield row
+
+
+def _digest(row: np.ndarray) -> str:
+    return hashlib.blake2b(row.tobytes(), digest_size=8).hexdigest()
 
 
 def pixels_of(

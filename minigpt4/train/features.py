@@ -1,6 +1,7 @@
 """Filling the feature cache before training, so that the frozen vision encoder looks at each picture once."""
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -35,12 +36,13 @@ def wants_features(recipe: Recipe, model: MiniGPT4ForConditionalGeneration, part
 
 def _distinct(parts: Sequence[Part], enough: int) -> int:
     """How many different pictures the datasets have, counted no further than `enough`."""
-    found: set[ImageInput] = set()
-    for part in parts:
+    found: set[object] = set()
+    for number, part in enumerate(parts):
         if isinstance(part.source, StreamSource):
             continue
         for index in range(len(part.source)):
-            found.update(part.source.images(index))
+            for place, image in enumerate(part.source.images(index)):  # those stored in rows have no name
+                found.add(os.fspath(image) if isinstance(image, str | os.PathLike) else (number, index, place))
             if len(found) >= enough:
                 return len(found)
     return len(found)

@@ -9,9 +9,9 @@ subject if it has none of the words that people use for the picture.
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...curate.describe import Sentence
 from ...metrics.fluency import flaws
 from ...metrics.interval import bootstrap
+from ...metrics.words import content_words
 from ..table import Line, Report
 from .base import Against, Benchmark, Choice, Row, new_row
 from .captions import read as read_captions
@@ -41,8 +41,8 @@ def failings(row: Row) -> list[str]:
     """What is wrong with an answer: some of `KINDS`. Poems may be about anything."""
     verse = row["asked"] == "poem"
     found = flaws(row["answer"], verse=verse)
-    people = frozenset[str]().union(*(Sentence(text).content for text in row["captions"]))
-    if not verse and not people & Sentence(row["answer"]).content:
+    people = frozenset[str]().union(*(content_words(text) for text in row["captions"]))
+    if not verse and not people & content_words(row["answer"]):
         found.append("off the subject")
     return found
 

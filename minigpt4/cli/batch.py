@@ -1,0 +1,62 @@
+"""What the commands show of a long job: a bar while it runs, its mistakes as they come, and an exit status at its end."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..io.jsonl import to_json
+from ..jobs.resumable import Load, Outcome, Watch, ask_file, caption_file, captions
+
+
+class Bar(Watch):
+    """A progress bar on a terminal's standard error, and one line for each mistake."""
+
+    def __init__(self) -> None:
+        self._progress: Any = None
+        self._task: Any = None
+
+    def begin(self, what: str, total: int, done: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+        self._progress.start()
+        self._task = self._progress.add_task(what, total=total, completed=done)
+
+    def advance(self, count: int) -> None:
+        self._progress.advance(self._task, count)
+
+    def wrong(self, message: str) -> None:
+        print(f"error: {message}", file=sys.stderr)
+
+    def end(self) -> None:
+        self._progress.stop()
+
+
+def status_of(outcome: Outcome) -> int:
+    """0 if everything was answered, 1 if something was not."""
+    return int(bool(outcome.problems))
+
+
+def write_captions(load: Load, images: list[Path], output: Path, batch_size: int, settings: dict[str, Any]) -> int:
+    """Caption images to a file; returns the exit status."""
+    return status_of(caption_file(load, images, output, batch_size, settings, Bar()))
+
+
+def write_answers(load: Load, source: Path, output: Path, batch_size: int, settings: dict[str, Any]) -> int:
+    """Answer a file of questions to another one; returns the exit status."""
+    return status_of(ask_file(load, source, output, batch_size, settings, Bar()))
+
+
+def print_captions(load: Load, images: list[Path], as_json: bool, batch_size: int, settings: dict[str, Any]) -> int:
+    """Caption images to standard output; returns the exit status: 2 if none could be captioned, 1 if some could not."""
+    failed = 0
+    for row, text in captions(load, images, batch_size, settings, Bar()):
+        if text is None:
+            failed += 1
+        elif as_json:
+            print(to_json(row | {"caption": text}), flush=True)
+        else:
+            print(text if len(images) == 1 else f"{row['image']}: {' '.join(text.split())}", flush=True)
+    return 2 if failed == len(images) else int(failed > 0)

@@ -1,0 +1,138 @@
+"""A benchmark from annotations to a report: read, ask what has not been answered yet, score."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints.pocket import FOLDERS
+from ..errors import UserError
+from ..jobs.resumable import Load, Watch
+from .benchmarks.base import Against, Choice, Row
+from .benchmarks.registry import BENCHMARKS
+from .predict import aligned, answered, predict, signature
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is asked, and what the answers are set beside.
+
+    Args:
+        split: of the annotations; all of them when not given.
+        limit: so many questions, always the same ones.
+        images: the folder that the annotations' images are in; their own folder when not given.
+        predictions: where answers are kept; named after benchmark and annotations when not given.
+        blank_image: ask about a grey image as well.
+        prior, prior_split: other questions that fixed boxes are fitted to.
+        grid: cells a side of the vision encoder.
+    """
+
+    split: str | None = None
+    limit: int | None = None
+    images: Path | None = None
+    predictions: Path | None = None
+    blank_image: bool = False
+    single_box: bool = False
+    things: tuple[str, ...] = ()
+    prior: Path | None = None
+    prior_split: str | None = None
+    grid: int | None = None
+
+
+@dataclass
+class Measured:
+    """What came of it: the report, what must be said beside it, where the answers are, and what could not be asked."""
+
+    report: Any
+    file: Path
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def run_benchmark(
+    name: str,
+    annotations: Path,
+    load: Load,
+    model: str,
+    asked: Asked = Asked(),
+    *,
+    batch_size: int = 16,
+    settings: dict[str, Any] | None = None,
+    report: dict[str, Any] | None = None,
+    watch: Watch = Watch(),
+) -> Measured:
+    """Measure a system on a benchmark; answers are kept, and a run goes on where an earlier one stopped.
+
+    Args:
+        name: of the benchmark (`benchmarks.registry.BENCHMARKS`).
+        load: loads the system; not called if everything is answered.
+        model: its name or folder, by which its answers are known again.
+        settings: of decoding, as `Assistant.ask` takes them.
+        report: arguments of the benchmark's own report.
+
+    Raises:
+        UserError: annotations, images or answers that are not there or not what they should be; before the system is loaded.
+    """
+    benchmark, settings = BENCHMARKS[name], settings or {}
+    if not annotations.exists():
+        raise UserError(f"{annotations}: no such file")
+    choice = {"single_box": asked.single_box, "things": asked.things}
+    rows = benchmark.read(annotations, Choice(split=asked.split, **choice))  # type: ignore[arg-type]
+    if not rows:
+        raise UserError(f"{annotations}: nothing to ask for in it")
+    if asked.limit and asked.limit < len(rows):
+        rows = [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), asked.limit))]
+    if asked.prior_split and not asked.prior:
+        raise UserError("--prior-split goes with --prior FILE")
+    prior = benchmark.read(asked.prior, Choice(split=asked.prior_split, **choice)) if asked.prior else None  # type: ignore[arg-type]
+    images = asked.images or (annotations if annotations.is_dir() else annotations.parent)
+    if not images.is_dir():
+        raise UserError(f"{images}: no such folder")
+
+    loaded = cache(load)
+
+    def ask_many(batch: list) -> Sequence[str]:
+        return loaded().ask_many(batch, batch_size=batch_size, **settings)
+
+    problems: list[str] = []
+
+    def answers(file: Path, blank_image: bool) -> list[Row]:
+        by = signature(model, settings, _folder(model), blank_image)
+        problems.extend(predict(benchmark, rows, images, file, by, ask_many, batch_size, blank_image, loaded, watch).problems)
+        return answered(file, rows)
+
+    part = f"-{asked.split}" if asked.split else ""
+    file = asked.predictions or Path(f"{name}-{annotations.stem}{part}.jsonl")
+    done, sightless, notes = answers(file, False), None, []
+    if asked.blank_image:
+        sightless = answers(file.with_name(f"{file.stem}.blank-image{file.suffix}"), True)
+        done, sightless = aligned(done, sightless)
+    if missing := len(rows) - len(done):
+        notes.append(f"{missing:,} of {len(rows):,} questions could not be asked and are not scored")
+    against = Against(blank_image=sightless, prior=prior, grid=asked.grid)
+    return Measured(benchmark.report(done, against, **report or {}), file, notes, problems)
+
+
+def score_answers(predictions: Path, blank_image: Path | None = None, grid: int | None = None) -> Any:
+    """The report of answers that an earlier run kept, without the system and the images.
+
+    Raises:
+        UserError: answers to several benchmarks, to none, or none in common with those about a grey image.
+    """
+    rows = answered(predictions)
+    names = {row["benchmark"] for row in rows}
+    if len(names) > 1 or not names <= set(BENCHMARKS):
+        raise UserError(f"{predictions}: answers to {', '.join(sorted(names))}; give those of one benchmark")
+    sightless = None
+    if blank_image is not None:
+        rows, sightless = aligned(rows, answered(blank_image))
+        if not rows:
+            raise UserError(f"{blank_image}: has no question in common with {predictions}")
+    return BENCHMARKS[names.pop()].report(rows, Against(blank_image=sightless, grid=grid))
+
+
+def _folder(model: str) -> Path | None:
+    """Where a system's files lie, if they lie here."""
+    return FOLDERS.get(model) or (Path(model) if Path(model).is_dir() else None)

@@ -1,0 +1,64 @@
+"""Words of a sentence by rule: which carry its content, their singulars and stems, and which mean a person."""
+
+import re
+
+
+def words(listed: str) -> frozenset[str]:
+    return frozenset(listed.split())
+
+
+MALE = words("man boy guy male gentleman father dad son brother husband grandfather groom lad he his him himself")
+FEMALE = words("woman girl lady female mother mom daughter sister wife grandmother bride she her herself")
+ADULT = words("man woman guy gentleman lady father mother dad mom husband wife groom bride adult grandfather grandmother")
+CHILD = words("boy girl child kid toddler baby infant lad")
+NEUTRAL = words(
+    "person child kid toddler baby infant adult someone teenager player rider skier surfer biker skateboarder snowboarder "
+    "climber hiker runner cyclist swimmer worker friend individual"
+)
+PEOPLE = (MALE | FEMALE | ADULT | CHILD | NEUTRAL) - words("he his him himself she her herself")
+
+_IRREGULAR = {"people": "person", "men": "man", "women": "woman", "children": "child", "wolves": "wolf", "geese": "goose"}
+PLURAL_ONLY = words("glasses jeans pants shorts scissors stairs clothes")
+
+_EMPTY = words(
+    "a an the is are was were be been being and or but of in on at to with by for from into onto as it its his her their he "
+    "she they this that these those there which who while some very two one three has have"
+)
+
+
+def singular(word: str) -> str:
+    """A noun's singular; other words mostly as they are."""
+    if word in _IRREGULAR:
+        return _IRREGULAR[word]
+    if word in PLURAL_ONLY or len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is", "'s")):
+        return word
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    return word[:-2] if word.endswith(("ches", "shes", "sses", "xes")) else word[:-1]
+
+
+def stem(word: str) -> str:
+    """A word without the commonest endings, so that ``runs`` and ``running`` are the same."""
+    word = singular(word)
+    for ending in ("ing", "ed"):
+        if word.endswith(ending) and len(word) > len(ending) + 2:
+            word = word[: -len(ending)]
+            if word[-1] == word[-2] and word[-1] not in "ls":
+                word = word[:-1]
+            break
+    return word.removesuffix("e")
+
+
+def said(text: str) -> list[str]:
+    """The words of a text, in lower case and in order."""
+    return re.findall(r"[a-z0-9]+(?:['-][a-z]+)*", text.lower())
+
+
+def stems(text: str) -> list[str]:
+    """Stems of the words of a text; every word for a person is the same."""
+    return ["person" if singular(word) in PEOPLE else stem(word) for word in said(text)]
+
+
+def content_words(text: str) -> frozenset[str]:
+    """Stems of the words that carry a text's content."""
+    return frozenset(one for word, one in zip(said(text), stems(text), strict=True) if word not in _EMPTY)
