@@ -7,7 +7,6 @@ import typer
 
 from ..errors import UserError
 from ..io.jsonl import to_json
-from ..media.images import images_in
 from .options import (
     DECODING,
     SYSTEM,
@@ -83,6 +82,7 @@ def caption(
     generation: dict,
 ) -> None:
     """Caption photos, or every photo in a folder."""
+    from ..media.images import images_in
     from .batch import print_captions, write_captions
 
     images = images_in(photos)

@@ -37,8 +37,8 @@ def show(
     number: Annotated[int, typer.Option("-n", min=1, help="How many samples.")] = 5,
 ) -> None:
     """Print samples as the language model reads them, with what is learnt marked."""
-    from ..train.preview import show_examples
     from ..train.recipe import load_recipe
+    from .preview import show_examples
 
     show_examples(load_recipe(recipe, set or ()), number)
 
@@ -51,8 +51,8 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Count samples and pictures, and list what is missing or broken."""
-    from ..train.preview import check_data
     from ..train.recipe import load_recipe
+    from .preview import check_data
 
     if open != "all" and not open.isdecimal():
         raise UserError(f"--open {open}: expected a number, or all")

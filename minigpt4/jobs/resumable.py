@@ -68,7 +68,7 @@ def captions(
 
     items = [(str(p), {"image": str(p)}, p) for p in images]
     for group in _groups(iter(items), batch_size):
-        for (_, row, _), result in _answered(group, answer):
+        for (_, row, _), result in _answered(group, answer, ready):
             if isinstance(result, UserError):
                 watch.wrong(str(result))
                 yield row, None
@@ -178,8 +178,10 @@ def answer_rows(
     return outcome
 
 
-def _answered(group: list, answer: Callable[[list], Sequence[str]]) -> Iterator[tuple[Any, str | UserError]]:
-    """The items of a group with their answers, in order; with what is wrong where something is."""
+def _answered(
+    group: list, answer: Callable[[list], Sequence[str]], prepare: Callable[[], object] | None = None
+) -> Iterator[tuple[Any, str | UserError]]:
+    """The items of a group with their answers, in order; with what is wrong where something is. If `prepare` fails, all do."""
     found: dict[int, str | UserError] = {}
     for i, (*_, asked) in enumerate(group):
         try:
@@ -188,6 +190,8 @@ def _answered(group: list, answer: Callable[[list], Sequence[str]]) -> Iterator[
         except UserError as error:
             found[i] = error
     good = [i for i in range(len(group)) if i not in found]
+    if good and prepare is not None:
+        prepare()
     found |= dict(_halving(good, lambda some: answer([group[j][2] for j in some])))
     for i, item in enumerate(group):
         yield item, found[i]

@@ -12,8 +12,8 @@ from ..data.collate import Reader
 from ..data.examples import IGNORE
 from ..data.mixture import Mixture
 from ..model.processing import MiniGPT4Processor
-from .loop import build_formatter, build_parts
-from .recipe import Recipe
+from ..train.loop import build_formatter, build_parts
+from ..train.recipe import Recipe
 
 
 def show_examples(recipe: Recipe, number: int) -> None:
@@ -81,7 +81,7 @@ def _marked(processor: MiniGPT4Processor, ids: list[int], labels: list[int], pla
 def _processor(recipe: Recipe) -> MiniGPT4Processor:
     """The processor that the recipe's system will have, without loading its weights."""
     if recipe.model.vision:
-        from .setup import new_processor
+        from ..train.setup import new_processor
 
         return new_processor(recipe.model)
     folder = find_folder(recipe.model.base)
