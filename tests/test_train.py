@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 import minigpt4
 from minigpt4.errors import UserError
+from minigpt4.io.lock import hold
 from minigpt4.train import checkpoint as checkpoint_module
 from minigpt4.train.loop import train
 from minigpt4.train.recipe import load_recipe, parse_recipe
@@ -264,6 +265,54 @@ def test_a_full_disk_leaves_earlier_checkpoints(world, tmp_path, monkeypatch):
     monkeypatch.undo()
     run(given)
     assert metrics(tmp_path / "out") == metrics(run(recipe_of(world, tmp_path / "whole")))
+
+
+def test_damaged_checkpoints_do_not_push_out_whole_ones(world, tmp_path, caplog):
+    """Damaged ones with higher numbers are moved aside; a fresh one is never removed."""
+    recipe = recipe_of(world, tmp_path / "out", steps=6, checkpoint_every=2, keep=2)
+    run(recipe)
+    folder = tmp_path / "out" / "checkpoints"
+    for checkpoint in folder.glob("step-*"):
+        (checkpoint / "optimizer.safetensors").write_bytes(b"short")
+    (folder / "step-00000008").mkdir()
+    (folder / "step-00000008" / "manifest.json").write_text("{}")
+    (folder / ".step-00000003").mkdir()  # a run was killed while it wrote
+    expected = (tmp_path / "out" / "trained.safetensors").read_bytes()
+    run(recipe)
+    assert "no checkpoint is whole; the run begins anew" in caplog.text
+    assert (tmp_path / "out" / "trained.safetensors").read_bytes() == expected
+    left = sorted(p.name for p in folder.iterdir() if p.is_dir())
+    assert [name for name in left if name.startswith("step-")][-1] == "step-00000006"
+    assert {name for name in left if name.startswith("damaged-")} >= {"damaged-step-00000006", "damaged-step-00000008"}
+    assert not [name for name in left if name.startswith(".step")]
+
+
+def test_one_training_a_folder(world, tmp_path):
+    held = hold(tmp_path / "out", "a training")
+    with pytest.raises(UserError, match="out: a training is writing there already"):
+        run(recipe_of(world, tmp_path / "out", steps=1))
+    held.release()
+    run(recipe_of(world, tmp_path / "out", steps=1))
+
+
+def test_weights_that_are_no_numbers_are_not_written(world, tmp_path, monkeypatch):
+    recipe = recipe_of(world, tmp_path / "out", steps=4, checkpoint_every=2)
+    plain = torch.optim.AdamW.step
+
+    def breaks(self, *args, **kwargs):
+        plain(self, *args, **kwargs)
+        calls.append(1)
+        if len(calls) == 4:  # the last step, whose loss nobody looks at any more
+            self.param_groups[0]["params"][0].data.fill_(float("nan"))
+
+    calls: list[int] = []
+    monkeypatch.setattr(torch.optim.AdamW, "step", breaks)
+    with pytest.raises(UserError, match="holds values that are no numbers"):
+        run(recipe)
+    assert not (tmp_path / "out" / "trained.safetensors").exists()
+    monkeypatch.undo()
+    run(recipe)  # goes on from step 2
+    assert (tmp_path / "out" / "trained.safetensors").exists()
 
 
 def test_keeps_the_newest_and_the_best(world, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .lock import hold
 
 Row = dict[str, Any]
 
@@ -78,6 +79,7 @@ class Output:
     def __init__(self, path: str | os.PathLike, added: str):
         self.path, self.added = Path(path), added
         self.rows: list[Row] = []
+        self._held = hold(self.path, "another command")
         try:
             if self.path.exists():
                 self._recover()
@@ -87,6 +89,10 @@ class Output:
         except OSError as error:
             raise UserError(f"{self.path}: cannot write ({error.strerror})") from None
         self._done = Counter(self._key(row) for row in self.rows)
+
+    def close(self) -> None:
+        """Let others write there."""
+        self._held.release()
 
     def take(self, row: Row) -> bool:
         """Whether this input row is done already; each done row answers for one input row."""

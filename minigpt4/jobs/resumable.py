@@ -154,12 +154,13 @@ def answer_rows(
         answer: a batch of what to ask -> its answers.
         prepare: called before `watch` hears of the beginning, if there is anything to answer.
     """
-    todo = [item for item in items if not output.take(item[1])]
-    if todo and prepare is not None:
-        prepare()
-    outcome = Outcome(len(rows) - len(todo))
-    watch.begin(key, len(rows), outcome.answered)
+    outcome = Outcome()
     try:
+        todo = [item for item in items if not output.take(item[1])]
+        if todo and prepare is not None:
+            prepare()
+        outcome.answered = len(rows) - len(todo)
+        watch.begin(key, len(rows), outcome.answered)
         for group in _groups(iter(todo), batch_size):
             good = []
             for (where, row, asked), result in _answered(group, answer):
@@ -172,9 +173,10 @@ def answer_rows(
             output.write(good)
             outcome.answered += len(good)
             watch.advance(len(group))
+        output.sort(rows)
     finally:
         watch.end()
-    output.sort(rows)
+        output.close()
     return outcome
 
 

@@ -8,9 +8,10 @@
         manifest.json                           size and digest of each file; written last
 
 A checkpoint is written beside its place and moved there when its manifest is on disk. One that does not agree with its
-manifest is passed over, with a warning, for the one before it.
+manifest is moved aside (``damaged-step-...``), with a warning, and the one before it is taken.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import UserError
@@ -53,7 +55,8 @@ class Checkpoints:
         final = self.folder / f"step-{step:08d}"
         work = self.folder / f".step-{step:08d}"
         try:
-            shutil.rmtree(work, ignore_errors=True)
+            for left in self.folder.glob(".step-*"):  # by runs that were killed while they wrote
+                shutil.rmtree(left, ignore_errors=True)
             work.mkdir(parents=True)
             write(work)
             manifest = {p.name: [p.stat().st_size, _digest(p)] for p in sorted(work.iterdir())}
@@ -66,20 +69,30 @@ class Checkpoints:
             _sync(self.folder)
             if best:
                 self._mark_best(final.name)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             shutil.rmtree(work, ignore_errors=True)
             raise UserError(
-                f"{final}: the checkpoint could not be written ({error.strerror}); earlier ones are kept"
+                f"{final}: the checkpoint could not be written ({getattr(error, 'strerror', None) or error}); "
+                "earlier ones are kept"
             ) from error
-        self._tidy()
+        self._tidy(final)
 
     def latest(self) -> Path | None:
-        """The newest checkpoint that is whole; damaged ones are named and passed over."""
+        """The newest checkpoint that is whole; damaged ones are named and moved aside, or they would count as the newest when
+        older ones are removed."""
+        damaged = 0
         for folder in sorted(self.folder.glob("step-*"), reverse=True):
-            if fault := _fault(folder):
-                log.warning("%s is damaged (%s): going back to the checkpoint before it", folder, fault)
-            else:
+            fault = _fault(folder)
+            if fault is None:
                 return folder
+            damaged += 1
+            aside = folder.with_name(f"damaged-{folder.name}")
+            log.warning("%s is damaged (%s): going back to the checkpoint before it", folder, fault)
+            with contextlib.suppress(OSError):
+                shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(aside)
+        if damaged:
+            log.warning("%s: no checkpoint is whole; the run begins anew", self.folder)
         return None
 
     def best(self) -> Path | None:
@@ -93,9 +106,9 @@ class Checkpoints:
         work.write_text(name)
         os.replace(work, self.folder / "best")
 
-    def _tidy(self) -> None:
+    def _tidy(self, newest: Path) -> None:
         best = self.best()
-        kept = sorted(self.folder.glob("step-*"))[-self.keep :]
+        kept = [*sorted(self.folder.glob("step-*"))[-self.keep :], newest]
         for folder in self.folder.glob("step-*"):
             if folder not in kept and folder != best:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -151,13 +164,15 @@ def _fault(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
+        if not isinstance(manifest, dict) or not {STATE, OPTIMIZER} <= set(manifest):
+            return f"{_MANIFEST} is none of a checkpoint"
         for name, (size, digest) in manifest.items():
             path = folder / name
             if path.stat().st_size != size:
                 return f"{name} is cut short"
             if _digest(path) != digest:
                 return f"{name} has changed"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         return str(error)
     return None
 

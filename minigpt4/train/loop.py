@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from ..checkpoints.loading import save_trained
 from ..data.collate import Batch, Collator, Formatter, Reader, inputs_to
@@ -20,6 +21,7 @@ from ..data.group import Together
 from ..data.mixture import Mixture, Part
 from ..data.source import StreamSource
 from ..errors import UserError
+from ..io.lock import hold
 from .checkpoint import (
     OPTIMIZER,
     STATE,
@@ -60,6 +62,7 @@ def train(recipe: Recipe) -> Path:
         Interrupted: a signal asked to stop; a checkpoint was written.
     """
     world = join_world()
+    held = hold(recipe.output, "a training") if world.leads else None
     try:
         Trainer(recipe, world).run()
         if world.leads:
@@ -69,6 +72,8 @@ def train(recipe: Recipe) -> Path:
         return Path(recipe.output)
     finally:
         leave_world(world)
+        if held is not None:
+            held.release()
 
 
 def build_parts(recipe: Recipe, datasets: list[Dataset]) -> list[Part]:
@@ -186,8 +191,16 @@ class Trainer:
                 if stopping and not last:
                     raise Interrupted(f"stopped after step {self.step}; the same command goes on from there")
         with self._averaged():
+            self._check_weights()
             if world.leads:
-                save_trained(self.model, self.processor, self.output)
+                try:
+                    save_trained(self.model, self.processor, self.output)
+                except (OSError, SafetensorError) as error:
+                    reason = getattr(error, "strerror", None) or error
+                    raise UserError(
+                        f"{self.output}: the trained weights could not be written ({reason}); the last checkpoint has them, "
+                        "and the same command writes them when there is room"
+                    ) from error
         for tracker in self.trackers:
             tracker.close()
 
@@ -215,6 +228,8 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         limit = recipe.optimizer.clip_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), limit).item()
+        if not self.scaler.is_enabled():  # a scaled step may overflow: it is then left out, and tried again at a smaller scale
+            self.watch.check_gradient(self.step + 1, norm, batches)
         rate = SCHEDULES[recipe.schedule.name](recipe.schedule, self.step, recipe.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
@@ -292,7 +307,17 @@ class Trainer:
 
     # saving and continuing -------------------------------------------------------------------------------------------
 
+    def _check_weights(self) -> None:
+        """Raises UserError where the last step has broken the weights: what is on disk is better than them."""
+        broken = [name for name, parameter in self.trained.items() if not bool(parameter.isfinite().all())]
+        if broken:
+            raise UserError(
+                f"step {self.step}: {broken[0]} holds values that are no numbers (lower schedule.lr); they are not written, "
+                f"and the checkpoints in {self.checkpoints.folder} are kept"
+            )
+
     def _save(self, best: bool) -> None:
+        self._check_weights()
         mine = {"random": random_state(), "data": self.data_state}
         states = self.world.gather(mine)
         if self.world.leads:
@@ -368,7 +393,8 @@ def _signals() -> Iterator[Any]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    polite = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {number: signal.signal(number, handle) for number in polite}
     try:
         yield stop
     finally:

@@ -35,6 +35,11 @@ class Watch:
         if self.bad > _PATIENCE:
             self._stop(step, batches, f"the loss has grown from {self.best:.3f} to {self.smooth:.3f}")
 
+    def check_gradient(self, step: int, norm: float, batches: list[Batch]) -> None:
+        """Raises UserError where the gradient is no number: the step would break the weights."""
+        if not math.isfinite(norm):
+            self._stop(step, batches, f"the gradient's norm is {norm}")
+
     def state_dict(self) -> dict[str, Any]:
         return {"smooth": self.smooth, "best": self.best, "bad": self.bad}
 
