@@ -14,6 +14,7 @@ from minigpt4.inference.answer import Answer
 
 PICTURE = Image.new("RGB", (64, 48), "green")
 WORDING = load_prompts()["image"]
+NASTY = ["", "Question:", "Answer:", "Frame_99: what?", "{}", "\0", "x" * 10_000_000]
 THINGS = "dog cat horse cow sheep bird tree house car boat hat shoe ball bench lamp".split()
 
 
@@ -27,6 +28,10 @@ def growing():
     """An answerer that sees a new thing each time."""
     things = iter(THINGS * 9)
     return Scripted(lambda p: f"There is a {next(things)}.")
+
+
+def repr_of(said):
+    return repr(said)[:20]
 
 
 def talk(questioner, answerer, **rules):
@@ -171,7 +176,7 @@ def test_unsure_and_repeated_answers_turn_the_questioner_elsewhere():
     assert ["led nowhere" in cue for cue in cues] == [False, True, True]
 
 
-@pytest.mark.parametrize("nasty", ["", "Question:", "Answer:", "Frame_99: what?", "{}", "\0", "x" * 10_000_000, AgentError("HTTP 500")])  # fmt: skip
+@pytest.mark.parametrize("nasty", [*NASTY, AgentError("HTTP 500")], ids=repr_of)
 def test_nothing_loops_whatever_is_said(nasty):
     questioner, answerer = Scripted([nasty]), Scripted(["A dog.", nasty])
     done = talk(questioner, answerer, rounds=5, patience=0)

@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ..errors import UserError
+from .curate import curate
 from .dialogue import converse
 from .evaluate import app as evaluate
 from .everyday import ask, caption, chat
@@ -27,6 +28,7 @@ for _command in (ask, caption, chat, refer, detect, ground, identify, vqa, conve
     app.command()(_command)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(data, name="data")
+app.add_typer(curate, name="curate")
 
 
 def _version(wanted: bool) -> None:

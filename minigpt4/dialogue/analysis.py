@@ -43,7 +43,7 @@ def objects_of(texts: Iterable[str]) -> frozenset[str]:
 
 
 def coverage(said: Sequence[Said]) -> dict[str, float]:
-    """Recall of the things that are there, CHAIR_i (false things of those named), CHAIR_s (captions with a false thing), words."""
+    """Recall of what is there, CHAIR_i (false things of those named), CHAIR_s (captions with a false thing), words."""
     named = sum(len(one.true) + len(one.false) for one in said)
     return {
         "recall": sum(len(one.true) for one in said) / max(sum(one.there for one in said), 1),

@@ -14,21 +14,21 @@ _OTHERS = frozenset(
     "only onto or other others our out outside over own per perhaps quite rather right same several shall she should since so "
     "some someone something still such than that the their theirs them themselves then there these they this those though "
     "through throughout to together too toward towards two three four five six seven eight nine ten under unless until up upon "
-    "us very was we well were what when where whether which while who whom whose why will with within without would yes yet you "
-    "your yours first second third last left various different multiple single "
+    "us very was we well were what when where whether which while who whom whose why will with within without would yes yet "
+    "you your yours first second third last left various different multiple single "
     # what answers say about themselves and about images
     "image images picture pictures photo photos photograph scene view answer question sure know clear visible seen see seems "
     "seem appear appears appearing possible possibly probably exactly unclear unknown sorry kind type sort way thing things "
     "background foreground side middle center centre top bottom part area lot number frame frames video clip detail details "
     # qualities
     "red blue green yellow orange purple pink black white brown grey gray tan beige golden dark light bright pale big small "
-    "large little tall short long wide old young new high low good nice beautiful happy same open closed full empty clean dirty "
+    "large little tall short long wide old young new high low good nice beautiful happy same open closed full empty clean "
     # what is commonly done
     "show shows shown showing look looks looking stand stands standing sit sits sitting wear wears wearing worn hold holds "
     "holding held walk walks walking run runs running ride rides riding play plays playing take takes taking taken make makes "
     "making made go goes going come comes coming get gets getting give gives use uses used using lie lies lying lay laying "
     "carry carries carrying jump jumps jumping surround surrounded contain contains located placed position positioned set "
-    "depict depicts depicted describe described featuring feature features include includes including wait waiting talk "
+    "dirty depict depicts depicted describe described featuring feature features include includes including wait waiting talk "
     "talking eat eating drink drinking watch watching smile smiling pose posing say says said tell think find found".split()
 )
 _IRREGULAR = {"people": "person", "men": "man", "women": "woman", "children": "child", "geese": "goose", "wolves": "wolf"}

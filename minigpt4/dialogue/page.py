@@ -31,7 +31,7 @@ def comparison_page(path: str | os.PathLike, transcripts: Sequence[Mapping[str, 
 def marked_words(
     caption: str, plain: set[str], there: frozenset[str] | None, vocabulary: frozenset[str]
 ) -> list[tuple[str, str]]:
-    """The caption in pieces: (``""``, ``new``, ``true`` or ``false``; text). Nouns that the plain caption has are not marked."""
+    """The caption in pieces: (``""``, ``new``, ``true`` or ``false``; text). Nouns of the plain caption are not marked."""
     pieces = []
     for text in _WORD.split(caption):
         [noun] = nouns(text) or [""]

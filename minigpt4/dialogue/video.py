@@ -1,7 +1,7 @@
 """ChatCaptioner for video: the questioner chooses frames, an answerer sees one at a time; segments are told, then merged.
 
-Source: Video ChatCaptioner (arXiv 2304.04227). Different here: a question that names no valid frame is asked for again a bounded
-number of times, the questioner knows the time of each frame, and the summary is made of segments.
+Source: Video ChatCaptioner (arXiv 2304.04227). Different here: a question that names no valid frame is asked for again so
+often and no more, the questioner knows the time of each frame, and the summary is made of segments.
 """
 
 from collections.abc import Sequence
@@ -79,7 +79,7 @@ class VideoDialogue(Dialogue):
         self.add(Round(question, answer, by, flaws, frame=number, time=round(frame.time, 3)))
 
     def _next_frame(self) -> int:
-        """Where to look when the questioner does not say: the first frame nobody has asked about, else the one after the last."""
+        """Where to look when the questioner does not say: the first frame not asked about, else the one after the last."""
         seen = {round.frame for round in self.transcript.rounds}
         unseen = next((number for number in range(1, len(self.frames) + 1) if number not in seen), None)
         return unseen or (self.transcript.rounds[-1].frame or 0) % len(self.frames) + 1
