@@ -123,6 +123,8 @@ def flaws_of(text: str, min_words: int, max_words: int, off: Iterable[str] = ())
     count = len(words(text))
     found["fragment"] = f"{count} words" if 0 < count < min_words else None
     found["too_long"] = f"{count} words" if count > max_words else None
+    if any(found[name] for name in ("repeated_sentence", "repeated_ngram", "loop")):
+        found["repetition"] = None  # it has been said more exactly
     out = set(off)
     return [{"rule": name, "evidence": what} for name, what in found.items() if what is not None and name not in out]
 
