@@ -219,6 +219,17 @@ def test_a_third_partner_finds_things_and_shows_them_from_up_close():
     assert "unicorn, hat" in questioner.prompts[-1].messages[-1]["content"]
 
 
+def test_parts_of_an_image_that_bring_nothing_new_do_not_end_the_dialogue():
+    class Detector:
+        def detect(self, image, phrase):
+            return Answer(f"<p>{phrase}</p> {{<25><25><75><75>}}")
+
+    said = iter(["A dog, a cat and a bird.", "A dog.", "A cat.", "A bird.", "A hat."])
+    partners = Partners(questioner=numbered(), answerer=Scripted(lambda p: next(said, "A shoe.")), detector=Detector())
+    done = converse(PICTURE, partners, WORDING, Rules(rounds=5))
+    assert [round.by for round in done.rounds] == ["fixed", "detector", "detector", "detector", "questioner"]
+
+
 def test_a_listener_hears_everything_in_order():
     heard = []
     converse(PICTURE, Partners(questioner=numbered(), answerer=growing()), WORDING, Rules(rounds=2), lambda *e: heard.append(e))

@@ -273,7 +273,7 @@ def test_a_wrong_recipe_is_refused_by_name(tmp_path, text, says):
 
 def test_a_rule_that_does_not_exist_cannot_be_switched_off(world):
     with pytest.raises(UserError, match="no rule 'apologies'"):
-        Pipeline(recipe(world, **{"rules.off": "[apologies]"}))
+        Pipeline(recipe(world, **{"rules.without": "[apologies]"}))
 
 
 def test_images_come_from_tars_and_tables_too(world):

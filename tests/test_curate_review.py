@@ -187,6 +187,7 @@ def served(tmp_path):
     def serve(count):
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
+        listener.listen(16)
         server = uvicorn.Server(uvicorn.Config(review_app(folder_of(tmp_path, count)), log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

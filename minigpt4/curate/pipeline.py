@@ -57,9 +57,9 @@ class Pipeline:
         detects: Callable[[str, str], bool] | None = None,
         progress: Progress = lambda *_: None,
     ):
-        for name in recipe.rules.off:
+        for name in recipe.rules.without:
             if name not in SAYS:
-                raise UserError(f"rules.off: no rule {name!r}; there are {', '.join(SAYS)}")
+                raise UserError(f"rules.without: no rule {name!r}; there are {', '.join(SAYS)}")
         self.recipe, self.progress = recipe, progress
         self._make, self._detects = make or agent_of(recipe.output / "cache"), detects
         self._agents: dict[str, Agent] = {}
@@ -181,7 +181,7 @@ class Pipeline:
 
     def _ruled(self, rows: list[Row]) -> list[Row]:
         rules = self.recipe.rules
-        if "near_duplicate" not in rules.off:
+        if "near_duplicate" not in rules.without:
             texts = [(row["id"], row["text"]) for row in rows if not self._flaws(row)]
             twins = near_duplicates(texts, rules.near_duplicate)
             rows = [row | {"twin": twins[row["id"]]} if row["id"] in twins else row for row in rows]
@@ -200,13 +200,13 @@ class Pipeline:
 
     def _flaws(self, row: Row) -> list[dict[str, str]]:
         rules = self.recipe.rules
-        found = flaws_of(row["text"], rules.min_words, rules.max_words, rules.off)
+        found = flaws_of(row["text"], rules.min_words, rules.max_words, rules.without)
         return [{"rule": "repair_refused", "evidence": row["refused"]}, *found] if "refused" in row else found
 
     def _missing(self, row: Row) -> list[str]:
         """Things of a text that the detector finds nowhere, if they are too many."""
         rules = self.recipe.rules
-        if rules.detector is None or "not_found" in rules.off:
+        if rules.detector is None or "not_found" in rules.without:
             return []
         detects = self._detects or detector_of(rules.detector)
         self._detects = detects

@@ -98,7 +98,7 @@ class Repair(_Section):
 class RulesOf(_Section):
     """What a text must not have; see `rules.RULES` for the names."""
 
-    off: list[str] = []
+    without: list[str] = []
     min_words: int = Field(20, ge=1)
     max_words: int = Field(300, ge=1)
     near_duplicate: float = Field(0.8, gt=0, le=1)

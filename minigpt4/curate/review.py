@@ -117,7 +117,7 @@ class Review:
 def verdict(decisions: Mapping[str, Decision], text: str) -> tuple[Literal["keep", "drop", "conflict", "open"], str]:
     """What several reviewers' decisions come to, and the text that stands.
 
-    Those who ignore a text have no opinion. Who keeps it and who rejects it must be of one mind, and so must two edits.
+    Those who ignore a text have no opinion. Who keeps it and who rejects it must agree, and so must two edits.
     """
     views = [one for one in decisions.values() if one.action != "ignore"]
     if not views:

@@ -55,8 +55,10 @@ def review_app(folder: Path) -> Any:
     def page() -> FileResponse:
         return FileResponse(PAGE / "index.html")
 
-    @app.get("/{name}.{ending}")
-    def part(name: str, ending: str) -> FileResponse:
+    @app.get("/{name}.{ending}", response_model=None)
+    def part(name: str, ending: str) -> Response:
+        if (name, ending) == ("favicon", "ico"):
+            return Response(status_code=204)  # browsers ask for one
         if f"{name}.{ending}" not in ("review.js", "review.css"):
             raise HTTPException(404)
         return FileResponse(PAGE / f"{name}.{ending}", headers={"Cache-Control": "no-cache"})
@@ -129,6 +131,7 @@ def serve_review(folder: Path, port: int, told: Any) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
+        listener.listen(128)
     except OSError as error:
         raise UserError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
     told(f"http://127.0.0.1:{listener.getsockname()[1]}/")

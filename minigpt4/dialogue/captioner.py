@@ -200,8 +200,9 @@ class Dialogue:
         return told
 
     def bored(self) -> bool:
-        """Whether the last rounds brought nothing new."""
-        last = self.transcript.rounds[-self.rules.patience :] if self.rules.patience else []
+        """Whether the last questions brought nothing new; what a detector's boxes show is not counted."""
+        asked = [round for round in self.transcript.rounds if round.by != "detector"]
+        last = asked[-self.rules.patience :] if self.rules.patience else []
         return bool(last) and len(last) == self.rules.patience and not any(round.new_nouns for round in last)
 
     def redirected(self) -> bool:

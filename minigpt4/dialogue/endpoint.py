@@ -148,7 +148,7 @@ class Endpoint:
             return error
         if self._cache is not None and reply.text:
             self._cache.mkdir(parents=True, exist_ok=True)
-            row = {"text": reply.text, "finish_reason": reply.finish_reason}
+            row: dict[str, Any] = {"text": reply.text, "finish_reason": reply.finish_reason}
             row |= {"prompt_tokens": reply.prompt_tokens, "generated_tokens": reply.generated_tokens}
             write_rows(self._cache / f"{digest}.json", [row])
         return reply

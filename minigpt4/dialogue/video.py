@@ -6,6 +6,7 @@ often and no more, the questioner knows the time of each frame, and the summary 
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
 from ..media.video import Frame
@@ -106,7 +107,7 @@ class VideoDialogue(Dialogue):
     # summing up ------------------------------------------------------------------------------------------------------
 
     def _merged(self) -> str:
-        told = []
+        told: list[dict[str, Any]] = []
         for part in range(self.parts):
             first, last = (place * len(self.frames) // self.parts for place in (part, part + 1))
             about = [r for r in self.transcript.rounds if r.useful and r.frame is not None and first < r.frame <= last]
