@@ -59,7 +59,7 @@ def converse(
     """Let one model ask and another answer until an image or a video is well described."""
     from ..dialogue.captioner import Partners, Rules
     from ..dialogue.prompts import load_prompts
-    from ..jobs.resumable import images_in
+    from ..media.images import images_in
 
     if (video is None) == (not images):
         raise UserError("converse needs images or a folder, or --video FILE")
