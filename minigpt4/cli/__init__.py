@@ -8,6 +8,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from ..errors import UserError
+from .curate import curate
+from .dialogue import converse
 from .evaluate import app as evaluate
 from .everyday import ask, caption, chat
 from .official import export_official, import_official
@@ -22,10 +24,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (ask, caption, chat, refer, detect, ground, identify, vqa, train, import_official, export_official):
+for _command in (ask, caption, chat, refer, detect, ground, identify, vqa, converse, train, import_official, export_official):
     app.command()(_command)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(data, name="data")
+app.add_typer(curate, name="curate")
 
 
 def _version(wanted: bool) -> None:

@@ -1,0 +1,211 @@
+"""The command that lets models talk with each other about images and video."""
+
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import UserError
+from ..io.jsonl import to_json
+from .options import SYSTEM, Json, System, options
+
+_AGENTS = "Who takes part"
+_VIDEO = "Video"
+_AGENT_HELP = "a system like those of --model, or an endpoint: URL#MODEL. The system of --model when not given."
+
+
+@options(system=SYSTEM)
+def converse(
+    images: Annotated[list[Path] | None, typer.Argument(metavar="IMAGE... | FOLDER", show_default=False)] = None,
+    video: Annotated[Path | None, typer.Option(help="A video in place of images.", rich_help_panel=_VIDEO)] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames to take from it.", rich_help_panel=_VIDEO)] = 8,
+    sampling: Annotated[str, typer.Option(help="uniform, interval or change.", rich_help_panel=_VIDEO)] = "uniform",
+    interval: Annotated[float, typer.Option(help="Seconds, with --sampling interval.", rich_help_panel=_VIDEO)] = 2.0,
+    segments: Annotated[
+        int, typer.Option(min=1, help="Parts that are told by themselves, then merged.", rich_help_panel=_VIDEO)
+    ] = 4,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Most questions: 10 for an image, 30 for a video.")] = None,
+    context: Annotated[int, typer.Option(min=-1, help="Earlier rounds that the answerer is told; -1 for all.")] = 1,
+    patience: Annotated[int, typer.Option(min=0, help="End after so many rounds without a new noun; 0: never early.")] = 2,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="Of questioner and summariser.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="YAML with other prompts (see docs/chatcaptioner.md).")] = None,
+    questioner: Annotated[str | None, typer.Option(help=f"Who asks: {_AGENT_HELP}", rich_help_panel=_AGENTS)] = None,
+    answerer: Annotated[str | None, typer.Option(help="Who sees and answers.", rich_help_panel=_AGENTS)] = None,
+    summariser: Annotated[
+        str | None, typer.Option(help="Who sums up; the questioner when not given.", rich_help_panel=_AGENTS)
+    ] = None,
+    detect: Annotated[
+        bool,
+        typer.Option("--detect", help="The system of --model looks for what is named, and at it.", rich_help_panel=_AGENTS),
+    ] = False,
+    key_env: Annotated[str, typer.Option(help="Variable that holds the key.", rich_help_panel=_AGENTS)] = "OPENAI_API_KEY",
+    prices: Annotated[str | None, typer.Option(help="IN,OUT: money for a million tokens.", rich_help_panel=_AGENTS)] = None,
+    max_cost: Annotated[float | None, typer.Option(min=0.0, help="Money to spend at most.", rich_help_panel=_AGENTS)] = None,
+    cache_folder: Annotated[
+        Path | None, typer.Option("--cache", help="Keeps endpoints' replies.", rich_help_panel=_AGENTS)
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="JSON Lines of dialogues; continued if it exists.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Page with plain and enriched captions; needs --output.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help='JSON Lines of {"image", "objects"} or {"image", "captions"}, for --html.')
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Dialogues at a time, with --output.")] = 4,
+    json: Json = False,
+    *,
+    system: System,
+) -> None:
+    """Let one model ask and another answer until an image or a video is well described."""
+    from ..dialogue.captioner import Partners, Rules
+    from ..dialogue.prompts import load_prompts
+    from ..media.images import images_in
+
+    if (video is None) == (not images):
+        raise UserError("converse needs images or a folder, or --video FILE")
+    if html is not None and output is None:
+        raise UserError("--html needs --output FILE for the dialogues")
+    if truth is not None and html is None:
+        raise UserError("--truth goes with --html FILE")
+    if json and output is not None:
+        raise UserError("--json prints; with --output FILE the dialogues are JSON already")
+    if detect and video is not None:
+        raise UserError("--detect is for images")
+    files = [video] if video is not None else images_in(images or [])
+    wording = load_prompts(prompts)
+    wanted = rounds or (30 if video is not None else 10)
+    rules = Rules(rounds=wanted, context=context, patience=patience, temperature=temperature)
+    if len(files) > 1 and output is None and not json:
+        raise UserError("several images need --output FILE for the dialogues, or --json")
+    if video is not None:
+        from ..media.video import frames_of
+
+        taken = frames_of(video, frames, sampling, interval)  # type: ignore[arg-type]  # it says itself what is wrong
+    else:
+        from ..media.images import check_image
+
+        if len(files) == 1:
+            check_image(files[0])
+
+    make = _Agents(system, key_env, _prices(prices), max_cost, cache_folder)
+
+    @cache
+    def partners() -> Partners:
+        asks = make(questioner)
+        sums = asks if summariser is None else make(summariser)
+        return Partners(
+            questioner=asks, answerer=make(answerer), summariser=sums, detector=make.assistant(system.model) if detect else None
+        )
+
+    def run(file: Path, listener: Any = None) -> Any:
+        if video is not None:
+            from ..dialogue.video import converse_video
+
+            return converse_video(taken, file, partners(), wording["video"], rules, listener, segments)
+        from ..dialogue.captioner import ImageDialogue
+
+        dialogue = ImageDialogue(partners(), wording["image"], rules, listener, file)
+        return dialogue.run()
+
+    if output is not None:
+        raise typer.Exit(_many(files, output, html, truth, run, workers, partners))
+    raise typer.Exit(_shown(files, run, json))
+
+
+def _shown(files: list[Path], run: Any, json: bool) -> int:
+    """Dialogues on standard output, as they come."""
+    from ..dialogue.agents import AgentError
+
+    failed = 0
+    for file in files:
+        try:
+            done = run(file, None if json else _tell)
+        except (UserError, AgentError) as error:
+            print(f"error: {file}: {error}" if isinstance(error, AgentError) else f"error: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        if json:
+            print(to_json(done.row()), flush=True)
+        elif done.spent["cost"]:
+            print(f"spent: {done.spent['cost']:.4f}", file=sys.stderr)
+    return 2 if failed == len(files) else int(failed > 0)
+
+
+def _tell(kind: str, text: str) -> None:
+    if kind == "problem":
+        print(f"warning: {text}", file=sys.stderr)
+    else:
+        print({"question": "Q: ", "answer": "A: ", "caption": "\n"}[kind] + text, flush=True)
+
+
+def _many(files: list[Path], output: Path, html: Path | None, truth: Path | None, run: Any, workers: int, partners: Any) -> int:
+    """Dialogues to a file, with a bar."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ..dialogue.files import converse_files, transcripts_in, truth_in
+
+    known = truth_in(truth) if truth is not None else None
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("dialogues", total=len(files))
+
+        def done(name: str, result: Any) -> None:
+            progress.advance(task)
+            if isinstance(result, str):
+                print(f"error: {name}: {result}", file=sys.stderr)
+
+        if workers > 1 and files:
+            partners()  # loaded once, before the threads begin
+        failed = converse_files(files, output, run, done, workers)
+    if html is not None:
+        from ..dialogue.page import comparison_page
+
+        comparison_page(html, transcripts_in(output), known)
+    return int(failed > 0)
+
+
+class _Agents:
+    """Makes agents of what the options name; each system is loaded once, each endpoint has one account."""
+
+    def __init__(self, system: System, key_env: str, prices: tuple[float, float], max_cost: float | None, folder: Path | None):
+        self._system, self._key_env, self._prices, self._max_cost, self._folder = system, key_env, prices, max_cost, folder
+        self._made: dict[str, Any] = {}
+        self._systems: dict[str, Any] = {}
+
+    def assistant(self, model: str) -> Any:
+        """The system of that name."""
+        from dataclasses import replace
+
+        if model not in self._systems:
+            self._systems[model] = replace(self._system, model=model).load()
+        return self._systems[model]
+
+    def __call__(self, named: str | None) -> Any:
+        name = named or self._system.model
+        if name not in self._made:
+            self._made[name] = self._endpoint(name) if name.startswith(("http://", "https://")) else self._local(name)
+        return self._made[name]
+
+    def _local(self, name: str) -> Any:
+        from ..dialogue.agents import LocalAgent
+
+        return LocalAgent(self.assistant(name).engine, name)
+
+    def _endpoint(self, name: str) -> Any:
+        from ..dialogue.endpoint import Endpoint, Limits
+
+        url, _, model = name.partition("#")
+        if not model:
+            raise UserError(f"{name}: name the endpoint's model too: {url}#MODEL")
+        limits = Limits(cost=self._max_cost)
+        return Endpoint(url, model, key_env=self._key_env, prices=self._prices, limits=limits, cache=self._folder)
+
+
+def _prices(given: str | None) -> tuple[float, float]:
+    if given is None:
+        return 0.0, 0.0
+    try:
+        read, written = (float(part) for part in given.split(","))
+    except ValueError:
+        raise UserError(f"--prices {given}: expected two numbers like 0.15,0.60") from None
+    return read, written

@@ -1,0 +1,88 @@
+"""The first step of a curation: which images."""
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..data.formats import build_source
+from ..data.source import Source
+from ..errors import UserError
+from ..io.jsonl import Row
+from ..media.images import EXTENSIONS, open_image
+from .recipe import Draw
+
+
+def drawn(draw: Draw, seed: int, keep: Path) -> list[Row]:
+    """Rows ``{"id", "image", "caption"}`` of images drawn at random, in the order of their source.
+
+    Args:
+        keep: folder for images that are no files of their own (those of archives and tables).
+
+    Raises:
+        UserError: there are no images.
+    """
+    rng = random.Random(seed)
+    if draw.folder is not None:
+        return _of_folder(draw.folder, draw.count, rng)
+    options = dict(draw.dataset or {})
+    source = build_source(options.pop("format"), **options)
+    if isinstance(source, Source):
+        picks = _picks(len(source), draw.count, rng)
+        return [_row(i, source.images(i), _text(source, i), keep) for i in picks]
+    return _of_stream(source, draw.count, rng, keep)
+
+
+def _of_folder(folder: Path, count: int | None, rng: random.Random) -> list[Row]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected where the images are (draw.folder)")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    if not found:
+        raise UserError(f"{folder}: no images in this folder")
+    return [{"id": f"{i:06d}", "image": str(found[i])} for i in _picks(len(found), count, rng)]
+
+
+def _picks(total: int, count: int | None, rng: random.Random) -> list[int]:
+    return sorted(rng.sample(range(total), count)) if count is not None and count < total else list(range(total))
+
+
+def _of_stream(source: Any, count: int | None, rng: random.Random, keep: Path) -> list[Row]:
+    """Every record is read once; each stays with the same chance (reservoir sampling)."""
+    held: list[tuple[int, Any]] = []
+    for number, record in enumerate(_records(source)):
+        if count is None or len(held) < count:
+            held.append((number, record))
+        elif (place := rng.randrange(number + 1)) < count:
+            held[place] = (number, record)
+    rows = []
+    for number, record in sorted(held, key=lambda pair: pair[0]):
+        sample = source.sample(record, random.Random(0))
+        rows.append(_row(number, sample.images, sample.turns[0].answers[0], keep))
+    return rows
+
+
+def _records(source: Any) -> Iterator[Any]:
+    for shard in source.shards:
+        yield from source.records(shard)
+
+
+def _text(source: Source, index: int) -> str:
+    return source.sample(index, random.Random(0)).turns[0].answers[0]
+
+
+def _row(number: int, images: tuple[Any, ...], caption: str, keep: Path) -> Row:
+    name = f"{number:06d}"
+    if not images:
+        return {"id": name, "error": "no image"}
+    image = images[0]
+    if isinstance(image, Image.Image):
+        keep.mkdir(parents=True, exist_ok=True)
+        path = keep / f"{name}.png"
+        partial = keep / f"{name}.partial"
+        open_image(image).save(partial, "PNG")
+        os.replace(partial, path)
+        image = path
+    return {"id": name, "image": str(image), "caption": caption}

@@ -1,0 +1,138 @@
+"""The review page's server: loopback only, nothing from elsewhere, one item at a time."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..media.images import open_image
+from .review import LOG, Review, agreement, texts_to_review
+from .rules import SAYS, changed_words
+
+PAGE = Path(__file__).with_name("review_page")
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+_SIDE = 1024
+
+
+def review_app(folder: Path) -> Any:
+    """The page and what it asks for, as an ASGI application.
+
+    Raises:
+        UserError: nothing to review, or fastapi is missing.
+    """
+    try:
+        from fastapi import Body, FastAPI, HTTPException, Request, Response
+        from fastapi.responses import FileResponse, JSONResponse
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
+    except ImportError:
+        raise UserError("the review page needs fastapi: pip install 'minigpt4[serve]'") from None
+
+    rows = texts_to_review(folder)
+    ids = [row["id"] for row in rows]
+    review = Review(folder / LOG, ids)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
+
+    @app.middleware("http")
+    async def guarded(request: Request, proceed: Any) -> Any:
+        if request.method == "POST" and request.headers.get("x-review") != "1":
+            return JSONResponse({"error": "this comes from another page"}, 403)  # which cannot set this header here
+        response = await proceed(request)
+        response.headers["Content-Security-Policy"] = _POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+    def row_at(index: int) -> dict[str, Any]:
+        if not 0 <= index < len(rows):
+            raise HTTPException(404, "no such item")
+        return rows[index]
+
+    @app.get("/")
+    def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html")
+
+    @app.get("/{name}.{ending}", response_model=None)
+    def part(name: str, ending: str) -> Response:
+        if (name, ending) == ("favicon", "ico"):
+            return Response(status_code=204)  # browsers ask for one
+        if f"{name}.{ending}" not in ("review.js", "review.css"):
+            raise HTTPException(404)
+        return FileResponse(PAGE / f"{name}.{ending}", headers={"Cache-Control": "no-cache"})
+
+    @app.get("/api/state")
+    def state(reviewer: str) -> dict[str, Any]:
+        return {"folder": folder.name, "codes": review.codes(ids, reviewer), "agreement": agreement(review)}
+
+    @app.get("/api/items/{index}")
+    def item(index: int, reviewer: str) -> dict[str, Any]:
+        row = row_at(index)
+        raw, continued, text = (str(row.get(key, "")) for key in ("raw", "continued", "text"))
+        mine = review.standing(row["id"], reviewer)
+        others = {name: one.action for name, one in review.of(row["id"]).items() if name != reviewer}
+        return {
+            "index": index,
+            "id": row["id"],
+            "caption": row.get("caption", ""),
+            "raw": raw,
+            "continued": changed_words(raw, continued),
+            "repaired": changed_words(continued or raw, text),
+            "text": text,
+            "repairs": row.get("repairs", []),
+            "flaws": [flaw | {"says": SAYS.get(flaw["rule"], "")} for flaw in row.get("flaws", [])],
+            "mine": None if mine is None else {"action": mine.action, "text": mine.text},
+            "others": others,
+        }
+
+    @app.get("/api/images/{index}")
+    def image(index: int) -> Response:
+        try:
+            picture = open_image(row_at(index)["image"])
+        except UserError as error:
+            raise HTTPException(404, str(error)) from None
+        picture.thumbnail((_SIDE, _SIDE))
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=88)
+        return Response(buffer.getvalue(), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+    @app.post("/api/decisions")
+    def decide(decision: dict[str, Any] = Body(...)) -> Any:
+        index, reviewer, action, text = (decision.get(key) for key in ("index", "reviewer", "action", "text"))
+        if type(index) is not int or not isinstance(reviewer, str) or not isinstance(action, str):
+            return JSONResponse({"error": "expected index, reviewer and action"}, 400)
+        if text is not None and not isinstance(text, str):
+            return JSONResponse({"error": "text must be text"}, 400)
+        try:
+            stands = review.decide(row_at(index)["id"], reviewer, action, text)
+        except UserError as error:
+            return JSONResponse({"error": str(error)}, 400)
+        return {"mine": None if stands is None else {"action": stands.action, "text": stands.text}}
+
+    return app
+
+
+def serve_review(folder: Path, port: int, told: Any) -> None:
+    """Serve the page on this machine alone until it is stopped.
+
+    Args:
+        told: called with the address once the page is there to be opened.
+    """
+    app = review_app(folder)
+    try:
+        import uvicorn
+    except ImportError:
+        raise UserError("the review page needs uvicorn: pip install 'minigpt4[serve]'") from None
+    import socket
+
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen(128)
+    except OSError as error:
+        raise UserError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
+    told(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])

@@ -1,0 +1,299 @@
+"""An agent behind an OpenAI-compatible endpoint (POST /chat/completions), with limits on everything that can run away.
+
+Tries, seconds, bytes of a reply, requests at a time and money are bounded. The key comes from the environment and is kept
+nowhere.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from ..engine.completion import EncodedImage
+from ..errors import UserError
+from ..io.jsonl import write_rows
+from ..media.images import ImageInput, open_image
+from .agents import AgentError, CostCeiling, Prompt, Reply, Spent
+
+try:
+    import httpx2
+except ImportError as missing:
+    raise UserError("an endpoint needs httpx2: pip install 'minigpt4[endpoint]'") from missing
+
+_AGAIN = frozenset({408, 409, 425, 429})  # and all from 500 on
+_CHARACTERS_A_TOKEN = 3  # a careful guess, where an endpoint does not count
+_TOKENS_AN_IMAGE = 1500  # the same
+
+
+class _Again(Exception):
+    """This attempt failed, the next one may not.
+
+    Args:
+        after: seconds that the endpoint asks us to wait.
+        billed: whether tokens may have been paid for.
+    """
+
+    def __init__(self, why: str, after: float | None = None, billed: bool = False):
+        super().__init__(why)
+        self.after, self.billed = after, billed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What an endpoint may take.
+
+    Args:
+        timeout: seconds that one attempt may take in all.
+        retries: attempts after the first one.
+        longest_wait: seconds between two attempts at most, whatever the endpoint asks for.
+        concurrency: requests at a time.
+        reply_bytes: of the body of a reply.
+        cost: money that may be spent, in the currency of the prices; no ceiling when not given.
+    """
+
+    timeout: float = 60.0
+    retries: int = 4
+    longest_wait: float = 60.0
+    concurrency: int = 4
+    reply_bytes: int = 1_000_000
+    cost: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("timeout", 0.001), ("retries", 0), ("longest_wait", 0), ("concurrency", 1), ("reply_bytes", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} of an endpoint must be at least {least}, not {getattr(self, name)}")
+        if self.cost is not None and self.cost < 0:
+            raise UserError(f"the cost ceiling of an endpoint must be 0 or more, not {self.cost}")
+
+
+class Endpoint:
+    """A model that an OpenAI-compatible server offers.
+
+    Args:
+        base_url: up to and without ``/chat/completions``, like ``http://127.0.0.1:8000/v1``.
+        images: whether the model takes images; they are sent as JPEG in data URIs, no side longer than `side` pixels.
+        key_env: the environment variable that holds the key; without it, none is sent.
+        prices: money for a million tokens of the prompt, and of the reply.
+        cache: a folder that keeps replies by request; a request that it holds is not sent again, and costs nothing.
+        transport: of httpx2, for tests.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        images: bool = True,
+        side: int = 768,
+        key_env: str = "OPENAI_API_KEY",
+        prices: tuple[float, float] = (0.0, 0.0),
+        limits: Limits = Limits(),
+        cache: str | os.PathLike | None = None,
+        settings: dict[str, Any] | None = None,
+        transport: httpx2.BaseTransport | None = None,
+        sleep: Callable[[float], object] = time.sleep,
+    ):
+        if not base_url.startswith(("http://", "https://")):
+            raise UserError(f"{base_url}: an endpoint's address begins with http:// or https://")
+        if limits.cost is not None and not any(prices):
+            raise UserError("a cost ceiling needs the endpoint's prices (money for a million tokens in, and out)")
+        self.base_url, self.model, self.images, self.side = base_url.rstrip("/"), model, images, side
+        self.key_env, self.prices, self.limits = key_env, prices, limits
+        self.settings = dict(settings or {})
+        self._cache = Path(cache) if cache is not None else None
+        self._sleep = sleep
+        self._client = httpx2.Client(timeout=limits.timeout, transport=transport, follow_redirects=False)
+        self._spent, self._reserved, self._lock = Spent(), 0.0, Lock()
+
+    @property
+    def name(self) -> str:
+        """The model at its address."""
+        return f"{self.model} at {self.base_url}"
+
+    @property
+    def spent(self) -> Spent:
+        """Tokens and money so far; where the endpoint does not count, guessed on the high side."""
+        return self._spent
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._client.close()
+
+    def answer(self, prompts: Sequence[Prompt]) -> list[Reply | AgentError]:
+        """A reply to each prompt, several at a time."""
+        if len(prompts) == 1:
+            return [self._one(prompts[0])]
+        with ThreadPoolExecutor(self.limits.concurrency) as pool:
+            return list(pool.map(self._one, prompts))
+
+    def _one(self, prompt: Prompt) -> Reply | AgentError:
+        try:
+            body = self._body(prompt)
+            digest = hashlib.sha256(json.dumps([self.base_url, body, prompt.attempt], sort_keys=True).encode()).hexdigest()
+            if (known := self._known(digest)) is not None:
+                return known
+            reply = self._sent(body, len(prompt.images))
+        except UserError as error:
+            return AgentError(str(error))
+        except AgentError as error:
+            return error
+        if self._cache is not None and reply.text:
+            self._cache.mkdir(parents=True, exist_ok=True)
+            row: dict[str, Any] = {"text": reply.text, "finish_reason": reply.finish_reason}
+            row |= {"prompt_tokens": reply.prompt_tokens, "generated_tokens": reply.generated_tokens}
+            write_rows(self._cache / f"{digest}.json", [row])
+        return reply
+
+    def _known(self, digest: str) -> Reply | None:
+        if self._cache is None:
+            return None
+        try:
+            row = json.loads((self._cache / f"{digest}.json").read_text(encoding="utf-8"))
+            reply = Reply(row["text"], row["prompt_tokens"], row["generated_tokens"], 0.0, row["finish_reason"], cached=True)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        self._spent.add(cached=1)
+        return reply
+
+    # the request -----------------------------------------------------------------------------------------------------
+
+    def _body(self, prompt: Prompt) -> dict[str, Any]:
+        if prompt.images and not self.images:
+            raise UserError(f"{self.name} takes no images, but is asked about one: name another agent for this part")
+        messages: list[dict[str, Any]] = [dict(message) for message in prompt.messages]
+        if prompt.images:
+            first = next((i for i, message in enumerate(messages) if message["role"] == "user"), None)
+            if first is None:
+                messages.append({"role": "user", "content": ""})
+                first = len(messages) - 1
+            parts = [{"type": "image_url", "image_url": {"url": _data_uri(image, self.side)}} for image in prompt.images]
+            text = messages[first]["content"]
+            messages[first]["content"] = [*parts, *([{"type": "text", "text": text}] if text else [])]
+        body = {"model": self.model, "messages": messages} | self.settings
+        if prompt.max_new_tokens is not None:
+            body["max_tokens"] = prompt.max_new_tokens
+        if prompt.temperature is not None:
+            body["temperature"] = prompt.temperature
+        return body
+
+    def _sent(self, body: dict[str, Any], images: int) -> Reply:
+        """The reply, after as many attempts as are allowed."""
+        characters = sum(len(str(message["content"])) for message in body["messages"]) if not images else _text_length(body)
+        guess = (characters // _CHARACTERS_A_TOKEN + images * _TOKENS_AN_IMAGE, int(body.get("max_tokens") or 1000))
+        most = self._price(*guess)
+        for attempt in range(self.limits.retries + 1):
+            self._reserve(most)
+            try:
+                return self._attempt(body, guess)
+            except _Again as error:
+                self._spent.add(failed=1, cost=most if error.billed else 0.0)
+                if attempt == self.limits.retries:
+                    raise AgentError(f"{self.name}: {error} ({attempt + 1} attempts)") from None
+                wait = random.uniform(0.5, 1.0) * 2**attempt if error.after is None else error.after
+                self._sleep(min(wait, self.limits.longest_wait))
+            except AgentError:
+                self._spent.add(failed=1)
+                raise
+            finally:
+                with self._lock:
+                    self._reserved -= most
+        raise AssertionError("the loop returns or raises")
+
+    def _reserve(self, most: float) -> None:
+        """Set aside what a request may cost, so that requests at the same time do not pass the ceiling together."""
+        with self._lock:
+            if self.limits.cost is not None and self._spent.cost + self._reserved + most > self.limits.cost:
+                raise CostCeiling(
+                    f"{self.name}: the cost ceiling of {self.limits.cost:g} is reached ({self._spent.cost:.4f} spent, "
+                    f"the next request may take {most:.4f}); raise it to go on"
+                )
+            self._reserved += most
+
+    def _price(self, prompt_tokens: float, generated_tokens: float) -> float:
+        return (prompt_tokens * self.prices[0] + generated_tokens * self.prices[1]) / 1e6
+
+    def _attempt(self, body: dict[str, Any], guess: tuple[int, int]) -> Reply:
+        self._spent.add(requests=1)
+        key = os.environ.get(self.key_env)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        end = time.monotonic() + self.limits.timeout
+        data = bytearray()
+        try:
+            with self._client.stream("POST", f"{self.base_url}/chat/completions", json=body, headers=headers) as response:
+                for piece in response.iter_bytes():
+                    data += piece
+                    if len(data) > self.limits.reply_bytes:
+                        self._spent.add(cost=self._price(*guess))
+                        raise AgentError(f"{self.name}: the reply is longer than {self.limits.reply_bytes:,} bytes")
+                    if time.monotonic() > end:
+                        raise _Again(f"no whole reply within {self.limits.timeout:g} s", billed=True)
+        except httpx2.TimeoutException:
+            raise _Again(f"no reply within {self.limits.timeout:g} s", billed=True) from None
+        except httpx2.TransportError as error:
+            raise _Again(f"cannot be reached ({type(error).__name__})") from None
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise AgentError(f"{self.name}: {type(error).__name__}") from None
+        if response.status_code != 200:
+            self._refused(response.status_code, response.headers.get("retry-after"), bytes(data))
+        return self._read(bytes(data), guess)
+
+    def _refused(self, status: int, after: str | None, data: bytes) -> None:
+        if status in _AGAIN or status >= 500:
+            try:
+                wait = max(float(after), 0.0) if after else None
+            except ValueError:  # a date
+                wait = None
+            raise _Again(f"HTTP {status}", after=wait)
+        why = _message(data)
+        hint = f"; is the key in ${self.key_env}?" if status in (401, 403) else ""
+        raise AgentError(f"{self.name}: HTTP {status}{f' ({why})' if why else ''}{hint}")
+
+    def _read(self, data: bytes, guess: tuple[int, int]) -> Reply:
+        try:
+            choice = (reply := json.loads(data))["choices"][0]
+            text = choice["message"]["content"] or ""
+            if not isinstance(text, str):
+                raise TypeError
+            usage = reply.get("usage") or {}
+            read = int(usage.get("prompt_tokens", guess[0]))
+            written = int(usage.get("completion_tokens", len(text) // _CHARACTERS_A_TOKEN))
+            reason = "length" if choice.get("finish_reason") == "length" else "stop"
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            raise _Again("what it sent is no chat completion", billed=True) from None
+        cost = self._price(max(read, 0), max(written, 0))
+        self._spent.add(prompt_tokens=max(read, 0), generated_tokens=max(written, 0), cost=cost)
+        return Reply(text.strip(), read, written, cost, reason)
+
+
+def _text_length(body: dict[str, Any]) -> int:
+    contents = [message["content"] for message in body["messages"]]
+    texts = [c if isinstance(c, str) else "".join(part.get("text", "") for part in c) for c in contents]
+    return sum(map(len, texts))
+
+
+def _data_uri(image: ImageInput | EncodedImage, side: int) -> str:
+    if isinstance(image, EncodedImage):
+        raise UserError("an image that has been encoded here cannot be sent to an endpoint")
+    picture = open_image(image)
+    picture.thumbnail((side, side))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=90)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _message(data: bytes) -> str:
+    """What the endpoint says of its refusal, for one line."""
+    try:
+        said = json.loads(data)["error"]["message"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return " ".join(str(said).split())[:200]

@@ -1,0 +1,358 @@
+"""Curation from the images to the files that training reads; kills, edits, failures."""
+
+import json
+import multiprocessing
+import random
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from scripted import Scripted
+
+from minigpt4.curate.export import exported
+from minigpt4.curate.pipeline import FILES, Pipeline, repaired_by
+from minigpt4.curate.recipe import CONTINUE, DESCRIBE, load_recipe
+from minigpt4.curate.review import LOG, Review
+from minigpt4.data.formats import build_source
+from minigpt4.dialogue.agents import AgentError, CostCeiling
+from minigpt4.errors import UserError
+
+ADJECTIVES = "red green blue small large wooden quiet narrow broken shiny".split()
+NOUNS = "dog cat boat tree house lamp bench bird horse shoe".split()
+
+
+def written(path):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def sentence(seed):
+    rng = random.Random(seed)
+    pick = lambda some: rng.choice(some)  # noqa: E731
+    parts = [f"A {pick(ADJECTIVES)} {pick(NOUNS)} stands near the {pick(ADJECTIVES)} {pick(NOUNS)}" for _ in range(3)]
+    return ". ".join(parts) + "."
+
+
+def describer(prompt):
+    """Says something of its own about each image, a flaw about some; short answers are continued."""
+    name = Path(prompt.images[0]).stem if prompt.images else ""
+    if prompt.messages[-1]["content"] == CONTINUE:
+        return f"There is more of it, {sentence(name + 'more')}"
+    if name == "003":
+        return AgentError("HTTP 500")
+    if name == "004":
+        return "I apologize for that."
+    return sentence(name)
+
+
+@pytest.fixture
+def world(tmp_path):
+    (tmp_path / "images").mkdir()
+    for i in range(12):
+        Image.new("RGB", (24, 18), (20 * i, 0, 0)).save(tmp_path / "images" / f"{i:03d}.{'jpg' if i % 2 else 'png'}")
+    return tmp_path
+
+
+def recipe(world, text="", **changes):
+    file = world / "recipe.yaml"
+    file.write_text(
+        textwrap.dedent(f"""
+        output: {world}/out
+        draw: {{folder: {world}/images, count: 10}}
+        describe: {{agent: {{model: scripted}}, batch: 3}}
+        rules: {{min_words: 8}}
+        """)
+        + text
+    )
+    return load_recipe(file, [f"{key}={value}" for key, value in changes.items()])
+
+
+def run(wanted, say=describer):
+    agent = Scripted(say)
+    done = Pipeline(wanted, make=lambda _: agent).run()
+    return done, agent
+
+
+def test_the_steps_go_as_the_paper_says(world):
+    done, agent = run(recipe(world))
+    first = agent.prompts[0]
+    assert first.messages == [{"role": "user", "content": DESCRIBE}]
+    again = next(prompt for prompt in agent.prompts if len(prompt.messages) == 3)
+    assert again.messages[1]["role"] == "assistant"
+    assert again.messages[2] == {"role": "user", "content": CONTINUE}
+    row = done.steps["rules"][0]
+    name = Path(row["image"]).stem
+    assert row["raw"] == sentence(name)
+    assert row["continued"] == f"{row['raw']} There is more of it, {sentence(name + 'more')}"
+    assert row["was_short"]
+    assert len(done.steps["draw"]) == len({row["image"] for row in done.steps["draw"]}) == 10
+    assert [row.get("error") for row in done.steps["describe"] if "error" in row] == ["HTTP 500"] * (
+        any(Path(row["image"]).stem == "003" for row in done.steps["draw"])
+    )
+
+
+def test_a_long_answer_is_not_continued(world):
+    done, agent = run(recipe(world, **{"describe.continue_under": 5}))
+    short = [row["id"] for row in done.steps["continue"] if row["was_short"]]
+    assert short == [row["id"] for row in done.steps["describe"] if "apologize" in row.get("raw", "") and row["raw_tokens"] < 5]
+    assert len(short) == sum(len(prompt.messages) > 1 for prompt in agent.prompts) <= 1
+    assert all(row["continued"] == row["raw"] for row in done.steps["continue"] if row["id"] not in short)
+
+
+def test_training_reads_what_is_exported(world):
+    wanted = recipe(world, **{"draw.count": "null"})
+    done, _ = run(wanted)
+    kept = exported(wanted, done)
+    ids = [row["id"] for row in kept]
+    assert "000003" not in ids  # it failed
+    assert len(kept) >= 8
+    published = build_source("cc_sbu_align", annotations=str(world / "out" / "export"))
+    ours = build_source("jsonl", annotations=str(world / "out" / "export" / "rows.jsonl"))
+    for source in (published, ours):
+        assert len(source) == len(kept)
+        assert not list(source.problems())
+        for i, row in enumerate(kept):
+            sample = source.sample(i, random.Random(0))
+            assert sample.turns[0].answers == (row["text"],)
+            with Image.open(sample.images[0]) as image:
+                assert image.format == "JPEG"
+                assert image.getpixel((5, 5))[0] == pytest.approx(20 * int(row["id"]), abs=3)
+    text = (world / "out" / "report.html").read_text()
+    assert "Survival by step" in text
+    assert "HTTP 500" in text
+
+
+def test_done_work_is_not_done_again_and_failures_are_tried_again(world):
+    wanted = recipe(world, **{"draw.count": "null"})
+    run(wanted)
+    before = {name: (world / "out" / name).read_bytes() for name in FILES.values()}
+    _, agent = run(wanted)
+    assert [Path(prompt.images[0]).stem for prompt in agent.prompts] == ["003"]
+    assert {name: (world / "out" / name).read_bytes() for name in FILES.values()} == before
+    done, _ = run(wanted, lambda prompt: "A dog sits quietly on the mat near an open door. It waits for its owner.")
+    assert "error" not in done.steps["describe"][3]
+    assert [row["id"] for row in done.steps["rules"]] == [f"{i:06d}" for i in range(12)]
+
+
+def test_what_a_person_edits_stays_and_what_follows_is_made_anew(world):
+    wanted = recipe(world, **{"draw.count": 6})
+    run(wanted)
+    file = world / "out" / FILES["describe"]
+    rows = written(file)
+    good = next(i for i, row in enumerate(rows) if "error" not in row and "apolog" not in row["raw"])
+    rows[good]["raw"] = "A zebra drinks water at the river bank in the evening light."
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done, agent = run(wanted)
+    edited = done.steps["rules"][[row["id"] for row in done.steps["rules"]].index(rows[good]["id"])]
+    assert edited["text"].startswith("A zebra drinks water")
+    assert (
+        sum(
+            bool(prompt.images) and "zebra" in prompt.messages[1]["content"]
+            for prompt in agent.prompts
+            if len(prompt.messages) > 1
+        )
+        == 1
+    )
+    done, _ = run(recipe(world, **{"draw.count": 6, "describe.prompt": "Other."}))  # other settings: what was edited stays
+    assert done.steps["describe"][good]["raw"].startswith("A zebra")
+
+
+def test_a_line_that_a_person_broke_is_named_and_nothing_is_lost(world):
+    wanted = recipe(world, **{"draw.count": 4})
+    run(wanted)
+    file = world / "out" / FILES["describe"]
+    broken = file.read_text().replace('"raw":', '"raw"', 1)
+    file.write_text(broken)
+    with pytest.raises(UserError, match=r"2_describe\.jsonl:1: not JSON"):
+        run(wanted)
+    assert file.read_text() == broken
+
+
+def test_at_the_cost_ceiling_the_run_ends_and_goes_on_later(world):
+    wanted = recipe(world, **{"draw.count": 9})
+    said = iter(range(100))
+    with pytest.raises(UserError, match="ceiling"):
+        run(wanted, lambda prompt: describer(prompt) if next(said) < 5 else CostCeiling("the ceiling is reached"))
+    assert len(written(world / "out" / FILES["describe"])) == 6  # two batches; of the second, one row failed
+    done, _ = run(wanted)
+    fresh, _ = run(recipe(world, **{"draw.count": 9, "output": world / "fresh"}))
+    assert done == fresh
+
+
+def test_repair_by_an_agent(world):
+    wanted = recipe(
+        world, "repair: {how: agent, agent: {endpoint: 'http://x/v1', name: m}, with_caption: true}", **{"draw.count": 4}
+    )
+
+    def say(prompt):
+        if prompt.messages[0]["role"] == "system":
+            assert not prompt.images
+            assert prompt.messages[0]["content"] == wanted.repair.prompt
+            return "A tidy paragraph about " + prompt.messages[1]["content"]
+        return describer(prompt)
+
+    done, _ = run(wanted, say)
+    assert all(row["text"] == "A tidy paragraph about " + row["continued"] for row in done.steps["repair"])
+
+
+@pytest.mark.parametrize(
+    ("reply", "text", "refused"),
+    [
+        ("The paragraph is already correct.", "before", False),
+        ("It is already correct, but for a repetition of words.", "before", True),
+        ("The paragraph is incomplete, please give me the rest of it now.", "before", True),
+        ("Too short.", "before", True),
+        ("", "before", True),
+        ("A" * 50, "A" * 50, False),
+    ],
+)
+def test_what_the_repairer_says_is_read_as_published(reply, text, refused):
+    found = repaired_by(reply, "before")
+    assert (found["text"], "refused" in found) == (text, refused)
+
+
+def test_things_that_are_not_found_reject_a_text(world):
+    wanted = recipe(world, **{"draw.count": 3, "rules.detector": "{model: x}"})
+    agent = Scripted(lambda prompt: sentence(Path(prompt.images[0]).stem))
+    done = Pipeline(wanted, make=lambda _: agent, detects=lambda image, thing: False).run()
+    assert not done.kept
+    assert {flaw["rule"] for row in done.steps["rules"] for flaw in row["flaws"]} == {"not_found"}
+    done = Pipeline(wanted.model_copy(update={"output": world / "b"}), make=lambda _: agent, detects=lambda i, t: True).run()
+    assert len(done.kept) == 3
+
+
+def test_reviewers_are_above_the_rules(world):
+    wanted = recipe(world, **{"draw.count": "null"})
+    done, _ = run(wanted)
+    ids = [row["id"] for row in done.kept]
+    review = Review(world / "out" / LOG, [row["id"] for row in done.steps["rules"]])
+    review.decide(ids[0], "ann", "reject")
+    review.decide(ids[1], "ann", "edit", "An edited text.")
+    review.decide(ids[2], "ann", "accept")
+    review.decide(ids[2], "bob", "reject")
+    flawed = next(row["id"] for row in done.steps["rules"] if not row["keep"])
+    review.decide(flawed, "ann", "accept")
+    kept = {row["id"]: row["text"] for row in exported(wanted, done)}
+    assert ids[0] not in kept
+    assert ids[2] not in kept  # they differ
+    assert kept[ids[1]] == "An edited text."
+    assert flawed in kept
+    assert set(kept) == {path.stem for path in (world / "out" / "export" / "image").iterdir()}
+    strict = {row["id"] for row in exported(recipe(world, **{"draw.count": "null", "export.unreviewed": "drop"}), done)}
+    assert strict == {ids[1], flawed}
+
+
+def test_two_runs_in_one_folder_are_refused(world):
+    from filelock import FileLock
+
+    wanted = recipe(world)
+    (world / "out").mkdir()
+    with FileLock(world / "out" / ".lock"), pytest.raises(UserError, match="another curation runs"):
+        run(wanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("draw: {folder: a}", "output: Field required"),
+        ("output: o\ndraw: {}", "folder or a dataset"),
+        ("output: o\ndraw: {foldr: a}", r"draw\.foldr: no such key \(did you mean folder\?\)"),
+        ("output: o\ndraw: {folder: a}\nrepair: {how: agent}", "needs one"),
+        ("output: o\ndraw: {folder: a}\ndescribe: {agent: {}}", "a model or an endpoint"),
+        ("output: o\ndraw: {folder: a}\ndescribe: {agent: {endpoint: u}}", "name of its model"),
+        ("[", "not YAML"),
+        ("3", "expected a mapping"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_by_name(tmp_path, text, says):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(UserError, match=says):
+        load_recipe(tmp_path / "r.yaml")
+
+
+def test_a_rule_that_does_not_exist_cannot_be_switched_off(world):
+    with pytest.raises(UserError, match="no rule 'apologies'"):
+        Pipeline(recipe(world, **{"rules.without": "[apologies]"}))
+
+
+def test_images_come_from_tars_and_tables_too(world):
+    rows = [{"image": str(path), "answer": "A caption."} for path in sorted((world / "images").iterdir())]
+    (world / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dataset = f"{{format: jsonl, annotations: {world}/rows.jsonl}}"
+    wanted = recipe(world, draw=f"{{dataset: {dataset}, count: 5}}")
+    done, _ = run(wanted)
+    assert [row["caption"] for row in done.steps["draw"]] == ["A caption."] * 5
+    import io
+    import tarfile
+
+    with tarfile.open(world / "00000.tar", "w") as tar:
+        for row in rows:
+            for ending, data in (("jpg", Path(row["image"]).read_bytes()), ("json", b'{"caption": "In a tar."}')):
+                member = tarfile.TarInfo(f"{Path(row['image']).stem}.{ending}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    dataset = f"{{format: laion, shards: {world}/00000.tar}}"
+    wanted = recipe(world, draw=f"{{dataset: {dataset}, count: 5}}", output=f"{world}/tar")
+    done = Pipeline(wanted, make=lambda _: Scripted(["A quiet dog waits beside the narrow gate of a garden."])).run()
+    assert len(done.steps["draw"]) == 5
+    assert all(Image.open(row["image"]).size == (24, 18) for row in done.steps["draw"])
+
+
+# kill -9 ----------------------------------------------------------------------------------------------------------------
+
+
+def killed_after(seconds, work):
+    """Whether `work`, in a process of its own, was still busy after so long and has been killed."""
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join(seconds)
+    busy = child.is_alive()
+    child.kill()
+    child.join()
+    return busy
+
+
+def test_a_kill_at_any_moment_changes_nothing_in_the_end(world):
+    wanted = recipe(world, **{"draw.count": "null"})
+    done, _ = run(wanted)
+    exported(wanted, done)
+    expected = contents(world / "out")
+    again = recipe(world, **{"draw.count": "null", "output": world / "killed"})
+
+    def work():
+        def slow(prompt):
+            time.sleep(0.003)
+            return describer(prompt)
+
+        exported(again, run(again, slow)[0])
+
+    rng = random.Random(0)
+    killed = 0
+    while killed < 20 and killed_after(rng.uniform(0.005, 0.06), work):
+        killed += 1
+    work()
+    assert killed >= 3
+    assert contents(world / "killed") == expected
+
+
+@pytest.mark.parametrize("step", ["describe", "continue", "repair", "rules"])
+def test_a_file_cut_at_any_byte_is_mended(world, step):
+    wanted = recipe(world, **{"draw.count": "null"})
+    run(wanted)
+    expected = {name: (world / "out" / name).read_bytes() for name in FILES.values()}
+    data = expected[FILES[step]]
+    later = list(FILES.values())[list(FILES).index(step) + 1 :]
+    for cut in random.Random(1).sample(range(len(data)), 12):
+        (world / "out" / FILES[step]).write_bytes(data[:cut])
+        for name in later:
+            (world / "out" / name).unlink()
+        run(wanted)
+        assert {name: (world / "out" / name).read_bytes() for name in FILES.values()} == expected
+
+
+def contents(folder):
+    files = [*(folder / name for name in FILES.values()), *(folder / "export").rglob("*"), folder / "report.html"]
+    return {
+        str(path.relative_to(folder)): path.read_bytes().replace(folder.name.encode(), b"") for path in files if path.is_file()
+    }

@@ -1,0 +1,139 @@
+"""Dialogues about many files: resume, failures, the page, the figures."""
+
+import json
+import threading
+
+import pytest
+from PIL import Image
+from test_captioner import WORDING, growing, numbered
+
+from minigpt4.dialogue.agents import CostCeiling
+from minigpt4.dialogue.analysis import analyse, verdict
+from minigpt4.dialogue.captioner import Partners, Rules, converse
+from minigpt4.dialogue.files import converse_files, transcripts_in, truth_in
+from minigpt4.dialogue.page import comparison_page, marked_words
+from minigpt4.errors import UserError
+
+
+@pytest.fixture
+def files(tmp_path):
+    for i in range(6):
+        Image.new("RGB", (30, 20), (40 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    (tmp_path / "3.png").write_bytes(b"no picture")
+    return [tmp_path / f"{i}.png" for i in range(6)]
+
+
+def run(file):
+    return converse(file, Partners(questioner=numbered(), answerer=growing()), WORDING, Rules(rounds=3))
+
+
+def names(output):
+    return [json.loads(line)["image"].rsplit("/", 1)[1] for line in output.read_text().splitlines()]
+
+
+def test_a_file_that_fails_takes_nothing_with_it_and_is_tried_again(files, tmp_path):
+    heard, output = {}, tmp_path / "out.jsonl"
+    assert converse_files(files, output, run, lambda name, what: heard.update({name: what}), workers=3) == 1
+    assert len(heard) == 6
+    assert "not a picture" in heard[str(files[3])]
+    assert names(output) == ["0.png", "1.png", "2.png", "4.png", "5.png"]
+    before = output.read_text()
+    Image.new("RGB", (30, 20)).save(files[3])
+    heard.clear()
+    assert converse_files(files, output, run, lambda name, what: heard.update({name: what})) == 0
+    assert list(heard) == [str(files[3])]
+    assert names(output) == [f"{i}.png" for i in range(6)]
+    assert set(before.splitlines()) < set(output.read_text().splitlines())
+
+
+def test_what_a_kill_cut_short_is_done_again_to_the_same_file(files, tmp_path):
+    files = [file for file in files if file.name != "3.png"]
+    whole, output = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    converse_files(files, whole, run, lambda *_: None)
+    data = whole.read_bytes()
+    for cut in range(0, len(data), 311):
+        output.write_bytes(data[:cut])
+        converse_files(files, output, run, lambda *_: None)
+        assert output.read_bytes() == data
+
+
+def test_at_the_cost_ceiling_no_more_dialogues_begin(files, tmp_path):
+    files = [file for file in files if file.name != "3.png"]
+    begun, lock = [], threading.Lock()
+
+    def run_until(file):
+        with lock:
+            begun.append(file)
+            dear = len(begun) > 2
+        if dear:
+            raise CostCeiling("the ceiling is reached")
+        return run(file)
+
+    output = tmp_path / "out.jsonl"
+    assert converse_files(files, output, run_until, lambda *_: None, workers=1) == 3
+    assert (len(begun), names(output)) == (3, ["0.png", "1.png"])
+
+
+# figures ---------------------------------------------------------------------------------------------------------------
+
+
+def transcript(image, plain, caption, *rounds):
+    made = [{"question": q, "answer": a, "flaws": flaws, "new_nouns": new, "time": None} for q, a, flaws, new in rounds]
+    return {"image": image, "plain": plain, "caption": caption, "rounds": made, "stopped": "rounds", "joined": False}
+
+
+ROWS = [
+    transcript("a.jpg", "A dog.", "A dog on a sofa with a cat.",
+               ("Describe.", "A dog.", [], ["dog"]), ("What?", "A sofa.", [], ["sofa"]), ("what", "?", ["unsure"], [])),
+    transcript("x/b.jpg", "A bus.", "A bus and a dog.",
+               ("Describe.", "A bus.", [], ["bus"]), ("Who?", "A dog.", [], ["dog"])),
+]  # fmt: skip
+
+
+def test_figures_are_what_one_counts_by_hand(tmp_path):
+    file = tmp_path / "truth.jsonl"
+    file.write_text('{"image": "d/a.jpg", "objects": ["dogs", "sofa"]}\n{"image": "b.jpg", "captions": ["A bus by a tree."]}\n')
+    found = analyse(ROWS, truth_in(file))
+    assert (found["dialogues"], found["rounds"]) == (2, 2.5)
+    assert found["unique_questions"] == pytest.approx((1 / 2 + 1) / 2)
+    assert (found["unsure"], found["empty"]) == (1 / 5, 0)
+    assert found["new_nouns"] == [1.0, 1.0, 0.0]
+    assert found["new_true_nouns"] == [1.0, 0.5, 0.0]
+    # things: dog, sofa in a; bus, tree in b. "cat" is in no image of the set, so it counts neither way.
+    assert found["plain"] == {"recall": 2 / 4, "chair_i": 0.0, "chair_s": 0.0, "words": 2.0}
+    assert found["enriched"] == {"recall": 3 / 4, "chair_i": 1 / 4, "chair_s": 1 / 2, "words": 6.5}
+    assert "finds more" in found["verdict"]
+
+
+def test_the_verdict_says_when_hallucination_rises_faster():
+    figures = {"recall": 0.5, "chair_i": 0.1, "words": 10}
+    assert "faster" in verdict(figures, {"recall": 0.6, "chair_i": 0.3, "words": 30})
+    assert "finds more" in verdict(figures, {"recall": 0.7, "chair_i": 0.2, "words": 30})
+    assert "finds no more" in verdict(figures, {"recall": 0.5, "chair_i": 0.1, "words": 30})
+
+
+def test_new_nouns_are_marked_true_or_false():
+    there, vocabulary = frozenset({"dog", "sofa"}), frozenset({"dog", "sofa", "bus"})
+    pieces = marked_words("A dog, sofas & a bus.", {"dog"}, there, vocabulary)
+    assert "".join(text for _, text in pieces) == "A dog, sofas & a bus."
+    assert [(kind, text) for kind, text in pieces if kind] == [("true", "sofas"), ("false", "bus")]
+    assert ("new", "bus") in marked_words("A bus.", set(), None, frozenset())
+
+
+def test_the_page_escapes_what_models_say(tmp_path, files):
+    nasty = transcript(str(files[0]), "<script>alert(1)</script>", "A <b>cat</b>.", ("<i>?", "<img src=x>", ["empty"], []))
+    comparison_page(tmp_path / "page.html", [nasty, *ROWS], {"a.jpg": ["dog"]})
+    text = (tmp_path / "page.html").read_text()
+    assert not any(tag in text for tag in ("<script", "<i>?", "<img src=x", "<b>"))
+    assert "&lt;script&gt;" in text
+    assert "data:image/jpeg;base64," in text
+    assert "http://" not in text.replace("http-equiv", "")
+
+
+def test_what_is_no_dialogue_is_said(tmp_path):
+    file = tmp_path / "x.jsonl"
+    file.write_text('{"image": "a.jpg", "dialogue": 3}\n')
+    with pytest.raises(UserError, match=r"x\.jsonl:1: no dialogue"):
+        transcripts_in(file)
+    with pytest.raises(UserError, match=r"x\.jsonl:1: expected"):
+        truth_in(file)
