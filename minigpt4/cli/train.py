@@ -16,13 +16,18 @@ data = typer.Typer(no_args_is_help=True, help="Look at the data of a recipe.")
 
 
 def train(recipe: Recipe, set: Set = None) -> None:
-    """Run a training stage; started again, it goes on where it stopped."""
+    """Run a training stage, or a pipeline of them; started again, it goes on where it stopped."""
     _speak()
     from ..train.loop import Interrupted
     from ..train.loop import train as run
+    from ..train.pipeline import is_pipeline, load_pipeline, run_pipeline
     from ..train.recipe import load_recipe
 
     try:
+        if is_pipeline(recipe):
+            told = run_pipeline(load_pipeline(recipe, set or ()))
+            print(f"{recipe}: {told.count('done')} steps done, {told.count('skipped')} were there already")
+            return
         output = run(load_recipe(recipe, set or ()))
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)

@@ -269,8 +269,25 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(given, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys to values")
+    _name_datasets(given, path)
     base = given.pop("extends", None)
     return given if base is None else _laid_over(_read(path.parent / base), given)
+
+
+def _name_datasets(given: dict[str, Any], path: Path) -> None:
+    """Replaces each dataset that only names itself (``use: captions``) by what ``data.catalog``, a file, says of that name."""
+    data = given.get("data")
+    if not isinstance(data, dict) or "catalog" not in data:
+        return
+    catalog = path.parent / data.pop("catalog")
+    known = _read(catalog)
+    named = []
+    for dataset in data.get("datasets", []):
+        name = dataset.pop("use", None) if isinstance(dataset, dict) else None
+        if name is not None and name not in known:
+            raise UserError(f"{path}: {catalog.name} has no dataset {name}{_nearest(name, known)}")
+        named.append(dataset if name is None else {"name": name, **known[name], **dataset})
+    data["datasets"] = named
 
 
 def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

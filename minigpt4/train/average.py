@@ -1,0 +1,48 @@
+"""The weighted mean of several trainings of the same system."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from ..errors import UserError
+
+WEIGHTS = "trained.safetensors"
+
+
+def average(shares: Mapping[str, float], target: str | Path) -> Path:
+    """Write the mean of the folders in `shares`, each weighed by its share, in bfloat16; returns `target`.
+
+    Settings come from the last folder. The shares are brought to a sum of one.
+
+    Raises:
+        UserError: a folder has no weights, or they are not those of the same system.
+    """
+    if len(shares) < 2 or min(shares.values()) < 0 or sum(shares.values()) <= 0:
+        raise UserError(f"{target}: a mean needs two folders or more, with shares that are not negative")
+    total, settings = sum(shares.values()), None
+    mixed: dict[str, torch.Tensor] = {}
+    for folder, share in shares.items():
+        try:
+            weights = load_file(Path(folder) / WEIGHTS)
+            config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")).get("vision_config")
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder}: cannot be read ({error})") from None
+        shapes = {name: weight.shape for name, weight in weights.items()}
+        if mixed and (shapes != {name: weight.shape for name, weight in mixed.items()} or config != settings):
+            raise UserError(f"{folder}: these are not weights of the same system as {next(iter(shares))}")
+        settings = config
+        for name, weight in weights.items():
+            part = weight.float() * (share / total)
+            mixed[name] = mixed[name] + part if name in mixed else part
+    target = Path(target)
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "processor_config.json", "generation_config.json"):
+        if (source := Path(list(shares)[-1]) / name).exists():
+            shutil.copy(source, target / name)
+    whole = {name: weight.to(torch.bfloat16).contiguous() for name, weight in mixed.items()}
+    save_file(whole, target / WEIGHTS, metadata={"format": "pt"})
+    return target

@@ -1,0 +1,188 @@
+"""A pipeline: data scripts, training stages and means of weights, one after the other, by one command.
+
+A pipeline is a YAML file (`minigpt4 train pipeline.yaml`; ``--set source=FOLDER`` gives it a value)::
+
+    values: {source: data, target: data/pocket}
+    steps:
+      - {kind: script, command: [recipes/pocket/data.py, "{source}", "{target}"], output: ["{target}/captions.train.jsonl"]}
+      - {kind: train, recipe: recipes/pocket/talk.yaml}
+      - {kind: average, of: {pocket: 0.3, runs/talk: 0.7}, output: runs/final}
+
+A step is skipped when all of its output is there and it was made by the same step (`STATE`, beside the outputs of training,
+keeps a digest of each). When a step is done again, so are those after it. A training that was stopped goes on from its
+newest checkpoint.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import UserError
+from ..model.pocket import FOLDERS
+from .average import WEIGHTS, average
+from .loop import train
+from .recipe import Recipe, load_recipe
+
+log = logging.getLogger(__name__)
+
+
+class _Step(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Script(_Step):
+    """A Python script; `output` are the files that it makes."""
+
+    kind: Literal["script"]
+    command: list[str] = Field(min_length=1)
+    output: list[str] = Field(min_length=1)
+
+
+class Train(_Step):
+    """A training stage; `set` changes values of its recipe, as ``--set`` does."""
+
+    kind: Literal["train"]
+    recipe: str
+    set: list[str] = []
+
+
+class Average(_Step):
+    """The mean of folders of weights, by their shares."""
+
+    kind: Literal["average"]
+    of: dict[str, float] = Field(min_length=2)
+    output: str
+
+
+Step = Annotated[Script | Train | Average, Field(discriminator="kind")]
+
+
+class Pipeline(_Step):
+    """A file of steps."""
+
+    values: dict[str, str] = {}
+    """Names that stand in braces in commands and paths."""
+    state: str = "runs/pipeline.json"
+    """Where it is kept what was done."""
+    steps: list[Step] = Field(min_length=1)
+
+
+def is_pipeline(path: Path) -> bool:
+    """Whether a YAML file holds steps of a pipeline, and not one stage."""
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return False  # the reader of recipes says what is wrong
+    return isinstance(given, dict) and isinstance(given.get("steps"), list)
+
+
+def load_pipeline(path: Path, changes: Sequence[str] = ()) -> Pipeline:
+    """Read a pipeline; `changes` are ``NAME=VALUE`` for its values.
+
+    Raises:
+        UserError: an unknown key or value, or a name in braces that has no value.
+    """
+    given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    values = dict(given.get("values") or {})
+    for change in changes:
+        name, found, value = change.partition("=")
+        if not found or name not in values:
+            raise UserError(f"--set {change}: a pipeline has the values {', '.join(values) or 'none'}")
+        values[name] = value
+    try:
+        return Pipeline.model_validate(_filled({**given, "values": values}, {k: str(v) for k, v in values.items()}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(f"{path}: {error} stands in braces and has no value") from None
+
+
+def run_pipeline(pipeline: Pipeline, changed: Callable[[Recipe], Recipe] = lambda recipe: recipe) -> list[str]:
+    """Do what is not done yet, in order; returns what was done to each step: ``done`` or ``skipped``.
+
+    Args:
+        changed: makes a recipe another one before it runs (tests make it tiny).
+
+    Raises:
+        UserError: a step failed. Those before it stay done.
+    """
+    state = Path(pipeline.state)
+    done: list[str] = json.loads(state.read_text(encoding="utf-8")) if state.exists() else []
+    told: list[str] = []
+    chain = ""
+    for number, step in enumerate(pipeline.steps):
+        name = f"step {number + 1} of {len(pipeline.steps)}, {step.kind}"
+        recipe = changed(load_recipe(step.recipe, step.set)) if isinstance(step, Train) else None
+        chain = _digest(chain, step, recipe)
+        outputs = _outputs(step, recipe)
+        if done[number : number + 1] == [chain] and all(_is_whole(path) for path in outputs):
+            log.info("%s: there already (%s)", name, outputs[0])
+            told.append("skipped")
+            continue
+        log.info("%s: %s", name, outputs[0])
+        _do(step, recipe, name)
+        if missing := [str(path) for path in outputs if not _is_whole(path)]:
+            raise UserError(f"{name}: it ended without {missing[0]}")
+        done = [*done[:number], chain]
+        _write(state, done)
+        told.append("done")
+    return told
+
+
+def _do(step: Step, recipe: Recipe | None, name: str) -> None:
+    if isinstance(step, Script):
+        ended = subprocess.run([sys.executable, *step.command], check=False).returncode
+        if ended:
+            raise UserError(f"{name}: {' '.join(step.command)} ended with {ended}")
+    elif isinstance(step, Average):
+        average({str(FOLDERS.get(folder, folder)): share for folder, share in step.of.items()}, step.output)
+    else:
+        assert recipe is not None
+        train(recipe)
+
+
+def _outputs(step: Step, recipe: Recipe | None) -> list[Path]:
+    if isinstance(step, Script):
+        return [Path(path) for path in step.output]
+    return [Path(recipe.output if recipe else step.output) / WEIGHTS]  # type: ignore[union-attr]
+
+
+def _is_whole(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _digest(before: str, step: Step, recipe: Recipe | None) -> str:
+    """What a step is: itself, what its recipe says, the text of its script, and the steps before it."""
+    digest = hashlib.sha256(f"{before}{step.model_dump_json()}".encode())
+    if recipe is not None:
+        digest.update(recipe.model_dump_json().encode())
+    if isinstance(step, Script) and Path(step.command[0]).is_file():
+        digest.update(Path(step.command[0]).read_bytes())
+    return digest.hexdigest()
+
+
+def _write(state: Path, done: list[str]) -> None:
+    state.parent.mkdir(parents=True, exist_ok=True)
+    work = state.with_name(f".{state.name}")
+    work.write_text(json.dumps(done, indent=1), encoding="utf-8")
+    os.replace(work, state)
+
+
+def _filled(given: Any, values: dict[str, str]) -> Any:
+    if isinstance(given, str):
+        return given.format(**values)
+    if isinstance(given, list):
+        return [_filled(part, values) for part in given]
+    if isinstance(given, dict):
+        return {(_filled(key, values) if isinstance(key, str) else key): _filled(part, values) for key, part in given.items()}
+    return given
