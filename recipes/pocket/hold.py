@@ -1,0 +1,37 @@
+"""Takes the images that are held out for measuring from every training file.
+
+    python recipes/pocket/hold.py FROM data/pocket
+
+Held out: every second COCO image with boxes of all 80 classes (`coco/boxes80.jsonl`), beside the dev splits.
+Also joins class names and yes-or-no questions into one file, and keeps descriptions of twenty words or more.
+"""
+
+import json
+import sys
+import zlib
+from pathlib import Path
+
+
+def main() -> None:
+    source, data = Path(sys.argv[1]), Path(sys.argv[2])
+    labelled = [json.loads(line)["image"] for line in (source / "coco/boxes80.jsonl").open()]
+    held = {f"coco/{image}" for image in labelled if zlib.crc32(image.encode()) % 2 == 0}
+    for path in sorted(data.glob("*.train.jsonl")):
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if json.loads(line).get("image") not in held]
+        if len(kept) < len(lines):
+            path.write_text("".join(kept), encoding="utf-8")
+            print(f"{path.name}: {len(lines) - len(kept)} rows held out")
+    short = [
+        line for name in ("names", "names_vqa", "yes_no") for line in (data / f"{name}.train.jsonl").open(encoding="utf-8")
+    ]
+    (data / "short.train.jsonl").write_text("".join(short), encoding="utf-8")
+    long = [
+        line for line in (data / "describe.train.jsonl").open(encoding="utf-8") if len(json.loads(line)["answer"].split()) >= 22
+    ]
+    (data / "long.train.jsonl").write_text("".join(long), encoding="utf-8")
+    print(len(held), "images held out,", len(short), "short answers,", len(long), "descriptions")
+
+
+if __name__ == "__main__":
+    main()

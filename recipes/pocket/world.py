@@ -1,0 +1,247 @@
+"""Makes training files about more of the world than people and dogs: class names, short captions, yes or no.
+
+    python recipes/pocket/world.py FROM TO
+
+FROM holds folders of photographs with `labels.jsonl` (image, class) or `captions.jsonl` (image, captions), as
+`recipes/pocket/data.py` lists
+them. TO receives, train and dev apart (a tenth, by the hash of the image's name):
+
+    names.*            "What is this?", "What animal is this?" with a word or two as the answer
+    yes_no.*           "Is there a cat in the picture?": as often no as yes; what is absent is another image's thing
+    world_captions.*   captions for images that are not of people and dogs
+"""
+
+import json
+import random
+import sys
+import zlib
+from collections import Counter
+from pathlib import Path
+
+ANIMALS = set(
+    "dog bird snake monkey fish lizard beetle spider insect butterfly salamander turtle crab cat ape wolf fox bear "
+    "weasel shark frog lobster "
+    "rabbit antelope stingray crocodile worm slug whale leopard dragonfly sheep lemur elephant rooster hen ostrich "
+    "scorpion tick centipede "
+    "echidna platypus wallaby koala wombat jellyfish snail bug dugong hyena cougar lynx jaguar lion tiger cheetah "
+    "mongoose meerkat fly bee ant "
+    "grasshopper cricket starfish hamster porcupine marmot beaver squirrel horse zebra pig hippopotamus ox bison "
+    "goat camel llama otter skunk "
+    "badger armadillo sloth panda".split()
+) | {"wild dog", "sea urchin", "wild pig", "guinea pig", "sea lion", "water buffalo", "red panda"}
+VEHICLES = set(
+    "boat ship car train truck airplane bicycle bus taxi ambulance tram van jeep motorcycle submarine sailboat".split()
+) | {"fire truck", "police van", "train car", "race car", "pickup truck", "old car", "school bus"}
+FOODS = set(
+    "bread dessert squash coffee burger pizza pasta dough meat pie apple oranges bananas broccoli strawberries "
+    "burrito mushrooms "
+    "artichoke pepper jackfruit".split()
+) | {"plate of food", "glass of beer"}
+COARSE = {
+    "Juice": "carton of juice",
+    "Yoghurt": "yoghurt",
+    "Milk": "carton of milk",
+    "Apple": "apples",
+    "Pepper": "peppers",
+    "Pear": "pears",
+    "Potato": "potatoes",
+    "Tomato": "tomatoes",
+    "Melon": "melons",
+    "Avocado": "avocados",
+    "Banana": "bananas",
+    "Kiwi": "kiwis",
+    "Lemon": "lemons",
+    "Lime": "limes",
+    "Mango": "mangos",
+    "Nectarine": "nectarines",
+    "Orange": "oranges",
+    "Peach": "peaches",
+    "Pineapple": "pineapples",
+    "Plum": "plums",
+    "Mushroom": "mushrooms",
+    "Onion": "onions",
+    "Red Grapefruit": "grapefruits",
+    "Aubergine": "aubergines",
+    "Leek": "leeks",
+    "Cucumber": "cucumbers",
+    "Zucchini": "zucchinis",
+    "Satsumas": "satsumas",
+}
+CLOTHES = {
+    "dress": "dress",
+    "hat": "hat",
+    "longsleeve": "long-sleeved shirt",
+    "outwear": "jacket",
+    "pants": "pair of pants",
+    "shirt": "shirt",
+    "shoes": "pair of shoes",
+    "shorts": "pair of shorts",
+    "skirt": "skirt",
+    "t-shirt": "t-shirt",
+}
+SCENES = {
+    "beach": "beach",
+    "elephant": "elephant",
+    "flower": "flower",
+    "people": "group of people",
+    "horse": "horse",
+    "food": "plate of food",
+    "buildings and monuments": "building",
+    "bus": "bus",
+    "mountain landscape": "mountain",
+}
+WHAT = ("What is this?", "What is in the picture?", "What is the main thing in this image?", "What does this show?")
+IS_THERE = ("Is there {} in the picture?", "Is there {} in this image?", "Can you see {}?", "Do you see {} here?")
+BY_KIND = {
+    "animal": ("What animal is this?", "Which animal is in the picture?", "What kind of animal is this?"),
+    "vehicle": ("What vehicle is this?", "What kind of vehicle is this?", "Which vehicle is in the picture?"),
+    "food": ("What food is this?", "What kind of food is this?", "What can you eat here?"),
+    "room": ("What room is this?", "Which room of a house is this?", "What kind of room is this?"),
+    "clothes": ("What piece of clothing is this?", "What kind of clothing is this?"),
+    "place": ("What place is this?", "What kind of place is this?", "Where was this taken?"),
+    "thing": ("What object is this?", "What thing is this?"),
+}
+CLOSE = (
+    "A photo of {}.",
+    "A close up of {}.",
+    "There is {} in the picture.",
+    "A picture of {}.",
+    "{} is in the middle of the picture.",
+)
+
+
+def article(name: str) -> str:
+    if name.startswith(("pair", "plate", "group", "carton", "glass")):
+        return f"a {name}"
+    last = name.split()[-1]
+    if (last.endswith("s") and not last.endswith(("ss", "us")) and name not in ("bus", "tennis")) or name in (
+        "bread",
+        "yoghurt",
+        "food",
+        "pasta",
+        "coffee",
+        "meat",
+        "dough",
+        "garlic",
+        "ginger",
+        "asparagus",
+        "cabbage",
+        "juice",
+        "milk",
+        "broccoli",
+    ):
+        return name
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def kind_of(name: str) -> str:
+    return "animal" if name in ANIMALS else "vehicle" if name in VEHICLES else "food" if name in FOODS else "thing"
+
+
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def rows(path: Path):
+    return map(json.loads, path.open(encoding="utf-8")) if path.exists() else iter(())
+
+
+def is_dev(image: str) -> bool:
+    return zlib.crc32(image.encode()) % 10 == 0
+
+
+def named(source: Path):
+    """(image, name, kind) for each image that has a class."""
+    for folder in ("imagenet_sample1000", "nips2017_openphotos1000"):
+        for row in rows(source / folder / "labels.jsonl"):
+            name = row["basic"] if row.get("basic_checked") else row["class"].lower()
+            yield f"{folder}/{row['image']}", name, kind_of(name)
+    for row in rows(source / "cats_dogs/labels.jsonl"):
+        yield f"cats_dogs/{row['image']}", row["class"], "animal"
+    for row in rows(source / "houses_rooms/labels.jsonl"):
+        house = row["class"].startswith("house")
+        yield f"houses_rooms/{row['image']}", "house" if house else row["class"], "place" if house else "room"
+    for row in rows(source / "grocery_store/labels.jsonl"):
+        yield f"grocery_store/{row['image']}", COARSE.get(row["coarse"], row["coarse"].lower()), "food"
+    for row in rows(source / "clothing_small/labels.jsonl"):
+        yield f"clothing_small/{row['image']}", CLOTHES[row["class"]], "clothes"
+    for row in rows(source / "corel_scenes/labels.jsonl"):
+        name = SCENES[row["class"]]
+        kind = {"beach": "place", "mountain": "place", "plate of food": "food"}.get(name) or kind_of(name)
+        yield f"corel_scenes/{row['image']}", name, kind
+    for row in rows(source / "camvid_street/labels.jsonl"):
+        yield f"camvid_street/{row['image']}", "street", "place"
+    for row in rows(source / "voc2007_boxes/labels.jsonl"):
+        counts = {name: n for name, n in row["counts"].items() if name != "person"}
+        if len(counts) == 1:
+            name = next(iter(counts))
+            yield f"voc2007_boxes/{row['image']}", name, kind_of(name)
+
+
+def main() -> None:
+    source, target = Path(sys.argv[1]), Path(sys.argv[2])
+    out: dict[str, list] = {}
+
+    def put(file: str, row: dict) -> None:
+        out.setdefault(f"{file}.{'dev' if is_dev(row['image']) else 'train'}", []).append(row)
+
+    everything = list(named(source))
+    common = Counter(name for _, name, _ in everything)
+    frequent = [name for name, n in common.items() if n >= 4]
+    for image, name, kind in everything:
+        rng = random.Random(image)
+        a = article(name)
+        put("names", {"image": image, "question": rng.choice(BY_KIND[kind]), "answer": capital(a) + "."})
+        put("names", {"image": image, "question": rng.choice(WHAT), "answer": capital(a) + "."})
+        put("names_vqa", {"image": image, "question": rng.choice(BY_KIND[kind] + WHAT[:1]), "answer": name, "task": "vqa"})
+        other = rng.choice(
+            [n for n in frequent if n != name and kind_of(n) != "thing" and not {n, name} <= {"bus", "car", "street", "van"}]
+        )
+        for thing, answer in ((name, "yes"), (other, "no")):
+            question = rng.choice(IS_THERE).format(article(thing))
+            put("yes_no", {"image": image, "question": question, "answer": answer, "task": "vqa"})
+            put(
+                "yes_no",
+                {
+                    "image": image,
+                    "question": question,
+                    "answer": f"Yes, there is {article(thing)}." if answer == "yes" else f"No, I see no {thing}, but {a}.",
+                },
+            )
+        captions = [capital(text.format(a)) for text in rng.sample(CLOSE, 3)]
+        if kind == "room":
+            captions = [f"A {name} in a house.", f"The inside of a {name}.", f"A photo of a {name}."]
+        put("world_captions", {"image": image, "answers": captions, "extra": {"kind": kind}})
+    for row in rows(source / "camvid_street/labels.jsonl"):
+        things = [t for t in row["objects"] if t in ("building", "tree", "car", "sign", "bicyclist", "pedestrian", "fence")]
+        text = (
+            "A street seen from a car, with " + ", ".join(f"{article(t)}" for t in things[:-1]) + f" and {article(things[-1])}."
+        )
+        put("world_captions", {"image": f"camvid_street/{row['image']}", "answers": [text], "extra": {"kind": "place"}})
+    for folder, kind in (
+        ("food_titles1000", "food"),
+        ("recipes_public_domain", "food"),
+        ("openstax_alt", ""),
+        ("coco", "coco"),
+    ):
+        for row in rows(source / folder / "captions.jsonl"):
+            captions = [
+                capital(c.strip(" '.")) + "." for c in dict.fromkeys(row["captions"]) if len(c.split()) > 1 or kind == "food"
+            ]
+            captions = [c for c in captions if c.isascii() and len(c.split()) <= 30]
+            if captions:
+                image = f"{folder}/{row['image']}"
+                put("world_captions", {"image": image, "answers": captions, "extra": {"kind": kind}})
+                if kind == "food":
+                    food = min(captions, key=len).rstrip(".")
+                    put(
+                        "names",
+                        {"image": image, "question": random.Random(image).choice(BY_KIND["food"]), "answer": food + "."},
+                    )
+    for name, made in sorted(out.items()):
+        (target / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
+        print(f"{len(made):7,} {name}")
+
+
+if __name__ == "__main__":
+    main()
