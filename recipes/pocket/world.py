@@ -101,13 +101,7 @@ BY_KIND = {
     "place": ("What place is this?", "What kind of place is this?", "Where was this taken?"),
     "thing": ("What object is this?", "What thing is this?"),
 }
-CLOSE = (
-    "A photo of {}.",
-    "A close up of {}.",
-    "There is {} in the picture.",
-    "A picture of {}.",
-    "{} is in the middle of the picture.",
-)
+PLAIN = ("{}.", "A photo of {}.", "There is {}.")  # no "close up", no "in the middle": answers to everything began so
 
 
 def article(name: str) -> str:
@@ -208,7 +202,7 @@ def main() -> None:
                     "answer": f"Yes, there is {article(thing)}." if answer == "yes" else f"No, I see no {thing}, but {a}.",
                 },
             )
-        captions = [capital(text.format(a)) for text in rng.sample(CLOSE, 3)]
+        captions = [capital(text.format(a)) for text in PLAIN]
         if kind == "room":
             captions = [f"A {name} in a house.", f"The inside of a {name}.", f"A photo of a {name}."]
         put("world_captions", {"image": image, "answers": captions, "extra": {"kind": kind}})
