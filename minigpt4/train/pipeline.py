@@ -26,8 +26,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..checkpoints.pocket import FOLDERS
 from ..errors import UserError
-from ..model.pocket import FOLDERS
 from .average import WEIGHTS, average
 from .loop import train
 from .recipe import Recipe, load_recipe

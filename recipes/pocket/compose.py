@@ -3,7 +3,7 @@ said.
 
     python recipes/pocket/compose.py data/pocket data/pocket/composed.jsonl
 
-Each answer is two or three captions of one image that do not contradict each other (`minigpt4.data.describe`), in the form
+Each answer is two or three captions of one image that do not contradict each other (`minigpt4.curate.describe`), in the form
 asked for,
 with an opening and a close of its kind.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from talk import KINDS, fault
 
-from minigpt4.data.describe import describe
+from minigpt4.curate.describe import describe
 
 OPEN = {
     "story": ("Once upon a time, {}", "One day, {}", "It all began like this: {}", "On a bright morning, {}"),

@@ -254,7 +254,7 @@ def main() -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from minigpt4.model.pocket import prepared
+    from minigpt4.checkpoints.pocket import prepared
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path)
