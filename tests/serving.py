@@ -15,9 +15,11 @@ from minigpt4.inference.assistant import Assistant
 from minigpt4.serve.app import create_app
 
 
-def assistant(limits=None, **changes):
-    """A random system that answers in milliseconds."""
+def assistant(limits=None, endless=False, **changes):
+    """A random system that answers in milliseconds; an endless one writes up to the limit."""
     model = tiny_model(**changes)
+    if endless:
+        model.generation_config.eos_token_id = None
     model.generation_config.max_new_tokens = 12
     made = Assistant(model, tiny_processor(model.config))
     if limits:

@@ -99,8 +99,9 @@ def invalid(error: ValidationError) -> ApiError:
     return ApiError(400, f"{where or 'the body'}: {first['msg']}"[:500], param=where or None, code="invalid_value")
 
 
-def _gravity(error: Mapping[str, Any]) -> int:
-    return {"extra_forbidden": 0, "missing": 1}.get(error["type"], 2)
+def _gravity(error: Mapping[str, Any]) -> tuple[int, int]:
+    """Of a union, each branch has errors; what was meant is most likely the branch that was followed farthest."""
+    return {"extra_forbidden": 0, "missing": 1}.get(error["type"], 2), -len(error["loc"])
 
 
 _TAGS = frozenset(("text", "image_url", "user", "assistant", "input_text", "input_image", "output_text", "message"))
