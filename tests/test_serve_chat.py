@@ -44,9 +44,7 @@ def streamed(client, *messages, **settings):
 
 
 def ask_stream(client, *messages, **settings):
-    return client.chat.completions.create(
-        model="tiny", messages=list(messages) or [with_image("hm?")], stream=True, **settings
-    )
+    return client.chat.completions.create(model="tiny", messages=list(messages) or [with_image("hm?")], stream=True, **settings)
 
 
 def test_an_answer_is_that_of_the_assistant(client, system):
@@ -91,7 +89,9 @@ def test_images_between_texts_stay_where_they_are(client, system):
     from minigpt4.prompt.templates import IMAGE
 
     messages = [{"role": "user", "content": f"first {IMAGE} then {IMAGE}"}]
-    ((alone,),) = engine.generate([Request(messages=messages, images=[picture("red"), picture("blue")], params=engine.params())])
+    ((alone,),) = engine.generate(
+        [Request(messages=messages, images=[picture("red"), picture("blue")], params=engine.params())]
+    )
     assert done.choices[0].message.content == alone.text
 
 
@@ -360,7 +360,8 @@ def test_every_class_of_error_has_the_clients_own(at, client):
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"null", b'{"model": "tiny", "messages": [{"role": "user", "content": "\\ud800"}]}', b"[" * 100_000]
+    "body",
+    [b"", b"{", b"[]", b"null", b'{"model": "tiny", "messages": [{"role": "user", "content": "\\ud800"}]}', b"[" * 100_000],
 )
 def test_bodies_that_are_no_requests(body, at):
     answer = httpx2.post(f"{at}/v1/chat/completions", content=body, headers={"Content-Type": "application/json"})

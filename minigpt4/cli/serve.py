@@ -11,7 +11,9 @@ from .options import SYSTEM, Group, System, import_quickly, options
 
 _LIMITS = "Limits"
 _ACCESS = "Access"
-Host = Annotated[str, typer.Option(help="Address to listen at; others than this machine's own need --keys.", rich_help_panel=_ACCESS)]
+Host = Annotated[
+    str, typer.Option(help="Address to listen at; others than this machine's own need --keys.", rich_help_panel=_ACCESS)
+]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.", rich_help_panel=_ACCESS)]
 KeyFile = Annotated[
     Path | None, typer.Option(help="File of API keys (hashed); only who has one may ask.", rich_help_panel=_ACCESS)
@@ -78,6 +80,9 @@ def _serve(system: System, *, page: bool, host: str, port: int, name: str | None
 
         print(add_key(keys, given["new_key"]))
         return
+    from ..serve.keys import keys_for
+
+    keys_for(host, keys)  # what is wrong with them is said before anything is loaded
     import_quickly()
     try:
         from ..serve.run import run

@@ -222,7 +222,9 @@ def _add_page(app: FastAPI) -> None:
     """The page's few files by name; there is no way to any other."""
     folder = files(__package__) / "page"
     for address, (name, kind) in _PAGE.items():
-        app.add_api_route(address, _page_route((folder / name).read_bytes(), kind), include_in_schema=False, methods=["GET", "HEAD"])
+        app.add_api_route(
+            address, _page_route((folder / name).read_bytes(), kind), include_in_schema=False, methods=["GET", "HEAD"]
+        )
 
 
 def _page_route(content: bytes, kind: str) -> Callable[[], Any]:

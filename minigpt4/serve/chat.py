@@ -125,9 +125,7 @@ def logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
         whole = "\ufffd" not in token  # a token may be a part of a character
         return {"token": token, "logprob": max(logprob, -9999.0), "bytes": list(token.encode()) if whole else None}
 
-    content = [
-        one(t.token, t.logprob) | {"top_logprobs": [one(token, logprob) for _, token, logprob in t.top]} for t in tokens
-    ]
+    content = [one(t.token, t.logprob) | {"top_logprobs": [one(token, logprob) for _, token, logprob in t.top]} for t in tokens]
     return {"content": content, "refusal": None}
 
 
@@ -161,4 +159,6 @@ def timings(done: Sequence[Completion]) -> dict[str, float]:
 def check_model(asked: str, model: str) -> None:
     """Raises an `ApiError` for a model that is not the one that is served."""
     if asked != model:
-        raise ApiError(404, f"there is no model {asked[:100]!r} here; there is {model!r}", param="model", code="model_not_found")
+        raise ApiError(
+            404, f"there is no model {asked[:100]!r} here; there is {model!r}", param="model", code="model_not_found"
+        )

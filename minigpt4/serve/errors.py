@@ -126,7 +126,9 @@ async def on_api_error(request: Request, error: Exception) -> JSONResponse:
     """Handler of everything that goes wrong."""
     if isinstance(error, HTTPException):
         detail = {404: f"there is nothing at {request.url.path[:200]}", 405: f"{request.method} is not for this address"}
-        answer = ApiError(error.status_code, detail.get(error.status_code, str(error.detail)), code=_CODES.get(error.status_code))
+        answer = ApiError(
+            error.status_code, detail.get(error.status_code, str(error.detail)), code=_CODES.get(error.status_code)
+        )
         answer.headers |= dict(error.headers or {})
         return answer.response()
     return as_api_error(error).response()

@@ -128,7 +128,9 @@ class Gate:
             raise self._too_large()
 
     def _too_large(self) -> ApiError:
-        return ApiError(413, f"the request has more than the {self.allowed.body_bytes:,} bytes allowed", code="request_too_large")
+        return ApiError(
+            413, f"the request has more than the {self.allowed.body_bytes:,} bytes allowed", code="request_too_large"
+        )
 
     def _bounded(self, receive: Receive) -> Receive:
         """The body's end is not always said beforehand."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import UserError
+from .settings import LOOPBACK
 
 _PREFIX = "mg4-"
 
@@ -36,7 +37,9 @@ class Keys:
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{file}: cannot be read as a file of keys ({getattr(error, 'strerror', None) or 'no text'})") from None
+            raise UserError(
+                f"{file}: cannot be read as a file of keys ({getattr(error, 'strerror', None) or 'no text'})"
+            ) from None
         hashes: dict[str, str] = {}
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -57,6 +60,21 @@ class Keys:
             if hmac.compare_digest(given, known):
                 found = name
         return found if scheme.lower() == "bearer" else None
+
+
+def keys_for(host: str, file: Path | None) -> Keys | None:
+    """The keys of a server at this address; None where everybody who reaches it may ask.
+
+    Raises:
+        UserError: others than this machine could reach it, and there are no keys.
+    """
+    if file is not None:
+        return Keys.read(file)
+    if host not in LOOPBACK:
+        raise UserError(
+            f"at {host}, others could ask too: give --keys FILE (make one with --new-key NAME), or stay at 127.0.0.1"
+        )
+    return None
 
 
 def add_key(file: Path, name: str) -> str:

@@ -9,7 +9,7 @@ import uvicorn
 from ..errors import UserError
 from ..inference.assistant import Assistant
 from .app import create_app
-from .keys import Keys
+from .keys import keys_for
 from .settings import LOOPBACK, Allowed
 
 
@@ -37,9 +37,7 @@ def run(
     Raises:
         UserError: an address that cannot be had, no keys where they are needed, or what loading the model raises.
     """
-    known = None if keys is None else Keys.read(keys)
-    if host not in LOOPBACK and known is None:
-        raise UserError(f"at {host}, others could ask too: give --keys FILE (make one with --new-key NAME), or stay at 127.0.0.1")
+    known = keys_for(host, keys)
     hosts = [*LOOPBACK, "[::1]", host, *allow_hosts] if host in LOOPBACK or allow_hosts else None
     app = create_app(
         name, load, allowed=allowed, keys=known, hosts=hosts, page=page, on_failure=lambda: setattr(server, "should_exit", True)
