@@ -34,9 +34,11 @@ _BODY_SECONDS = 60.0  # to send one
 _SHOWN_SIDE = 2048  # of an image that was converted to be shown
 _PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
-    "/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
     "/frame": ("frame.html", "text/html; charset=utf-8"),
+    "/style.css": ("style.css", "text/css; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in "app api messages sketches stage store".split()},
+    **{f"/{name}.jpg": (f"{name}.jpg", "image/jpeg") for name in ("astronaut", "camera", "cat")},
 }
 M = TypeVar("M", bound=BaseModel)
 
@@ -209,7 +211,10 @@ def _model(served: Served) -> dict[str, Any]:
         "owned_by": "minigpt4",
         "input_modalities": ["text", "image"],
         "output_modalities": ["text"],
-        "tasks": [task.identifier for task in TASKS.values()],
+        "tasks": [
+            {"name": task.name, "identifier": task.identifier, "subject": task.subject, "prompt": task.plain}
+            for task in TASKS.values()
+        ],
     }
     if served.answering is not None:
         engine = served.answering.assistant.engine
