@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -96,11 +97,12 @@ class Answering:
             look = Look(said.images, said.question, said.messages, engine.encode(said.images))
             return assistant._answer([look], settings, 1)[0]
 
+        begun = time.monotonic()
         try:
             text = await asyncio.get_running_loop().run_in_executor(self._askers, work)
         finally:
             engine.cancel()
-        return engine.account(text)
+        return engine.account(text, time.monotonic() - begun)
 
 
 class Pieces:
@@ -160,11 +162,11 @@ class _Watched(Engine):
         for ticket in self.tickets:
             ticket.cancel()
 
-    def account(self, text: str) -> Completion:
-        """One completion for all of them."""
+    def account(self, text: str, seconds: float) -> Completion:
+        """One completion for all of them, which took so many seconds."""
         first = self.completions[0]
         chosen = next((done for done in self.completions if done.text == text), first)
-        timings = replace(first.timings, total=max(done.timings.total for done in self.completions))
+        timings = replace(first.timings, total=seconds)
         return replace(
             chosen,
             text=text,

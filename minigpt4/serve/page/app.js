@@ -429,6 +429,7 @@ $("defaults").addEventListener("click", () => {
   $("temperature").value = -0.1;
   $("temperature-shown").textContent = "as the model says";
 });
+$("key-form").addEventListener("submit", (e) => e.preventDefault());
 $("key").addEventListener("change", (e) => { api.settings.key = e.target.value; sessionStorage.setItem("key", e.target.value); begin(); });
 $("export").addEventListener("click", async () => {
   const link = make("a", { href: URL.createObjectURL(new Blob([await store.exported()], { type: "application/json" })), download: "minigpt4-conversations.json" });

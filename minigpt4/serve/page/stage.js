@@ -33,7 +33,9 @@ export function drawBoxes(boxes) {
   const phrases = [...new Set(boxes.map((b) => b.phrase))];
   $("overlay").replaceChildren();
   $("labels").replaceChildren();
-  boxes.forEach((b, number) => {
+  const area = ({ relative: [x1, y1, x2, y2] }) => (x2 - x1) * (y2 - y1);
+  const placed = [];
+  boxes.toSorted((a, b) => area(b) - area(a)).forEach((b, number, sorted) => { // small ones on top, within reach
     const [x1, y1, x2, y2] = b.relative;
     const index = phrases.indexOf(b.phrase);
     const rect = document.createElementNS(SVG, "rect");
@@ -45,12 +47,12 @@ export function drawBoxes(boxes) {
     rect.addEventListener("pointerleave", () => light(null));
     rect.addEventListener("focus", () => light(index));
     rect.addEventListener("blur", () => light(null));
-    rect.addEventListener("pointerdown", (e) => e.stopPropagation());
     const pick = () => {
       setBox({ x1, y1, x2, y2 });
       onPick(b.phrase);
     };
-    rect.addEventListener("click", pick);
+    rect.addEventListener("pick", pick);
+    rect.addEventListener("click", (e) => e.pointerType === "touch" && pick()); // of a mouse, see below
     rect.addEventListener("keydown", (e) => {
       if (e.key === "Enter" || e.key === " ") {
         e.preventDefault();
@@ -62,10 +64,12 @@ export function drawBoxes(boxes) {
       const label = document.createElement("span");
       label.textContent = b.phrase;
       tint(label, index);
+      let y = y1 < 0.06 ? y1 + 0.06 : y1;
+      while (y < 0.94 && placed.some((o) => Math.abs(o.y - y) < 0.055 && Math.abs(o.x - x1) < 0.25)) y += 0.06;
+      placed.push({ x: x1, y });
       label.style.left = `${x1 * 100}%`;
-      label.style.top = `${y1 * 100}%`;
-      label.classList.toggle("under", y1 < 0.06);
-      if (boxes.slice(0, number).some((o) => o.phrase === b.phrase) && boxes.length > 6) label.hidden = true;
+      label.style.top = `${y * 100}%`;
+      label.hidden = sorted.length > 6 && sorted.slice(0, number).some((o) => o.phrase === b.phrase);
       $("labels").append(label);
     }
   });
@@ -82,12 +86,14 @@ export function light(index) {
 export function setBox(next) {
   own = next;
   const shape = $("box");
-  shape.hidden = $("clear-box").hidden = !next;
+  shape.hidden = $("shade").hidden = $("clear-box").hidden = !next;
   if (next) {
-    shape.style.left = `${next.x1 * 100}%`;
-    shape.style.top = `${next.y1 * 100}%`;
-    shape.style.width = `${(next.x2 - next.x1) * 100}%`;
-    shape.style.height = `${(next.y2 - next.y1) * 100}%`;
+    for (const { style } of [shape, $("shade").firstElementChild]) {
+      style.left = `${next.x1 * 100}%`;
+      style.top = `${next.y1 * 100}%`;
+      style.width = `${(next.x2 - next.x1) * 100}%`;
+      style.height = `${(next.y2 - next.y1) * 100}%`;
+    }
     const percent = Object.values(next).map((v) => Math.round(v * 100));
     shape.setAttribute("aria-valuenow", percent[0]);
     shape.setAttribute("aria-valuetext", `left ${percent[0]}, top ${percent[1]}, right ${percent[2]}, bottom ${percent[3]} percent. Arrow keys move it, Shift and arrow keys resize it, Delete removes it.`);
@@ -152,7 +158,8 @@ frame.addEventListener("pointerdown", (e) => {
   };
   const end = () => {
     frame.removeEventListener("pointermove", move);
-    if (own) $("box").focus({ preventScroll: true });
+    if (!began && e.target.tagName === "rect") e.target.dispatchEvent(new Event("pick"));
+    else if (own) $("box").focus({ preventScroll: true });
     setDrawing(false);
   };
   frame.addEventListener("pointermove", move);
@@ -171,6 +178,7 @@ $("box").addEventListener("keydown", (e) => {
     setBox(null);
     $("draw").focus();
   } else if (e.key === "Enter") {
+    e.preventDefault(); // it is not for the question, which is to have the focus
     onPick("");
   }
 });
