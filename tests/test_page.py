@@ -16,7 +16,9 @@ from test_serve_chat import slow, wait_until
 from minigpt4.engine.streaming import TextStream
 
 pytestmark = pytest.mark.browser
-CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 ANSWER = "<p>a dog</p> {<10><20><50><80>} near <p>a cat</p> {<60><60><90><90>}"
 
 
@@ -145,7 +147,9 @@ def test_a_reload_in_the_middle_loses_nothing(page, monkeypatch):
         begin(page, at, photo())
         page.fill("#question", "what is this?")
         page.click("#send")
-        wait_until(lambda: page.locator(".assistant .bubble").inner_text() if page.locator(".assistant .bubble").count() else "")
+        wait_until(
+            lambda: page.locator(".assistant .bubble").inner_text() if page.locator(".assistant .bubble").count() else ""
+        )
         time.sleep(1)  # the page saves at most every 0.7 seconds
         page.reload()
         assert page.locator(".user .bubble").inner_text() == "what is this?"
@@ -364,14 +368,19 @@ def test_settings_go_along(page, at):
     page.locator("#temperature").fill("0.5")
     page.click("#toggle-drawer")
     ask(page)
-    assert {name: bodies[0][name] for name in ("max_tokens", "seed", "temperature")} == {"max_tokens": 3, "seed": 7, "temperature": 0.5}
+    assert {name: bodies[0][name] for name in ("max_tokens", "seed", "temperature")} == {
+        "max_tokens": 3,
+        "seed": 7,
+        "temperature": 0.5,
+    }
     assert page.get_by_text("cut at its longest").is_visible()
 
 
 def test_a_website_is_shown_in_a_frame_that_reaches_nothing(page, at, monkeypatch):
     site = (
         "<html><body><h1>Jokes</h1><script>document.body.dataset.ran = 1; try { parent.document.title } catch { "
-        "document.body.dataset.shut = 1 } fetch('/v1/models').catch(() => document.body.dataset.offline = 1)</script></body></html>"
+        "document.body.dataset.shut = 1 } "
+        "fetch('/v1/models').catch(() => document.body.dataset.offline = 1)</script></body></html>"
     )
     monkeypatch.setattr(TextStream, "_decode", lambda self, ids: site if ids else "")
     begin(page, at, photo())
@@ -432,7 +441,7 @@ def test_a_key_is_asked_for_and_used(page, tmp_path):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
 def test_nobody_is_kept_out(width, theme, page, at, pointing):
-    """No serious violation of the accessibility rules that axe knows, with an answer on the page; nothing wider than a phone."""
+    """No serious violation of the accessibility rules that axe knows, with an answer there; nothing too wide for a phone."""
     package = find_spec("axe_playwright_python")
     if package is None:
         pytest.skip("needs axe: pip install axe-playwright-python")
@@ -449,7 +458,9 @@ def test_nobody_is_kept_out(width, theme, page, at, pointing):
             page.click(control)
         found = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")
         grave = [
-            (v["id"], [node["html"][:150] for node in v["nodes"]]) for v in found["violations"] if v["impact"] in ("serious", "critical")
+            (v["id"], [node["html"][:150] for node in v["nodes"]])
+            for v in found["violations"]
+            if v["impact"] in ("serious", "critical")
         ]
         assert not grave, grave
 

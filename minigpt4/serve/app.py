@@ -37,7 +37,10 @@ _PAGE = {
     "/frame": ("frame.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
-    **{f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in "app api messages sketches stage store".split()},
+    **{
+        f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8")
+        for name in "app api messages sketches stage store".split()
+    },
     **{f"/{name}.jpg": (f"{name}.jpg", "image/jpeg") for name in ("astronaut", "camera", "cat")},
 }
 M = TypeVar("M", bound=BaseModel)

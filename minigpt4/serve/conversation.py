@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from PIL import Image
 
 from ..errors import UserError
-from ..model.processing import MiniGPT4Processor
 from ..prompt.templates import IMAGE, PLACEHOLDER, Message
 from .errors import ApiError
 from .images import read_image
@@ -29,14 +28,12 @@ class Conversation:
     question: str
 
 
-def plain(processor: MiniGPT4Processor, text: str) -> str:
+def plain(text: str) -> str:
     """Text from people that cannot become a place for an image."""
     return text.replace(PLACEHOLDER, "<Image Here>")
 
 
-def conversation(
-    given: Sequence[UserMessage | AssistantMessage], processor: MiniGPT4Processor, allowed: Allowed
-) -> Conversation:
+def conversation(given: Sequence[UserMessage | AssistantMessage], allowed: Allowed) -> Conversation:
     """Read a request's messages.
 
     Raises:
@@ -54,14 +51,14 @@ def conversation(
     question = ""
     for i, message in enumerate(given):
         if isinstance(message.content, str):
-            question = plain(processor, message.content)
+            question = plain(message.content)
             messages.append({"role": message.role, "content": question})
             continue
         pieces: list[str] = []
         words: list[str] = []
         for j, part in enumerate(message.content):
             if isinstance(part, TextPart):
-                words.append(plain(processor, part.text))
+                words.append(plain(part.text))
                 pieces.append(words[-1])
                 continue
             try:

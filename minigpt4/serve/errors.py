@@ -71,7 +71,7 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(429, str(error), code="queue_full", retry_after=2)
     if isinstance(error, UserError):
         message = str(error)
-        param = next((name for name in _PARAMS if message.startswith(f"{name} ") or message.startswith(f"{name}=")), None)
+        param = next((name for name in _PARAMS if message.startswith((f"{name} ", f"{name}="))), None)
         code = "context_length_exceeded" if "context" in message else None
         return ApiError(400, message, param=param, code=code)
     log.error("a request failed", exc_info=error)

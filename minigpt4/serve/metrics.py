@@ -32,22 +32,26 @@ class Metrics:
     def __init__(self, stats: Callable[[], Stats | None]):
         self.registry = CollectorRegistry()
         self.registry.register(_EngineStats(stats))
-        options = {"registry": self.registry}
         self.responses = Counter(
-            "minigpt4_http_responses", "HTTP responses by address and status", ["path", "status"], **options
+            "minigpt4_http_responses", "HTTP responses by address and status", ["path", "status"], registry=self.registry
         )
-        self.in_flight = Gauge("minigpt4_http_requests_in_flight", "HTTP requests that are being answered", **options)
+        self.in_flight = Gauge(
+            "minigpt4_http_requests_in_flight", "HTTP requests that are being answered", registry=self.registry
+        )
         self.first_token = Histogram(
-            "minigpt4_time_to_first_token_seconds", "From a request to its first token", buckets=_SECONDS, **options
+            "minigpt4_time_to_first_token_seconds",
+            "From a request to its first token",
+            buckets=_SECONDS,
+            registry=self.registry,
         )
         self.total = Histogram(
-            "minigpt4_request_seconds", "From a request to the end of its answer", buckets=_SECONDS, **options
+            "minigpt4_request_seconds", "From a request to the end of its answer", buckets=_SECONDS, registry=self.registry
         )
         self.speed = Histogram(
             "minigpt4_answer_tokens_per_second",
             "Tokens per second of one answer, after its first",
             buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
-            **options,
+            registry=self.registry,
         )
 
     def finished(self, done: Sequence[Completion]) -> None:
