@@ -135,9 +135,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=16)
     given = parser.parse_args()
     model = httpx2.get(f"{given.url}/v1/models").json()["data"][0]["id"]
-    found = asyncio.run(
-        load(given.url, model, given.requests, given.clients, given.cancelled, given.distinct, given.tokens)
-    )
+    found = asyncio.run(load(given.url, model, given.requests, given.clients, given.cancelled, given.distinct, given.tokens))
     print(json.dumps(found))
     if found["different"] or found["errors"] or found["refused"]:
         sys.exit(1)

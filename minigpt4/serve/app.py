@@ -26,6 +26,7 @@ from .gate import Gate
 from .images import decode
 from .keys import Keys
 from .metrics import Metrics
+from .responses import ResponsesRequest, responses
 from .schema import ChatRequest
 from .settings import Allowed
 
@@ -164,6 +165,13 @@ def _add_api(app: FastAPI, served: Served) -> None:
         check_model(asked.model, served.name)
         return await chat_completions(http, asked, served.name, served.ready, served.allowed, served.metrics)
 
+    @app.post("/v1/responses", openapi_extra=_body(ResponsesRequest))
+    async def respond(http: Request) -> Response:
+        """Answer, in the form of the Responses API; nothing is stored."""
+        asked = await read(http, ResponsesRequest)
+        check_model(asked.model, served.name)
+        return await responses(http, asked, served.name, served.ready, served.allowed, served.metrics)
+
     @app.post("/v1/images/convert")
     async def convert(http: Request) -> Response:
         """An image of any kind that can be read (HEIC, TIFF, AVIF, ...) as a JPEG that every browser shows."""
@@ -242,7 +250,7 @@ def _page_route(content: bytes, kind: str) -> Callable[[], Any]:
     return show
 
 
-_BODIES: tuple[type[BaseModel], ...] = (ChatRequest,)
+_BODIES: tuple[type[BaseModel], ...] = (ChatRequest, ResponsesRequest)
 
 
 def _body(kind: type[BaseModel]) -> dict[str, Any]:

@@ -33,19 +33,19 @@ def plain(text: str) -> str:
     return text.replace(PLACEHOLDER, "<Image Here>")
 
 
-def conversation(given: Sequence[UserMessage | AssistantMessage], allowed: Allowed) -> Conversation:
-    """Read a request's messages.
+def conversation(given: Sequence[UserMessage | AssistantMessage], allowed: Allowed, field: str = "messages") -> Conversation:
+    """Read a request's messages, which were in this field of it.
 
     Raises:
         ApiError: an image that cannot be taken, with its place in the request.
     """
     count = sum(isinstance(part, ImagePart) for m in given if not isinstance(m.content, str) for part in m.content)
     if count > allowed.images:
-        raise ApiError(400, f"messages: {count} images are more than the {allowed.images} allowed", param="messages")
+        raise ApiError(400, f"{field}: {count} images are more than the {allowed.images} allowed", param=field)
     length = sum(len(text) for message in given for text in _texts(message))
     if length > allowed.text_characters:
-        text = f"messages: {length:,} characters are more than the {allowed.text_characters:,} allowed"
-        raise ApiError(400, text, param="messages", code="context_length_exceeded")
+        text = f"{field}: {length:,} characters are more than the {allowed.text_characters:,} allowed"
+        raise ApiError(400, text, param=field, code="context_length_exceeded")
     messages: list[Message] = []
     images: list[Image.Image] = []
     question = ""
@@ -64,7 +64,7 @@ def conversation(given: Sequence[UserMessage | AssistantMessage], allowed: Allow
             try:
                 images.append(read_image(part.image_url.url, allowed))
             except UserError as error:
-                where = f"messages[{i}].content[{j}].image_url.url"
+                where = f"{field}[{i}].content[{j}].image_url" + (".url" if field == "messages" else "")
                 raise ApiError(400, f"{where}: {error}", param=where, code="invalid_image") from None
             pieces.append(IMAGE)
         question = " ".join(words)
@@ -72,7 +72,7 @@ def conversation(given: Sequence[UserMessage | AssistantMessage], allowed: Allow
             pieces = [IMAGE] * (len(pieces) - len(words)) + words
         messages.append({"role": message.role, "content": " ".join(pieces)})
     if not question.strip() and PLACEHOLDER not in messages[-1]["content"]:
-        raise ApiError(400, f"messages[{len(given) - 1}].content: is empty", param=f"messages[{len(given) - 1}].content")
+        raise ApiError(400, f"{field}[{len(given) - 1}].content: is empty", param=f"{field}[{len(given) - 1}].content")
     return Conversation(messages, images, question)
 
 
