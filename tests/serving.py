@@ -18,7 +18,7 @@ from minigpt4.serve.app import create_app
 
 def assistant(limits=None, endless=False, **changes):
     """A random system that answers in milliseconds; an endless one writes up to the limit."""
-    torch.manual_seed(0)  # fixtures of a module are made before every test's own seed
+    torch.manual_seed(12)  # fixtures of a module are made before every test's own seed
     model = tiny_model(**changes)
     if endless:
         model.generation_config.eos_token_id = None
