@@ -277,7 +277,8 @@ def test_edit_again_and_branch_keep_what_was(page, at):
     assert page.locator("#conversations li").count() == 2
     ask(page, "on", answers=2)
     assert len(bodies[3]["messages"]) == 3
-    page.locator("#conversations .open", has_text="first").last.click()
+    page.locator("#conversations").get_by_text("first", exact=True).click()
+    page.locator(".assistant").nth(1).wait_for(state="detached")
     assert page.locator(".assistant").count() == 1
 
 
