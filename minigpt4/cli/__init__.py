@@ -14,6 +14,7 @@ from .evaluate import app as evaluate
 from .everyday import ask, caption, chat
 from .official import export_official, import_official
 from .pointing import detect, ground, identify, refer, vqa
+from .serve import serve, web
 from .train import data, train
 
 app = typer.Typer(
@@ -24,7 +25,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _command in (ask, caption, chat, refer, detect, ground, identify, vqa, converse, train, import_official, export_official):
+_COMMANDS = (ask, caption, chat, refer, detect, ground, identify, vqa, converse, train, serve, web, import_official)
+for _command in (*_COMMANDS, export_official):
     app.command()(_command)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(data, name="data")

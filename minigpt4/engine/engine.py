@@ -5,7 +5,7 @@ It knows requests and tokens; questions, tasks, boxes and pages are its callers'
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -114,8 +114,12 @@ class Engine:
             raise UserError("beam search cannot be streamed: leave out num_beams, or ask without streaming")
         return iter(self.submit(request))
 
-    def submit(self, request: Request) -> Ticket:
+    def submit(self, request: Request, deliver: Callable[[Piece | Exception], None] | None = None) -> Ticket:
         """Queue a request; its answers come through the ticket.
+
+        Args:
+            deliver: receives them instead, in the engine's thread, which waits for it: for event loops, where no thread waits
+                for a ticket. It must not raise.
 
         Raises:
             UserError: a prompt that leaves no room for an answer in the model's context, or images that differ in number from
@@ -136,6 +140,7 @@ class Engine:
             stop=(*self.processor.chat.stop, *params.stop),
             image_token_id=self.processor.image_token_id,
             needs_library=params.num_beams > 1 or not self._plain,
+            deliver=deliver,
         )
         self._scheduler.submit(ticket)
         return ticket

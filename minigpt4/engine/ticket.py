@@ -1,7 +1,7 @@
 """A request on its way through the engine: what is known of it, and where its answers are handed out."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
@@ -21,6 +21,7 @@ class Ticket:
         params: with a limit of new tokens.
         stop: texts at which answers end.
         needs_library: it cannot be decoded beside others (beams).
+        deliver: receives the pieces, and the error if one ends them, in the engine's thread; then there is nothing to iterate.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Ticket:
         stop: Sequence[str],
         image_token_id: int,
         needs_library: bool = False,
+        deliver: "Callable[[Piece | Exception], None] | None" = None,
     ):
         self.request, self.ids, self.params = request, list(ids), params
         self.tokenizer, self.stop, self.needs_library = tokenizer, tuple(stop), needs_library
@@ -45,6 +47,7 @@ class Ticket:
         self.chances = Chances(params) if params.samples else None
         self._image_token_id = image_token_id
         self._pieces: SimpleQueue[Piece | Exception] = SimpleQueue()
+        self._deliver = deliver or self._pieces.put
 
     @property
     def most_new_tokens(self) -> int:
@@ -88,11 +91,11 @@ class Ticket:
 
     def put(self, piece: Piece) -> None:
         """Hand a piece of an answer out."""
-        self._pieces.put(piece)
+        self._deliver(piece)
 
     def fail(self, error: Exception) -> None:
         """No more will come."""
-        self._pieces.put(error)
+        self._deliver(error)
 
     def cancel(self) -> None:
         """End its answers at the next token; they come as far as they got."""

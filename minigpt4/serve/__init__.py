@@ -1,0 +1,1 @@
+"""Serving a loaded system over HTTP: an API like OpenAI's, and a page for people."""

@@ -1,0 +1,272 @@
+"""The application: what is at which address."""
+
+import asyncio
+import io
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from importlib.resources import files
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from ..errors import UserError
+from ..inference.assistant import Assistant
+from ..prompt.tasks import TASKS
+from .answering import Answering
+from .chat import chat_completions, check_model
+from .errors import ApiError, invalid, on_api_error
+from .gate import Gate
+from .images import decode
+from .keys import Keys
+from .metrics import Metrics
+from .responses import ResponsesRequest, responses
+from .schema import ChatRequest
+from .settings import Allowed
+
+log = logging.getLogger(__name__)
+_BODY_SECONDS = 60.0  # to send one
+_SHOWN_SIDE = 2048  # of an image that was converted to be shown
+_PAGE = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/frame": ("frame.html", "text/html; charset=utf-8"),
+    "/style.css": ("style.css", "text/css; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+    **{
+        f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8")
+        for name in "app api messages sketches stage store".split()
+    },
+    **{f"/{name}.jpg": (f"{name}.jpg", "image/jpeg") for name in ("astronaut", "camera", "cat")},
+}
+M = TypeVar("M", bound=BaseModel)
+
+
+class Served:
+    """What the routes share: the system, once it is loaded."""
+
+    def __init__(self, name: str, load: Callable[[], Assistant], allowed: Allowed):
+        self.name, self.load, self.allowed, self.since = name, load, allowed, int(time.time())
+        self.answering: Answering | None = None
+        self.failed: BaseException | None = None
+        self.metrics = Metrics(lambda: None if self.answering is None else self.answering.assistant.engine.stats)
+
+    @property
+    def ready(self) -> Answering:
+        """What answers.
+
+        Raises:
+            ApiError: it is not loaded yet.
+        """
+        if self.answering is None:
+            raise ApiError(503, "the model is being loaded; try again in a moment", code="loading", retry_after=2)
+        return self.answering
+
+
+def create_app(
+    name: str,
+    load: Callable[[], Assistant],
+    *,
+    allowed: Allowed = Allowed(),
+    keys: Keys | None = None,
+    hosts: Sequence[str] | None = None,
+    page: bool = False,
+    on_failure: Callable[[], None] = lambda: None,
+) -> FastAPI:
+    """The server's application.
+
+    Args:
+        name: of the model, as clients name it.
+        load: loads it; the server answers ``/health`` meanwhile, and ``/ready`` with 503.
+        keys: who may ask; everybody when not given.
+        hosts: names under which the server may be addressed; a page of another site that makes a name of its own point here
+            is refused. All when not given.
+        page: serve the page for people at ``/``.
+        on_failure: called when loading has failed; the reason is ``app.state.served.failed``.
+    """
+    served = Served(name, load, allowed)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async def begin() -> None:
+            try:
+                served.answering = Answering(await asyncio.to_thread(load), allowed.seconds)
+            except BaseException as error:
+                served.failed = error
+                on_failure()
+
+        loading = asyncio.create_task(begin())
+        yield
+        loading.cancel()
+        with suppress(asyncio.CancelledError):
+            await loading
+        if served.answering is not None:
+            served.answering.close()
+            await asyncio.to_thread(served.answering.assistant.engine.close)
+
+    app = FastAPI(
+        title="minigpt4",
+        version="1",
+        description="Questions about images, as the OpenAI API asks them.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    app.state.served = served
+    for kind in (ApiError, UserError, HTTPException, Exception):
+        app.add_exception_handler(kind, on_api_error)
+    _add_api(app, served)
+    if page:
+        _add_page(app)
+    _describe(app)
+    if hosts is not None:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    paths = frozenset(route.path for route in app.routes if hasattr(route, "path"))
+    app.add_middleware(Gate, keys=keys, allowed=allowed, metrics=served.metrics, paths=paths)
+    return app
+
+
+async def read(http: Request, kind: type[M]) -> M:
+    """A request's body.
+
+    Raises:
+        ApiError: it is not what it must be, or takes too long to arrive.
+    """
+    try:
+        return kind.model_validate_json(await body(http))
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+async def body(http: Request) -> bytes:
+    """A request's body as it is.
+
+    Raises:
+        ApiError: it takes too long to arrive.
+    """
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            return await http.body()
+    except TimeoutError:
+        raise ApiError(408, f"the request did not arrive within {_BODY_SECONDS:g} seconds", code="slow_request") from None
+
+
+def _add_api(app: FastAPI, served: Served) -> None:
+    @app.post("/v1/chat/completions", openapi_extra=_body(ChatRequest))
+    async def chat(http: Request) -> Response:
+        """Answer a conversation."""
+        asked = await read(http, ChatRequest)
+        check_model(asked.model, served.name)
+        return await chat_completions(http, asked, served.name, served.ready, served.allowed, served.metrics)
+
+    @app.post("/v1/responses", openapi_extra=_body(ResponsesRequest))
+    async def respond(http: Request) -> Response:
+        """Answer, in the form of the Responses API; nothing is stored."""
+        asked = await read(http, ResponsesRequest)
+        check_model(asked.model, served.name)
+        return await responses(http, asked, served.name, served.ready, served.allowed, served.metrics)
+
+    @app.post("/v1/images/convert")
+    async def convert(http: Request) -> Response:
+        """An image of any kind that can be read (HEIC, TIFF, AVIF, ...) as a JPEG that every browser shows."""
+        data = await body(http)
+
+        def work() -> bytes:
+            image = decode(data, served.allowed)
+            image.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
+            out = io.BytesIO()
+            image.save(out, "JPEG", quality=90)
+            return out.getvalue()
+
+        return Response(await served.ready.in_thread(work), media_type="image/jpeg")
+
+    @app.get("/v1/models")
+    async def models() -> JSONResponse:
+        """The one model that is served."""
+        return JSONResponse({"object": "list", "data": [_model(served)]})
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> JSONResponse:
+        """The model of that name."""
+        check_model(name, served.name)
+        return JSONResponse(_model(served))
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        """Whether the server runs."""
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/ready")
+    async def ready() -> JSONResponse:
+        """Whether it can answer."""
+        served.ready  # noqa: B018  # raises where it is not
+        return JSONResponse({"status": "ready", "model": served.name})
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """For Prometheus."""
+        return Response(served.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+def _model(served: Served) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "id": served.name,
+        "object": "model",
+        "created": served.since,
+        "owned_by": "minigpt4",
+        "input_modalities": ["text", "image"],
+        "output_modalities": ["text"],
+        "tasks": [
+            {"name": task.name, "identifier": task.identifier, "subject": task.subject, "prompt": task.plain}
+            for task in TASKS.values()
+        ],
+    }
+    if served.answering is not None:
+        engine = served.answering.assistant.engine
+        described |= {"context_length": min(engine.context, 1 << 31), "max_new_tokens": engine.most_new_tokens}
+        described["image_tokens"] = served.answering.assistant.processor.num_image_tokens
+    return described
+
+
+def _add_page(app: FastAPI) -> None:
+    """The page's few files by name; there is no way to any other."""
+    folder = files(__package__) / "page"
+    for address, (name, kind) in _PAGE.items():
+        app.add_api_route(
+            address, _page_route((folder / name).read_bytes(), kind), include_in_schema=False, methods=["GET", "HEAD"]
+        )
+
+
+def _page_route(content: bytes, kind: str) -> Callable[[], Any]:
+    async def show() -> Response:
+        return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    return show
+
+
+_BODIES: tuple[type[BaseModel], ...] = (ChatRequest, ResponsesRequest)
+
+
+def _body(kind: type[BaseModel]) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _describe(app: FastAPI) -> None:
+    """OpenAPI knows the bodies too, which the routes read themselves: pydantic reads JSON stricter than Python does."""
+    plain = app.openapi
+
+    def described() -> dict[str, Any]:
+        schema = plain()
+        kinds = [(kind, "validation") for kind in _BODIES]
+        _, found = models_json_schema(kinds, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+        schema.setdefault("components", {}).setdefault("schemas", {}).update(found.get("$defs", {}))
+        return schema
+
+    app.openapi = described  # type: ignore[method-assign]

@@ -1,0 +1,86 @@
+"""Images that come in requests: bounded before they are decoded, never a file of this machine."""
+
+import base64
+import binascii
+import io
+import re
+import warnings
+
+from PIL import Image
+
+from ..errors import UserError
+from ..media.images import FORMATS, decode_image
+from .remote import fetch
+from .settings import Allowed
+
+_DATA = re.compile(r"data:(?:image/[\w.+-]+|application/octet-stream)?((?:;[\w=.+-]+)*);base64,", re.IGNORECASE)
+
+
+def read_image(url: str, allowed: Allowed) -> Image.Image:
+    """The image that a request gives, as upright RGB.
+
+    Raises:
+        UserError: it is no data URI (or, where allowed, no public address), too large, or no image.
+    """
+    if match := _DATA.match(url):
+        if (len(url) - match.end()) * 3 // 4 > allowed.image_bytes + 2:
+            raise UserError(f"the image has more than the {allowed.image_bytes:,} bytes allowed")
+        try:
+            data = base64.b64decode(url[match.end() :].encode("ascii"), validate=True)
+        except (binascii.Error, UnicodeEncodeError):
+            raise UserError("the image's data URI is not valid base64") from None
+    elif url[:8].lower().startswith(("http://", "https://")):
+        if not allowed.remote_images:
+            raise UserError("this server fetches no images: send the image itself, as data:image/jpeg;base64,...")
+        data = fetch(url, allowed.image_bytes, allowed.remote_seconds)
+    else:
+        raise UserError("an image must be a data URI: data:image/jpeg;base64,...")
+    return decode(data, allowed)
+
+
+def decode(data: bytes, allowed: Allowed) -> Image.Image:
+    """Bytes of an image file as upright RGB.
+
+    Raises:
+        UserError: too many bytes or pixels, or no image.
+    """
+    if len(data) > allowed.image_bytes:
+        raise UserError(f"the image has more than the {allowed.image_bytes:,} bytes allowed")
+    if data[4:8] == b"ftyp" and data[8:11] in (b"hei", b"hev", b"mif", b"msf"):
+        return _heic(data, allowed)
+    _check_size(_size(data), allowed)
+    return decode_image(data, "the image")
+
+
+def _size(data: bytes) -> tuple[int, int] | None:
+    """Width and height by the header; None where decoding will say what is wrong."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                return image.size
+    except Image.DecompressionBombError:
+        return 1 << 20, 1 << 20
+    except Exception:
+        return None
+
+
+def _check_size(size: tuple[int, int] | None, allowed: Allowed) -> None:
+    if size is not None and size[0] * size[1] > allowed.image_pixels:
+        raise UserError(f"the image has more than the {allowed.image_pixels:,} pixels allowed")
+
+
+def _heic(data: bytes, allowed: Allowed) -> Image.Image:
+    """What iPhones write."""
+    try:
+        from pillow_heif import open_heif
+    except ImportError:
+        raise UserError("HEIC images need another package on the server: pip install pillow-heif") from None
+    try:
+        file = open_heif(io.BytesIO(data))
+        _check_size(file.size, allowed)
+        return file.to_pillow().convert("RGB")
+    except UserError:
+        raise
+    except Exception:
+        raise UserError("the image is damaged or cut short") from None

@@ -1,0 +1,488 @@
+// The page: conversations, questions, answers.
+
+import * as api from "/api.js";
+import { bare, make, siteFrame, tied, time, website, words } from "/messages.js";
+import * as stage from "/stage.js";
+import * as store from "/store.js";
+
+const $ = (id) => document.getElementById(id);
+const TASKS = [
+  { id: "", name: "Ask", hint: "Ask about the photo" },
+  { id: "caption", name: "Describe", hint: "Nothing to type: just ask", bare: true },
+  { id: "grounding", name: "Ground", hint: "Nothing to type: a description with places", bare: true },
+  { id: "refer", name: "Refer", hint: "Which one thing? the man on the left" },
+  { id: "detection", name: "Detect", hint: "What? dog, car, tree" },
+  { id: "identify", name: "Identify", hint: "Draw a box on the photo, then ask", bare: true },
+  { id: "vqa", name: "Short answer", hint: "A question with a short answer" },
+];
+const SHOWN_SIDE = 2048;
+const fresh = () => ({ id: id(), title: "New conversation", changed: Date.now(), images: [], shown: 0, nodes: {}, roots: [], head: null });
+const id = () => crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`.replace(".", "");
+
+let model = { id: "", tasks: [] };
+let now = fresh();
+let running = null; // {controller, node, conversation}
+
+// conversations: a tree of messages, of which the path to `head` is shown ------------------------------------------------
+
+function path(conversation = now) {
+  const out = [];
+  for (let node = conversation.nodes[conversation.head]; node; node = conversation.nodes[node.parent]) out.unshift(node);
+  return out;
+}
+
+const siblings = (node) => (node.parent ? now.nodes[node.parent].children : now.roots);
+
+function add(message, parent) {
+  const node = { id: id(), parent, children: [], ...message };
+  now.nodes[node.id] = node;
+  (parent ? now.nodes[parent].children : now.roots).push(node.id);
+  now.head = node.id;
+  return node;
+}
+
+function leaf(nodeId) {
+  let node = now.nodes[nodeId];
+  while (node.children.length) node = now.nodes[node.children.at(-1)];
+  return node.id;
+}
+
+async function keep(conversation = now) {
+  await store.save(conversation).catch(() => note("this browser has no room left: export what you want to keep", true));
+  listConversations();
+}
+
+// asking -----------------------------------------------------------------------------------------------------------------
+
+function prompt(task, text, box) {
+  const known = model.tasks.find((t) => t.name === task);
+  if (!known) return box ? `${text} ${box}` : text;
+  const subject = task === "identify" ? box : text;
+  return `${known.identifier} ${known.prompt.replace("{}", subject)}`.trim();
+}
+
+async function send(parent = now.head) {
+  if (running) return;
+  const task = chosenTask();
+  const text = $("question").value.trim();
+  const box = stage.box() && stage.boxText(stage.box());
+  const info = TASKS.find((t) => t.id === task);
+  if (task && !now.images.length) return note("this needs a photo: drop one, or choose one", true);
+  if (task === "identify" && !box) return note("draw a box on the photo first: with the mouse, or by Draw a box", true);
+  if (!info.bare && !text) return note("type a question first", true);
+  const asked = path().flatMap((n) => n.images ?? []);
+  const images = now.images.map((_, i) => i).filter((i) => !asked.includes(i));
+  const node = add({ role: "user", text, task, box, images, prompt: prompt(task, text, box) }, parent);
+  if (now.title === "New conversation") now.title = text || `${info.name}${now.images.at(-1)?.name ? `: ${now.images.at(-1).name}` : ""}`;
+  $("question").value = "";
+  grow();
+  stage.setBox(null);
+  await answer(node);
+}
+
+function request(node, sampled) {
+  const messages = [];
+  for (let n = node; n; n = now.nodes[n.parent]) {
+    if (n.role === "assistant") messages.unshift({ role: "assistant", content: n.text });
+    else {
+      const images = (n.images ?? []).map((i) => ({ type: "image_url", image_url: { url: now.images[i].url } }));
+      messages.unshift({ role: "user", content: [...images, { type: "text", text: n.prompt }] });
+    }
+  }
+  const body = { model: model.id, messages, ...sampling() };
+  if (sampled && body.temperature === undefined) body.temperature = 0.9;
+  const several = ["refer", "detection", "grounding"].includes(node.task) || body.self_consistency > 1;
+  body.stream = !several; // what is chosen among several answers comes all at once
+  if (body.stream) delete body.self_consistency;
+  return body;
+}
+
+async function answer(question, sampled = false) {
+  const conversation = now;
+  const node = add({ role: "assistant", text: "", boxes: [], writing: true }, question.id);
+  running = { controller: new AbortController(), node, conversation };
+  busy(true);
+  render();
+  note("");
+  await keep(conversation);
+  let saved = performance.now();
+  try {
+    const outcome = await api.ask(request(question, sampled), running.controller.signal, (text) => {
+      node.text = text;
+      showText(node);
+      if (performance.now() - saved > 700) {
+        saved = performance.now();
+        store.save(conversation).catch(() => {}); // a reload in the middle finds what there was
+      }
+    });
+    Object.assign(node, outcome);
+  } catch (error) {
+    if (error.name === "AbortError") node.finish = "stopped";
+    else node.error = error.message;
+  }
+  node.writing = false;
+  running = null;
+  busy(false);
+  await keep(conversation);
+  if (now === conversation) render();
+  $("question").focus({ preventScroll: true });
+}
+
+function busy(on) {
+  $("send").hidden = on;
+  $("stop").hidden = !on;
+}
+
+function sampling() {
+  const body = {};
+  const temperature = Number($("temperature").value);
+  if (temperature >= 0) body.temperature = temperature;
+  for (const name of ["top_p", "max_tokens", "seed", "self_consistency"]) {
+    if ($(name).value !== "" && $(name).checkValidity()) body[name] = Number($(name).value);
+  }
+  return body;
+}
+
+// showing ----------------------------------------------------------------------------------------------------------------
+
+function render() {
+  const messages = path();
+  stage.show(now.images[now.shown]);
+  renderThumbs();
+  const list = $("messages");
+  list.replaceChildren(...messages.map(renderMessage));
+  if (!messages.length) {
+    list.append(make("li", { class: "empty" }, make("strong", {}, "What would you like to know?"), make("span", {}, "Show a photo and ask. Draw a box on it to ask about a part. Places in an answer light up as you point at them.")));
+  }
+  const last = messages.findLast((n) => n.role === "assistant" && n.boxes?.length && n.boxes[0].image === now.shown);
+  stage.drawBoxes(last?.boxes ?? []);
+  list.scrollTop = list.scrollHeight;
+}
+
+function renderMessage(node) {
+  const item = make("li", { class: `message ${node.role}`, "data-id": node.id });
+  if (node.role === "user") {
+    if (node.images?.length) item.append(make("div", { class: "pics" }, ...node.images.map((i) => make("img", { src: now.images[i].url, alt: now.images[i].name || "photo" }))));
+    const info = TASKS.find((t) => t.id === node.task);
+    const box = node.box ? ` the part ${node.box.replace(/[{}<]/g, "").replace(/>/g, " ").trim().split(" ").join(", ")}` : "";
+    item.append(make("div", { class: "bubble" }, node.task ? make("span", { class: "what" }, info?.name ?? node.task) : null, (node.text + box).trim() || "this photo"));
+  } else {
+    const bubble = make("div", { class: `bubble${node.writing ? " writing" : ""}${node.error ? " failed" : ""}` });
+    item.append(bubble);
+    fill(bubble, node);
+    const phrases = [...new Set((node.boxes ?? []).map((b) => b.phrase))];
+    if (phrases.length) {
+      item.append(make("div", { class: "chips" }, ...phrases.map((phrase, index) => {
+        const boxes = node.boxes.filter((b) => b.phrase === phrase);
+        const chip = make("button", { class: "chip", type: "button", onclick: () => point(node) }, `${phrase || "here"}${boxes.length > 1 ? ` × ${boxes.length}` : ""}`);
+        return tied(chip, index);
+      })));
+    }
+    const html = !node.writing && website(node.text);
+    if (html) item.append(siteFrame(html));
+  }
+  item.append(foot(node));
+  return item;
+}
+
+function fill(bubble, node) {
+  const phrases = [...new Set((node.boxes ?? []).map((b) => b.phrase))];
+  const nothing = node.boxes?.length ? "Here:" : node.writing ? "" : node.finish === "stopped" ? "(stopped)" : "(no words)";
+  if (node.error) bubble.replaceChildren(node.error);
+  else bubble.replaceChildren(bare(node.text).trim() || node.boxes?.length && /<p>/.test(node.text) ? words(node.text, phrases) : nothing);
+}
+
+function showText(node) {
+  const bubble = document.querySelector(`[data-id="${node.id}"] .bubble`);
+  if (!bubble) return;
+  fill(bubble, node);
+  const list = $("messages");
+  if (list.scrollHeight - list.scrollTop - list.clientHeight < 120) list.scrollTop = list.scrollHeight;
+}
+
+function foot(node) {
+  const foot = make("div", { class: "foot" });
+  const others = siblings(node);
+  if (others.length > 1) {
+    const place = others.indexOf(node.id);
+    const go = (to) => () => { now.head = leaf(others[to]); keep(); render(); };
+    foot.append(
+      make("button", { onclick: go(place - 1), disabled: place === 0 || !!running, "aria-label": "The version before" }, "‹"),
+      make("span", {}, `${place + 1} / ${others.length}`),
+      make("button", { onclick: go(place + 1), disabled: place === others.length - 1 || !!running, "aria-label": "The next version" }, "›"),
+    );
+  }
+  if (node.writing) return foot;
+  const can = (name, work, title) => foot.append(make("button", { onclick: work, title, disabled: !!running }, name));
+  if (node.role === "user") can("Edit", () => edit(node), "Ask it differently; the old question stays");
+  else {
+    can("Again", () => { now.head = node.parent; answer(now.nodes[node.parent], true); }, "Another answer, sampled; this one stays");
+    can("Branch", () => branch(node), "Go on from here in a new conversation");
+    can("Copy", () => navigator.clipboard?.writeText(bare(node.text)).then(() => note("copied")));
+    if (node.finish === "length") foot.append(make("span", {}, "cut at its longest"));
+    foot.append(make("span", { class: "time" }, time(node.timings)));
+  }
+  return foot;
+}
+
+function point(node) {
+  now.shown = node.boxes[0]?.image ?? now.shown;
+  stage.show(now.images[now.shown]);
+  stage.drawBoxes(node.boxes);
+  renderThumbs();
+}
+
+function edit(node) {
+  const area = make("textarea", { rows: 3, "aria-label": "The question" });
+  area.value = node.text;
+  const save = () => {
+    const text = area.value.trim();
+    const question = add({ role: "user", text, task: node.task, box: node.box, images: node.images, prompt: prompt(node.task, text, node.box) }, node.parent);
+    answer(question);
+  };
+  const form = make("div", { class: "edit" }, area, make("div", { class: "row" }, make("button", { class: "primary", onclick: save }, "Ask"), make("button", { onclick: render }, "Cancel")));
+  area.addEventListener("keydown", (e) => {
+    if (e.key === "Enter" && !e.shiftKey) { e.preventDefault(); save(); }
+    if (e.key === "Escape") render();
+  });
+  document.querySelector(`[data-id="${node.id}"]`).replaceChildren(form);
+  area.focus();
+}
+
+function branch(node) {
+  const whole = structuredClone(now);
+  now.head = node.id;
+  const line = path();
+  now = { ...whole, id: id(), title: `${whole.title} (branch)`, nodes: {}, roots: [], head: null };
+  for (const { id: _, parent, children, ...message } of line) add(structuredClone(message), now.head);
+  open(now);
+  keep();
+}
+
+function renderThumbs() {
+  $("thumbs").replaceChildren(...now.images.map((image, i) => make("li", {}, make("button", {
+    "aria-label": `Photo ${i + 1}`, "aria-current": i === now.shown ? "true" : "false",
+    onclick: () => { now.shown = i; render(); },
+  }, make("img", { src: image.url, alt: "" })))));
+  $("thumbs").hidden = now.images.length < 2;
+}
+
+async function listConversations() {
+  const found = await store.all();
+  $("conversations").replaceChildren(...found.map((c) => make("li", { class: c.id === now.id ? "here" : "" },
+    make("button", { class: "open", "aria-current": c.id === now.id ? "true" : "false", onclick: () => open(c) }, c.title),
+    make("button", { class: "gone", "aria-label": `Delete ${c.title}`, onclick: () => forget(c) }, "×"))));
+}
+
+function open(conversation) {
+  if (running && running.conversation.id === conversation.id) conversation = running.conversation;
+  for (const node of Object.values(conversation.nodes)) {
+    if (node.writing && node !== running?.node) Object.assign(node, { writing: false, finish: "stopped" }); // a reload in the middle
+  }
+  now = conversation;
+  localStorage.setItem("open", now.id);
+  stage.setBox(null);
+  render();
+  listConversations();
+  $("list").classList.remove("shown");
+  $("toggle-list").setAttribute("aria-expanded", "false");
+}
+
+async function forget(conversation) {
+  if (running?.conversation.id === conversation.id) running.controller.abort();
+  await store.remove(conversation.id);
+  if (conversation.id === now.id) open(fresh());
+  listConversations();
+}
+
+// photos -----------------------------------------------------------------------------------------------------------------
+
+async function take(files) {
+  for (const file of files) {
+    try {
+      note(`reading ${file.name || "the photo"} …`);
+      now.images.push(await read(file));
+      now.shown = now.images.length - 1;
+      note("");
+    } catch (error) {
+      note(`${file.name || "the photo"}: ${error.message}`, true);
+    }
+  }
+  stage.setBox(null);
+  if (now.images.length) keep();
+  render();
+}
+
+async function read(file) {
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(file);
+  } catch { // HEIC and others that this browser does not know: the server does
+    bitmap = await createImageBitmap(await api.convert(file));
+  }
+  const scale = Math.min(1, SHOWN_SIDE / Math.max(bitmap.width, bitmap.height));
+  const canvas = make("canvas", { width: Math.max(1, Math.round(bitmap.width * scale)), height: Math.max(1, Math.round(bitmap.height * scale)) });
+  const pen = canvas.getContext("2d");
+  pen.fillStyle = "#fff";
+  pen.fillRect(0, 0, canvas.width, canvas.height);
+  pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  return { name: (file.name ?? "photo").slice(0, 80), url: canvas.toDataURL("image/jpeg", 0.92), width: canvas.width, height: canvas.height };
+}
+
+async function camera() {
+  try {
+    const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    $("video").srcObject = stream;
+    $("snap").showModal();
+    $("snap").addEventListener("close", () => stream.getTracks().forEach((track) => track.stop()), { once: true });
+  } catch {
+    note("there is no camera here, or it may not be used", true);
+  }
+}
+
+$("shoot").addEventListener("click", () => {
+  const video = $("video");
+  const canvas = make("canvas", { width: video.videoWidth, height: video.videoHeight });
+  canvas.getContext("2d").drawImage(video, 0, 0);
+  canvas.toBlob((blob) => { $("snap").close(); take([Object.assign(blob, { name: "camera" })]); }, "image/jpeg", 0.92);
+});
+
+async function openGallery() {
+  const { CARDS } = await import("/sketches.js");
+  const address = (card) => card.image ?? `data:image/svg+xml,${encodeURIComponent(card.drawing)}`;
+  $("cards").replaceChildren(...CARDS.map((card) => make("li", {}, make("button", { class: "card", onclick: () => tryCard(card, address(card)) },
+    make("img", { src: address(card), alt: "" }),
+    make("div", {}, make("b", {}, card.name), make("span", { class: "quiet" }, card.text || "A description whose phrases are tied to places."))))));
+  $("gallery").showModal();
+}
+
+async function tryCard(card, address) {
+  $("gallery").close();
+  if (running) running.controller.abort();
+  const image = new Image();
+  image.src = address;
+  await image.decode();
+  const canvas = make("canvas", { width: image.naturalWidth, height: image.naturalHeight });
+  canvas.getContext("2d").drawImage(image, 0, 0);
+  const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+  open(fresh());
+  await take([Object.assign(blob, { name: card.name })]);
+  choose(card.task ?? "");
+  $("question").value = card.text;
+  await send();
+}
+
+// controls ---------------------------------------------------------------------------------------------------------------
+
+const chosenTask = () => document.querySelector("#tasks input:checked")?.value ?? "";
+
+function choose(task) {
+  const input = document.querySelector(`#tasks input[value="${task}"]`);
+  if (input) input.checked = true;
+  $("question").placeholder = TASKS.find((t) => t.id === task).hint;
+}
+
+function note(text, bad = false) {
+  $("note").textContent = text;
+  $("note").classList.toggle("bad", bad);
+}
+
+function grow() {
+  const area = $("question");
+  area.style.height = "auto";
+  area.style.height = `${Math.min(area.scrollHeight, 150)}px`;
+}
+
+function theme(wanted) {
+  document.documentElement.dataset.theme = wanted;
+  localStorage.setItem("theme", wanted);
+}
+
+function toggle(button, shown) {
+  button.setAttribute("aria-expanded", shown);
+  return shown;
+}
+
+$("tasks").append(...TASKS.map((t) => make("label", {}, make("input", { type: "radio", name: "task", value: t.id, onchange: () => choose(t.id) }), t.name)));
+choose("");
+theme(localStorage.getItem("theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
+
+$("form").addEventListener("submit", (e) => { e.preventDefault(); send(); });
+$("question").addEventListener("input", grow);
+$("question").addEventListener("keydown", (e) => {
+  if (e.key === "Enter" && !e.shiftKey && !e.isComposing) { e.preventDefault(); send(); }
+});
+$("stop").addEventListener("click", () => running?.controller.abort());
+$("new").addEventListener("click", () => { open(fresh()); $("question").focus(); });
+$("choose").addEventListener("click", () => $("files").click());
+$("add").addEventListener("click", () => $("files").click());
+$("files").addEventListener("change", async (e) => { await take([...e.target.files]); e.target.value = ""; });
+$("camera").addEventListener("click", camera);
+$("open-gallery").addEventListener("click", openGallery);
+document.querySelectorAll("[data-close]").forEach((b) => b.addEventListener("click", () => b.closest("dialog").close()));
+$("toggle-theme").addEventListener("click", () => theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
+$("toggle-list").addEventListener("click", (e) => toggle(e.currentTarget, $("list").classList.toggle("shown")));
+$("toggle-drawer").addEventListener("click", (e) => { $("drawer").hidden = !toggle(e.currentTarget, $("drawer").hidden); });
+$("temperature").addEventListener("input", (e) => { $("temperature-shown").textContent = e.target.value < 0 ? "as the model says" : e.target.value; });
+$("defaults").addEventListener("click", () => {
+  for (const name of ["top_p", "max_tokens", "seed", "self_consistency"]) $(name).value = "";
+  $("temperature").value = -0.1;
+  $("temperature-shown").textContent = "as the model says";
+});
+$("key-form").addEventListener("submit", (e) => e.preventDefault());
+$("key").addEventListener("change", (e) => { api.settings.key = e.target.value; sessionStorage.setItem("key", e.target.value); begin(); });
+$("export").addEventListener("click", async () => {
+  const link = make("a", { href: URL.createObjectURL(new Blob([await store.exported()], { type: "application/json" })), download: "minigpt4-conversations.json" });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+});
+$("import").addEventListener("click", () => $("import-file").click());
+$("import-file").addEventListener("change", async (e) => {
+  try {
+    const { taken, refused } = await store.imported(await e.target.files[0].text());
+    note(`${taken} conversation(s) taken in${refused ? `, ${refused} refused` : ""}`, refused > 0);
+    listConversations();
+  } catch (error) {
+    note(error.message, true);
+  }
+  e.target.value = "";
+});
+addEventListener("paste", (e) => { if (e.clipboardData.files.length) { e.preventDefault(); take([...e.clipboardData.files]); } });
+addEventListener("dragover", (e) => { e.preventDefault(); $("veil").hidden = !e.dataTransfer.types.includes("Files"); });
+addEventListener("dragleave", (e) => { if (!e.relatedTarget) $("veil").hidden = true; });
+addEventListener("drop", (e) => { e.preventDefault(); $("veil").hidden = true; take([...e.dataTransfer.files]); });
+addEventListener("keydown", (e) => {
+  if (e.key === "Escape" && running && !document.querySelector("dialog[open]")) running.controller.abort();
+});
+stage.listen(() => {}, (phrase) => { // a click on a box asks on
+  choose("identify");
+  note(phrase ? `asking about ${phrase}: press Enter, or type a question and choose Ask` : "press Enter to ask what this is");
+  $("question").focus();
+});
+store.onChange(async (changed) => {
+  listConversations();
+  if (changed === now.id && !running) {
+    const other = await store.get(changed);
+    if (other) { now = other; render(); }
+  }
+});
+
+async function begin() {
+  try {
+    while (!(await api.ready())) {
+      $("model").textContent = "the model is being loaded …";
+      await new Promise((resolve) => setTimeout(resolve, 700));
+    }
+    model = await api.model();
+    $("model").textContent = model.id;
+    note("");
+  } catch (error) {
+    $("model").textContent = "not connected";
+    note(error.message, true);
+    if (/API key/.test(error.message)) { $("drawer").hidden = false; $("key").focus(); }
+  }
+}
+
+const last = await store.get(localStorage.getItem("open") ?? "");
+open(last ?? fresh());
+begin();

@@ -1,0 +1,78 @@
+// Conversations in this browser (IndexedDB), and as a file.
+
+const FORMAT = "minigpt4-conversations-1";
+const channel = "BroadcastChannel" in window ? new BroadcastChannel("minigpt4") : null;
+
+const database = new Promise((resolve) => {
+  const asked = indexedDB.open("minigpt4", 1);
+  asked.onupgradeneeded = () => asked.result.createObjectStore("conversations", { keyPath: "id" });
+  asked.onsuccess = () => resolve(asked.result);
+  asked.onerror = () => resolve(null); // private windows may have none: the page works, and forgets
+});
+const memory = new Map();
+
+async function run(mode, work) {
+  const db = await database;
+  if (!db) return null;
+  return new Promise((resolve, reject) => {
+    const change = db.transaction("conversations", mode);
+    const asked = work(change.objectStore("conversations"));
+    change.oncomplete = () => resolve(asked.result);
+    change.onerror = change.onabort = () => reject(change.error);
+  });
+}
+
+export async function all() {
+  const found = (await run("readonly", (store) => store.getAll())) ?? [...memory.values()];
+  return found.sort((a, b) => b.changed - a.changed);
+}
+
+export async function get(id) {
+  return (await run("readonly", (store) => store.get(id))) ?? memory.get(id) ?? null;
+}
+
+export async function save(conversation) {
+  conversation.changed = Date.now();
+  if (!(await database)) memory.set(conversation.id, conversation);
+  await run("readwrite", (store) => store.put(structuredClone(conversation)));
+  channel?.postMessage(conversation.id);
+}
+
+export async function remove(id) {
+  memory.delete(id);
+  await run("readwrite", (store) => store.delete(id));
+  channel?.postMessage(id);
+}
+
+export function onChange(listener) {
+  if (channel) channel.onmessage = (event) => listener(event.data); // another tab has saved
+}
+
+export async function exported() {
+  return JSON.stringify({ format: FORMAT, conversations: await all() });
+}
+
+export async function imported(text) {
+  let data;
+  try {
+    data = JSON.parse(text);
+  } catch {
+    throw new Error("this file is not JSON");
+  }
+  if (data?.format !== FORMAT || !Array.isArray(data.conversations)) throw new Error("this file holds no conversations of this page");
+  const sound = data.conversations.filter(isConversation);
+  for (const conversation of sound) {
+    if (await get(conversation.id)) conversation.id = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
+    await save(conversation);
+  }
+  return { taken: sound.length, refused: data.conversations.length - sound.length };
+}
+
+function isConversation(c) {
+  const safe = (image) => typeof image?.url === "string" && /^data:image\/(jpeg|png|webp|gif);base64,/.test(image.url);
+  return (
+    typeof c?.id === "string" && typeof c.title === "string" && c.nodes && typeof c.nodes === "object" &&
+    Array.isArray(c.images) && c.images.every(safe) &&
+    Object.values(c.nodes).every((n) => (n.role === "user" || n.role === "assistant") && typeof n.text === "string")
+  );
+}

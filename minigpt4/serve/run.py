@@ -1,0 +1,73 @@
+"""Running the application: one process, which finishes what it has accepted when it is told to end."""
+
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvicorn
+
+from ..errors import UserError
+from ..inference.assistant import Assistant
+from .app import create_app
+from .keys import keys_for
+from .settings import LOOPBACK, Allowed
+
+
+def run(
+    name: str,
+    load: Callable[[], Assistant],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    keys: Path | None = None,
+    allow_hosts: Sequence[str] = (),
+    allowed: Allowed = Allowed(),
+    page: bool = False,
+    on_listening: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        host: an address of this machine. Any but its own loopback needs keys, as everybody could ask otherwise.
+        port: 0 for one that is free.
+        keys: file of API keys.
+        allow_hosts: names under which the server may be addressed, beside `host`.
+        on_listening: called with the server's address.
+
+    Raises:
+        UserError: an address that cannot be had, no keys where they are needed, or what loading the model raises.
+    """
+    known = keys_for(host, keys)
+    hosts = [*LOOPBACK, "[::1]", host, *allow_hosts] if host in LOOPBACK or allow_hosts else None
+    app = create_app(
+        name, load, allowed=allowed, keys=known, hosts=hosts, page=page, on_failure=lambda: setattr(server, "should_exit", True)
+    )
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        ws="none",
+        server_header=False,
+        date_header=True,
+        log_level="warning",
+        timeout_graceful_shutdown=max(1, round(allowed.seconds)),
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    server = uvicorn.Server(config)
+    listening = _listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    on_listening(f"http://{shown}:{listening.getsockname()[1]}")
+    server.run(sockets=[listening])
+    if app.state.served.failed is not None:
+        raise app.state.served.failed
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        raise UserError(f"{host}:{port}: cannot listen there ({error.strerror or error}); name another --port") from None
+    return listening

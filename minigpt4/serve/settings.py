@@ -1,0 +1,40 @@
+"""What a server allows."""
+
+from dataclasses import dataclass, fields
+
+from ..errors import UserError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allowed:
+    """Bounds of a server: of one request, of one key, and of all together."""
+
+    body_bytes: int = 64 << 20
+    """Of a request."""
+    image_bytes: int = 20 << 20
+    """Of one image, as it is stored."""
+    image_pixels: int = 50_000_000
+    """Of one image; read from its header, before it is decoded."""
+    images: int = 16
+    """In one request."""
+    text_characters: int = 200_000
+    """In one request."""
+    seconds: float = 300.0
+    """For one answer; then it is given up."""
+    requests: int = 256
+    """On their way at a time, of all callers together."""
+    requests_per_key: int = 64
+    """On their way at a time, of one key."""
+    per_minute: int = 0
+    """Requests of one key in a minute; 0 for as many as there are."""
+    remote_images: bool = False
+    """Fetch images from public addresses, where a request names one."""
+    remote_seconds: float = 10.0
+    """For fetching one image, redirects included."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.name not in ("remote_images", "per_minute") and getattr(self, field.name) <= 0:
+                raise UserError(f"{field.name} must be above 0, not {getattr(self, field.name)}")

@@ -1,0 +1,561 @@
+"""What a server keeps to itself, and what it does not let happen. Each test fails when its guard is taken out."""
+
+import base64
+import io
+import logging
+import os
+import signal
+import socket
+import stat
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import httpx2
+import openai
+import pytest
+from conftest import tiny_folder
+from PIL import Image
+from serving import as_bytes, assistant, picture, serving, uri, with_image
+from test_serve_chat import slow
+
+from minigpt4.cli.serve import SERVER
+from minigpt4.errors import UserError
+from minigpt4.serve import keys as keys_module
+from minigpt4.serve import remote
+from minigpt4.serve.errors import ApiError
+from minigpt4.serve.gate import Rates
+from minigpt4.serve.images import decode, read_image
+from minigpt4.serve.keys import Keys, add_key, keys_for
+from minigpt4.serve.run import run
+from minigpt4.serve.settings import Allowed
+
+
+@pytest.fixture(scope="module")
+def at():
+    with serving(assistant(), page=True, hosts=["127.0.0.1", "localhost"]) as address:
+        yield address
+
+
+def post(at, request=None, **options):
+    request = request or {"model": "tiny", "messages": [with_image("hm?")]}
+    return httpx2.post(f"{at}/v1/chat/completions", json=request, timeout=60, **options)
+
+
+def post_url(at, url):
+    return post(
+        at, {"model": "tiny", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]}
+    )
+
+
+# where it listens, and whom it answers ---------------------------------------------------------------------------------
+
+
+def test_it_listens_on_this_machine_alone_unless_there_are_keys():
+    assert SERVER.options["host"][1] == "127.0.0.1"
+    with pytest.raises(UserError, match="others could ask too"):
+        run("tiny", assistant, host="0.0.0.0", port=0)
+    assert keys_for("127.0.0.1", None) is keys_for("::1", None) is None
+
+
+@pytest.fixture
+def key_file(tmp_path):
+    return tmp_path / "keys"
+
+
+def test_keys_are_kept_as_hashes_that_their_owner_alone_can_read(key_file):
+    key = add_key(key_file, "ann")
+    other = add_key(key_file, "bob")
+    text = key_file.read_text()
+    assert key not in text
+    assert key.removeprefix("mg4-") not in text
+    assert other != key
+    assert len(key) > 40
+    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+    known = Keys.read(key_file)
+    assert known.name_of(f"Bearer {key}") == "ann"
+    assert known.name_of(f"bearer {other}") == "bob"
+    for wrong in ("", key, f"Basic {key}", f"Bearer {key}x", "Bearer", "Bearer \udcff", f"Bearer {text.split()[1]}"):
+        assert known.name_of(wrong) is None
+    with pytest.raises(UserError, match="already"):
+        add_key(key_file, "ann")
+    with pytest.raises(UserError, match="one word"):
+        add_key(key_file, "a b")
+
+
+def test_keys_are_compared_in_constant_time(key_file, monkeypatch):
+    keys = [add_key(key_file, name) for name in ("ann", "bob", "cid")]
+    compared = []
+    compare = keys_module.hmac.compare_digest
+    monkeypatch.setattr(keys_module.hmac, "compare_digest", lambda a, b: compared.append(1) or compare(a, b))
+    known = Keys.read(key_file)
+    for given in (*keys, "wrong"):
+        compared.clear()
+        known.name_of(f"Bearer {given}")
+        assert len(compared) == 3, "every key is compared, whichever fits"
+
+
+def test_a_file_of_something_else_is_no_file_of_keys(key_file):
+    for content, said in (("", "holds no key"), ("ann secret", "line 1"), (None, "cannot be read")):
+        if content is None:
+            key_file.unlink()
+        else:
+            key_file.write_text(content)
+        with pytest.raises(UserError, match=said):
+            Keys.read(key_file)
+
+
+def test_without_a_key_nothing_is_answered(key_file):
+    key = add_key(key_file, "ann")
+    with serving(assistant(), keys=Keys.read(key_file), page=True) as at:
+        for path in ("/v1/models", "/metrics"):
+            answer = httpx2.get(f"{at}{path}")
+            assert answer.status_code == 401
+            assert answer.json()["error"]["code"] == "invalid_api_key"
+        for path in ("/health", "/ready", "/"):
+            assert httpx2.get(f"{at}{path}").status_code == 200
+        wrong = openai.OpenAI(base_url=f"{at}/v1", api_key="wrong", max_retries=0)
+        with pytest.raises(openai.AuthenticationError):
+            wrong.models.list()
+        right = openai.OpenAI(base_url=f"{at}/v1", api_key=key, max_retries=0)
+        assert right.models.list().data
+        assert right.chat.completions.create(model="tiny", messages=[with_image("hm?")]).choices
+
+
+def test_pages_of_other_sites_cannot_ask(at):
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hm?"}]}
+    import json
+
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""):
+        answer = httpx2.post(f"{at}/v1/chat/completions", content=json.dumps(body), headers={"Content-Type": kind})
+        assert answer.status_code == 415, kind
+    asked = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
+    preflight = httpx2.options(f"{at}/v1/chat/completions", headers=asked)
+    answer = post(at, headers={"Origin": "https://elsewhere.example"})
+    for response in (preflight, answer):
+        assert not [name for name in response.headers if name.lower().startswith("access-control")]
+    assert preflight.status_code == 405
+
+
+def test_a_name_that_was_made_to_point_here_is_refused(at):
+    assert httpx2.get(f"{at}/v1/models", headers={"Host": "elsewhere.example"}).status_code == 400
+    assert httpx2.get(f"{at}/v1/models", headers={"Host": "localhost"}).status_code == 200
+
+
+# how much --------------------------------------------------------------------------------------------------------------
+
+
+def test_so_many_requests_in_a_minute():
+    now = [0.0]
+    rates = Rates(3, lambda: now[0])
+    for _ in range(3):
+        rates.take("ann")
+    with pytest.raises(ApiError) as error:
+        rates.take("ann")
+    assert error.value.status == 429
+    assert error.value.headers["Retry-After"] == "20"
+    rates.take("bob")
+    now[0] = 20.1
+    rates.take("ann")
+    with pytest.raises(ApiError):
+        rates.take("ann")
+    now[0] = 1e6
+    for _ in range(3):
+        rates.take("ann")
+    with pytest.raises(ApiError):
+        rates.take("ann")
+
+
+def test_the_rate_is_limited_over_http():
+    with serving(assistant(), allowed=Allowed(per_minute=2)) as at:
+        assert [post(at).status_code for _ in range(3)] == [200, 200, 429]
+
+
+def test_so_many_requests_of_one_key_at_a_time(key_file, monkeypatch):
+    ann, bob = add_key(key_file, "ann"), add_key(key_file, "bob")
+    system = assistant(endless=True)
+    slow(system, monkeypatch)
+    with serving(system, keys=Keys.read(key_file), allowed=Allowed(requests_per_key=1)) as at, httpx2.Client() as session:
+        request = {"model": "tiny", "messages": [with_image("hm?")], "max_tokens": 300, "stream": True}
+        mine = {"Authorization": f"Bearer {ann}"}
+        with session.stream("POST", f"{at}/v1/chat/completions", json=request, headers=mine) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            second = post(at, headers=mine)
+            assert second.status_code == 429
+            assert second.json()["error"]["code"] == "concurrency_limit"
+            assert post(at, headers={"Authorization": f"Bearer {bob}"}).status_code == 200
+        deadline = time.monotonic() + 20
+        while post(at, headers=mine).status_code != 200:
+            assert time.monotonic() < deadline, "its place is free again"
+
+
+def test_bodies_are_bounded_with_and_without_a_length():
+    with serving(assistant(), allowed=Allowed(body_bytes=1000)) as at:
+        address, kind = f"{at}/v1/chat/completions", {"Content-Type": "application/json"}
+        whole = httpx2.post(address, content=b" " * 2000, headers=kind)
+        pieces = httpx2.post(address, content=(b" " * 500 for _ in range(4)), headers=kind)
+        for answer in (whole, pieces):
+            assert answer.status_code == 413
+            assert answer.json()["error"]["code"] == "request_too_large"
+
+
+def test_so_many_images_and_words():
+    with serving(assistant(), allowed=Allowed(images=2, text_characters=50)) as at:
+        two, three = (with_image("hm?", *[picture()] * n) for n in (2, 3))
+        assert post(at, {"model": "tiny", "messages": [two]}).status_code == 200
+        answer = post(at, {"model": "tiny", "messages": [three]})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "messages")
+        assert post(at, {"model": "tiny", "messages": [with_image("x" * 51)]}).status_code == 400
+
+
+def bomb(width, height):
+    """A small PNG file whose header promises many pixels."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(9000, 9000), (60000, 60000)])
+def test_pixels_are_counted_before_anything_is_decoded(size, at, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(Image.Image, "load", lambda self: loaded.append(self.size))
+    data = base64.b64encode(bomb(*size)).decode()
+    answer = post_url(at, f"data:image/png;base64,{data}")
+    assert answer.status_code == 400
+    assert "pixels allowed" in answer.json()["error"]["message"]
+    assert not loaded
+
+
+def test_bytes_are_counted_before_anything_is_decoded():
+    allowed = Allowed(image_bytes=500)
+    noise = as_bytes(Image.effect_noise((64, 64), 50))
+    with pytest.raises(UserError, match="500 bytes"):
+        read_image(uri(Image.effect_noise((64, 64), 50)), allowed)
+    with pytest.raises(UserError, match="500 bytes"):
+        decode(noise, allowed)
+
+
+# no file of the server -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "form", ["{}", "file://{}", "file://localhost{}", "data:{}", "data:image/png;base64,../..{}", "\\\\host{}"]
+)
+def test_no_file_of_the_server_can_be_read(form, at, tmp_path):
+    file = tmp_path / "private.png"
+    picture().save(file)
+    answer = post_url(at, form.format(file))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "invalid_image"
+    assert str(file) not in answer.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/../app.py", "/..%2fapp.py", "/page/app.js", "/app.py", "//etc/passwd", "/style.css/../../app.py"]
+)
+def test_no_file_beside_the_page_is_served(path, at):
+    host, port = at.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as link:
+        link.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: link.recv(65536), b""))
+    assert b" 404 " in answer.split(b"\r\n", 1)[0]
+    assert b"FastAPI" not in answer
+
+
+def test_a_path_as_model_or_text_is_only_text(at, tmp_path):
+    file = tmp_path / "private.txt"
+    file.write_text("secret")
+    answer = post(at, {"model": str(file), "messages": [with_image("hm?")]})
+    assert answer.status_code == 404
+    assert "secret" not in answer.text
+    assert post(at, {"model": "tiny", "messages": [{"role": "user", "content": str(file)}]}).status_code == 200
+
+
+# images elsewhere ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere():
+    """A web server of ours; `.paths` is what it was asked for."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.server.paths.append(self.path)
+            if self.path.startswith("/to?"):
+                self.send_response(302)
+                self.send_header("Location", self.path[4:])
+                self.end_headers()
+                return
+            if self.path == "/none":
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.end_headers()
+            try:
+                if self.path == "/endless":
+                    while True:
+                        self.wfile.write(b"x" * 65536)
+                elif self.path == "/drip":
+                    for _ in range(400):
+                        self.wfile.write(b"x")
+                        time.sleep(0.05)
+                else:
+                    self.wfile.write(as_bytes(picture()))
+            except OSError:
+                pass
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server.paths = []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.address = f"http://127.0.0.1:{server.server_port}"
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_nothing_is_fetched_unless_it_is_allowed(at, elsewhere):
+    answer = post_url(at, f"{elsewhere.address}/a.png")
+    assert answer.status_code == 400
+    assert "fetches no images" in answer.json()["error"]["message"]
+    assert not elsewhere.paths
+
+
+def test_no_address_that_is_not_public_is_fetched(elsewhere):
+    with serving(assistant(), allowed=Allowed(remote_images=True)) as at:
+        answer = post_url(at, f"{elsewhere.address}/a.png")
+        assert answer.status_code == 400
+        assert "not a public one" in answer.json()["error"]["message"]
+    assert not elsewhere.paths
+
+
+PRIVATE = (
+    "127.0.0.1 10.0.0.1 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 255.255.255.255 192.0.2.1 "
+    "240.0.0.1 ::1 :: fe80::1 fe80::1%eth0 fc00::1 ff02::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 64:ff9b::7f00:1 2002:7f00:1:: "
+    "2001:0:1::1"
+).split()
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_addresses_that_are_not_public(address):
+    assert not remote.is_public(address)
+
+
+def test_addresses_that_are():
+    assert all(map(remote.is_public, ("8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8")))
+
+
+@pytest.mark.parametrize("host", ["localhost", "2130706433", "0x7f000001", "127.1", "[::1]", "[::ffff:127.0.0.1]"])
+def test_other_spellings_of_this_machine(host):
+    with pytest.raises(UserError, match="not a public|cannot be found"):
+        remote.fetch(f"http://{host}/a.png", 1000, 5)
+
+
+def resolves(monkeypatch, *answers):
+    """Names stand for these addresses, one answer after the other (the last one for ever)."""
+    left = list(answers)
+
+    def getaddrinfo(host, port, *_, **__):
+        addresses = left.pop(0) if len(left) > 1 else left[0]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr(remote.socket, "getaddrinfo", getaddrinfo)
+
+
+def test_every_address_of_a_name_must_be_public(monkeypatch):
+    resolves(monkeypatch, ["8.8.8.8", "10.0.0.1"])
+    with pytest.raises(UserError, match="not a public"):
+        remote.public_address("a.example", 80)
+
+
+def reaching(monkeypatch, elsewhere, connected):
+    """Connections to the open internet end at our own server; those to anywhere else are noted too."""
+
+    def create_connection(address, timeout=None):
+        connected.append(address[0])
+        link = socket.socket()
+        link.settimeout(timeout)
+        link.connect(("127.0.0.1", elsewhere.server_port))
+        return link
+
+    monkeypatch.setattr(remote.socket, "create_connection", create_connection)
+
+
+def test_a_name_that_changes_its_mind_is_held_to_the_address_that_was_checked(monkeypatch, elsewhere):
+    connected = []
+    resolves(monkeypatch, ["8.8.8.8"], ["127.0.0.1"])
+    reaching(monkeypatch, elsewhere, connected)
+    assert remote.fetch("http://a.example/a.png", 10_000, 5).startswith(b"\x89PNG")
+    assert connected == ["8.8.8.8"]
+
+
+def test_each_redirect_is_checked(monkeypatch, elsewhere):
+    connected = []
+    resolves(monkeypatch, ["8.8.8.8"], ["8.8.4.4"], ["127.0.0.1"])
+    reaching(monkeypatch, elsewhere, connected)
+    with pytest.raises(UserError, match="not a public"):
+        remote.fetch("http://a.example/to?http://b.example/to?http://c.example/a.png", 10_000, 5)
+    assert connected == ["8.8.8.8", "8.8.4.4"]
+    resolves(monkeypatch, ["8.8.8.8"])
+    with pytest.raises(UserError, match="plain http"):
+        remote.fetch("http://a.example/to?file:///etc/passwd", 10_000, 5)
+    with pytest.raises(UserError, match="too often"):
+        remote.fetch("http://a.example/to?/to?/to?/to?/to?/a.png", 10_000, 5)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"), [("/endless", "bytes allowed"), ("/drip", "too long|cannot be read"), ("/none", "status 404")]
+)
+def test_what_is_fetched_is_bounded(path, said, monkeypatch, elsewhere):
+    resolves(monkeypatch, ["8.8.8.8"])
+    reaching(monkeypatch, elsewhere, [])
+    with pytest.raises(UserError, match=said):
+        remote.fetch(f"http://a.example{path}", 200_000, 0.5)
+
+
+# what is said ------------------------------------------------------------------------------------------------------------
+
+
+def test_no_secrets_and_no_images_in_logs_or_errors(key_file, caplog, monkeypatch):
+    key = add_key(key_file, "ann")
+    system = assistant()
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("uvicorn.access").propagate = True
+    secret, words = uri(Image.effect_noise((30, 30), 90)), "very private words"
+    with serving(system, keys=Keys.read(key_file)) as at:
+        ours = {"Authorization": f"Bearer {key}"}
+        message = {
+            "role": "user",
+            "content": [{"type": "image_url", "image_url": {"url": secret}}, {"type": "text", "text": words}],
+        }
+        said = []
+        for change in ({}, {"temperature": words}, {words: 1}, {"messages": [message | {"role": words}]}, {"model": 1}):
+            said.append(post(at, {"model": "tiny", "messages": [message]} | change, headers=ours).text)
+        post(at, headers={"Authorization": f"Bearer {key}wrong"})
+        monkeypatch.setattr(system.engine, "submit", lambda *_: 1 / 0)
+        broken = post(at, {"model": "tiny", "messages": [message]}, headers=ours)
+        assert broken.status_code == 500
+        assert "division" not in broken.text
+        assert broken.json()["error"]["type"] == "server_error"
+    assert "division by zero" in caplog.text, "the log says why"
+    middle = secret[200:260]
+    for text in (caplog.text, broken.text, *said):
+        assert key not in text
+        assert middle not in text
+    assert words not in caplog.text
+
+
+def test_the_page_may_load_nothing_from_elsewhere(at):
+    answer = httpx2.get(f"{at}/")
+    policy = dict(part.strip().partition(" ")[::2] for part in answer.headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    frame = httpx2.get(f"{at}/frame").headers["content-security-policy"]
+    assert "sandbox allow-scripts;" in frame
+    assert "allow-same-origin" not in frame
+    assert "default-src 'none'" in frame
+    assert httpx2.get(f"{at}/v1/models").headers["cache-control"] == "no-store"
+
+
+def test_there_is_no_page_unless_it_is_asked_for():
+    with serving(assistant()) as at:
+        assert httpx2.get(f"{at}/").status_code == 404
+
+
+# the end -----------------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_accepted_is_finished_before_the_end(monkeypatch):
+    system = assistant(endless=True)
+    slow(system, monkeypatch)
+    with serving(system) as at, httpx2.Client() as session:
+        request = {"model": "tiny", "messages": [with_image("hm?")], "max_tokens": 60, "stream": True}
+        with session.stream("POST", f"{at}/v1/chat/completions", json=request, timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            at.server.should_exit = True
+            rest = [line for line in lines if line]
+        assert rest[-1] == "data: [DONE]"
+        assert len(rest) > 20
+        at.thread.join(20)
+        with pytest.raises(httpx2.ConnectError):
+            httpx2.get(f"{at}/health")
+
+
+def test_the_command_serves_and_ends_when_it_is_told_to(tmp_path):
+    tiny_folder(tmp_path / "system")
+    command = [sys.executable, "-m", "minigpt4", "serve", "--model", str(tmp_path / "system"), "--port", "0", "--device", "cpu"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        line = process.stderr.readline()
+        assert line.startswith("The API: http://127.0.0.1:")
+        at = line.split()[2].removesuffix("/v1")
+        deadline = time.monotonic() + 60
+        while httpx2.get(f"{at}/ready").status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        answer = httpx2.post(
+            f"{at}/v1/chat/completions", json={"model": "system", "messages": [with_image("hm?")], "max_tokens": 3}, timeout=60
+        )
+        assert answer.status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) in (0, -signal.SIGTERM)
+    finally:
+        process.kill()
+        process.stderr.close()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--host", "0.0.0.0"], "give --keys FILE"),
+        (["--keys", "nowhere"], "cannot be read as a file of keys"),
+        (["--new-key", "ann"], "needs --keys"),
+        (["--port", "0", "--model", "nowhere/at-all"], "nowhere/at-all"),
+    ],
+)
+def test_the_command_says_what_is_wrong(arguments, said, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "minigpt4", "serve", *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr.splitlines()[-1]
+    assert done.stderr.count("\n") <= 2
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_makes_keys(tmp_path):
+    command = [sys.executable, "-m", "minigpt4", "serve", "--keys", "keys", "--new-key", "ann"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert Keys.read(tmp_path / "keys").name_of(f"Bearer {done.stdout.strip()}") == "ann"
+
+
+# images that browsers do not show ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "AVIF", "WEBP", "BMP", "HEIF"])
+def test_images_are_converted_for_browsers(kind, at):
+    if kind == "HEIF":
+        heif = pytest.importorskip("pillow_heif")
+        heif.register_heif_opener()
+    data = as_bytes(picture((10, 200, 30), (64, 48)), kind)
+    answer = httpx2.post(f"{at}/v1/images/convert", content=data, headers={"Content-Type": "application/octet-stream"})
+    assert answer.status_code == 200, answer.text
+    shown = Image.open(io.BytesIO(answer.content))
+    assert (shown.format, shown.size) == ("JPEG", (64, 48))
+    assert max(abs(a - b) for a, b in zip(shown.getpixel((5, 5)), (10, 200, 30), strict=True)) < 20
+    broken = httpx2.post(f"{at}/v1/images/convert", content=data[:40], headers={"Content-Type": "image/x"})
+    assert broken.status_code == 400
