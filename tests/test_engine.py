@@ -114,6 +114,13 @@ def test_what_was_read_is_not_read_twice(parts):
     assert fresh.cached_tokens == 0
 
 
+def test_images_are_counted_once_a_request(parts):
+    engine = Engine(*parts, Limits(rows=2, prefill=16))
+    engine.generate([request(1, max_new_tokens=5) for _ in range(6)])
+    assert engine.stats.images_encoded == 2
+    assert engine.stats.images_known == 6 * 2 - 2
+
+
 def test_memory_for_what_was_read_has_a_limit(parts):
     engine = Engine(*parts, Limits(prefix_bytes=30_000, image_bytes=600))
     for number in range(12):

@@ -251,6 +251,10 @@ class Scheduler:
     def _encode_images(self, group: list[Ticket]) -> list[Ticket]:
         """The tickets whose images could be encoded; the others fail, each by itself."""
         begun = time.monotonic()
+        known = [ticket for ticket in group if ticket.images]  # they had to wait for another prompt
+        if known:
+            rest = self._encode_images([ticket for ticket in group if not ticket.images])
+            return [ticket for ticket in group if ticket in known or ticket in rest]
         try:
             encoded = self.images.encode([image for ticket in group for image in ticket.request.images])
         except Exception as error:

@@ -116,7 +116,7 @@ class Assistant:
         """A conversation; each image is encoded once."""
 
         def answer(look: Look, settings: dict[str, Any]) -> str:
-            return self._answer([look], settings, 1)[0]
+            return self.answer([look], settings, 1)[0]
 
         chat = Chat(self.engine, answer, self.plan)
         for image in as_list(images):
@@ -186,11 +186,11 @@ class Assistant:
         remaining = iter(items)
         while batch := list(islice(remaining, batch_size)):
             looks = [Look.at(as_list(images), question) for images, question in batch]
-            texts = self._answer(looks, settings, batch_size, task)
+            texts = self.answer(looks, settings, batch_size, task)
             answers += [about(text, look.images, look.question) for text, look in zip(texts, looks, strict=True)]
         return answers
 
-    def _answer(self, looks: Sequence[Look], settings: dict[str, Any], batch_size: int, task: str | None = None) -> list[str]:
+    def answer(self, looks: Sequence[Look], settings: dict[str, Any], batch_size: int, task: str | None = None) -> list[str]:
         """Answers to questions; those that are decoded differently are asked one kind after the other."""
         kinds: dict[tuple[str | None, Plan], list[int]] = {}
         for i, look in enumerate(looks):

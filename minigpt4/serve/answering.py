@@ -95,7 +95,7 @@ class Answering:
 
         def work() -> str:
             look = Look(said.images, said.question, said.messages, engine.encode(said.images))
-            return assistant._answer([look], settings, 1)[0]
+            return assistant.answer([look], settings, 1)[0]
 
         begun = time.monotonic()
         try:
