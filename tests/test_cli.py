@@ -78,8 +78,6 @@ def test_what_ask_refuses(run, here):
     assert refused(run("ask", "photos/notes.txt", "hm?")) == "photos/notes.txt: not a picture in a format that can be read"
     assert refused(run("ask", "What is in this picture? " * 100, "0.png", "hm?")).endswith("File name too long)")
     assert "unknown task identifier [nope]" in refused(run("ask", "0.png", "[nope] x"))
-    assert "1 place(s)" not in refused(run("ask", "0.png", "<ImageHere> and <ImageHere>", *PLAIN))
-    assert "2 place(s) for pictures (<ImageHere>), but 1 were" in refused(run("ask", "0.png", "<ImageHere><ImageHere>", *PLAIN))
     assert refused(run("ask", "--output", "x.jsonl", "0.png", "hm?")) == "--output goes with --input FILE"
     assert refused(run("ask", "--input", "x.jsonl")) == "--input needs --output FILE for the answers"
     assert "not both" in refused(run("ask", "--input", "x.jsonl", "0.png", "hm?"))

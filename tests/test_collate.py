@@ -107,7 +107,7 @@ def test_what_is_learnt_is_the_answers_and_their_ends(images):
 
 def test_mismatched_images_name_the_sample(images):
     model = tiny_model()
-    wrong = Sample(images=(images[0],), turns=ask("<ImageHere> and <ImageHere>?", "no"), id="file.jsonl:7")
+    wrong = Sample(images=(images[0],), turns=ask("<ImageHere> and <ImageHere>?", "no"), placed=True, id="file.jsonl:7")
     with pytest.raises(UserError, match=r"file.jsonl:7: 2 placeholder\(s\) <ImageHere>, but 1 picture"):
         batch_of(model, [wrong], pack=True)
 

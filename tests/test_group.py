@@ -63,4 +63,4 @@ def test_what_cannot_be_side_by_side_is_said(images, tmp_path):
     with pytest.raises(UserError, match=r"talk.*conversation"):
         Together(build_source("jsonl", name="talk", annotations=str(tmp_path / "talk.jsonl")), 2).sample(0, random.Random(0))
     with pytest.raises(ValueError, match="before the questions"):
-        Sample(images=(images[0],), turns=(Turn(question="<Img><ImageHere></Img> a", answers=("b",)),), apart=True)
+        Sample(images=(images[0],), turns=(Turn(question="<Img><ImageHere></Img> a", answers=("b",)),), apart=True, placed=True)

@@ -67,25 +67,35 @@ class Formatter:
             return side_by_side([self(one) for one in alone])
         chat = self.processor.chat
         first, *later = sample.turns
-        question = first.question
-        written = sum(turn.question.count(PLACEHOLDER) for turn in sample.turns)
-        if not written and sample.images:
+        question, plain = self._plain(first.question, sample.placed), self.processor.plain
+        if sample.placed:
+            written = sum(turn.question.count(PLACEHOLDER) for turn in sample.turns)
+            if written != len(sample.images):
+                raise UserError(f"{sample.id}: {written} placeholder(s) {PLACEHOLDER}, but {len(sample.images)} picture(s)")
+        elif sample.images:
             question = " ".join([IMAGE] * len(sample.images) + [question]).rstrip()
-        elif written != len(sample.images):
-            raise UserError(f"{sample.id}: {written} placeholder(s) {PLACEHOLDER}, but {len(sample.images)} picture(s)")
         prompt = PLACEHOLDER * len(sample.images) if self.plain else chat.training_prompt(question)
         try:
             return build_example(
                 self.processor,
                 prompt,
-                first.answers,
-                [(chat.training_prompt(turn.question, first=False), turn.answers[0]) for turn in later],
+                [plain(answer) for answer in first.answers],
+                [
+                    (chat.training_prompt(self._plain(turn.question, sample.placed), first=False), plain(turn.answers[0]))
+                    for turn in later
+                ],
                 end=self.end,
                 max_txt_len=self.max_answer_tokens,
                 max_context_len=self.max_prompt_tokens,
             )
         except UserError as error:
             raise UserError(f"{sample.id}: {error}") from None
+
+    def _plain(self, question: str, placed: bool) -> str:
+        """A question in which nothing is special but the places that it has for images."""
+        if not placed:
+            return self.processor.plain(question)
+        return PLACEHOLDER.join(map(self.processor.plain, question.split(PLACEHOLDER)))
 
 
 class Reader(Dataset):

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..media.images import ImageInput, Part
-from ..prompt.templates import PLACEHOLDER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +26,8 @@ class Turn:
 class Sample:
     """A conversation about no, one or several pictures.
 
-    Pictures stand before the first question unless the text has placeholders (`prompt.templates.PLACEHOLDER`) of its own,
-    in the order of `images`.
+    Pictures stand before the first question, or where questions of a `placed` sample have placeholders
+    (`prompt.templates.PLACEHOLDER`), in the order of `images`.
     """
 
     turns: tuple[Turn, ...]
@@ -41,6 +40,8 @@ class Sample:
     """The pictures are to be mirrored left to right (the text already is)."""
     crop: Part | None = None
     """The part of the pictures to be seen (before mirroring)."""
+    placed: bool = False
+    """Placeholders in the questions are places for the images. In any other sample they are text, as they are in answers."""
     apart: bool = False
     """The turns are no conversation: questions about the same pictures, learnt side by side without seeing each other."""
     extra: dict[str, Any] = field(default_factory=dict, compare=False)
@@ -51,7 +52,7 @@ class Sample:
             raise ValueError(f"sample {self.id}: no turns")
         if len(self.turns) > 1 and not self.apart and any(len(turn.answers) > 1 for turn in self.turns):
             raise ValueError(f"sample {self.id}: several answers to one question are for samples of a single turn")
-        if self.apart and any(PLACEHOLDER in turn.question for turn in self.turns):
+        if self.apart and self.placed:
             raise ValueError(f"sample {self.id}: where questions share their pictures, these stand before the questions")
 
 

@@ -54,6 +54,9 @@ class Row(ABC):
     needs_task: ClassVar[bool] = False
     """Whether a row cannot be free of tasks."""
 
+    placing: ClassVar[bool] = False
+    """Whether questions of this form may say with `PLACEHOLDER` where the pictures stand."""
+
     where: str
     images: tuple[Any, ...] = ()
     task: str | None = None
@@ -86,7 +89,8 @@ class Row(ABC):
     def sample(self, turns: tuple[Turn, ...], images: tuple[ImageInput, ...], task: str | None, id: str) -> Sample:
         """The row as a sample, with the pictures found for it."""
         boxes = {"boxes": self.boxes} if self.boxes else {}
-        return Sample(turns=turns, images=images, task=task, id=id, extra={**self.extra, **boxes})
+        placed = self.placing and any(PLACEHOLDER in turn.question for turn in turns)
+        return Sample(turns=turns, images=images, task=task, id=id, placed=placed, extra={**self.extra, **boxes})
 
     @property
     def boxes(self) -> tuple[Box, ...]:
@@ -111,6 +115,7 @@ class Question(Row):
     """A question with its answer, or with the answers of several people: one is drawn, as often as people gave it."""
 
     serves = ("vqa",)
+    placing = True
     question: str
     answers: tuple[str, ...]
 
@@ -167,6 +172,7 @@ class GroundedText(Row):
 class Conversation(Row):
     """Questions and answers in turn, as they stand."""
 
+    placing = True
     pairs: tuple[tuple[str, str], ...]
 
     def turns(self, task, rng, style):

@@ -59,6 +59,10 @@ class Engine:
             system["length_penalty"] = None
         return SamplingParams.from_settings(system, *layers).with_room(self.most_new_tokens)
 
+    def plain(self, text: str) -> str:
+        """What people, or the model before, have said: as it may be said in a message (`MiniGPT4Processor.plain`)."""
+        return self.processor.plain(text)
+
     @property
     def context(self) -> int:
         """How many tokens the language model can look back on."""

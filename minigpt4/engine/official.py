@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..model.legacy_llama_tokenizer import use_official_pad
 from ..model.modeling import MiniGPT4ForConditionalGeneration
 from ..model.processing import MiniGPT4Processor
+from ..prompt.templates import PLACEHOLDER
 from .completion import Completion, Piece, Request
 from .engine import Engine
 from .params import SamplingParams
@@ -35,6 +36,10 @@ class OfficialEngine(Engine):
     def params(self, *layers: Mapping[str, Any]) -> SamplingParams:
         """Sampling parameters of the layers alone: the official chat does not look at the language model's own."""
         return SamplingParams.from_settings(*layers).with_room(self.most_new_tokens)
+
+    def plain(self, text: str) -> str:
+        """As it is: the official chat reads special texts wherever they stand. Only places for images are the program's."""
+        return text.replace(PLACEHOLDER, f"{PLACEHOLDER[0]} {PLACEHOLDER[1:]}")
 
     def generate(self, requests: Iterable[Request], batch_size: int | None = None) -> list[list[Completion]]:
         """The answers to each request, in order; those of a batch with the same parameters stop together."""

@@ -185,7 +185,7 @@ class Assistant:
         answers: list[Answer] = []
         remaining = iter(items)
         while batch := list(islice(remaining, batch_size)):
-            looks = [Look.at(as_list(images), question) for images, question in batch]
+            looks = [Look.at(as_list(images), question, self.engine.plain) for images, question in batch]
             texts = self.answer(looks, settings, batch_size, task)
             answers += [about(text, look.images, look.question) for text, look in zip(texts, looks, strict=True)]
         return answers

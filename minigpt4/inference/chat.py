@@ -67,12 +67,12 @@ class Chat:
     def look(self, question: str) -> Look:
         """A question behind all that was said, with the images that were shown since."""
         new = len(self.images) - self._asked
-        messages = [*self.messages, {"role": "user", "content": with_images(question, new)}]
-        return Look(self.images.copy(), question, messages, self._encoded.copy())
+        messages = [*self.messages, {"role": "user", "content": with_images(self.engine.plain(question), new)}]
+        return Look(self.images.copy(), question, messages, self._encoded.copy(), self.engine.plain)
 
     def remember(self, look: Look, answer: str) -> None:
         """A question and its answer become part of the history."""
-        self.messages = [*look.messages, {"role": "assistant", "content": str(answer)}]
+        self.messages = [*look.messages, {"role": "assistant", "content": self.engine.plain(str(answer))}]
         self._asked = len(look.images)
 
 

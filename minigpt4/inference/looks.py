@@ -1,6 +1,6 @@
 """Asking about images: once, several times, in a mirror. Every question of the product goes through here to the engine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from PIL import ImageOps
@@ -21,23 +21,25 @@ class Look:
         images: all of the conversation, in order.
         question: the last message without the places of its images.
         encoded: the same images as they were encoded before, where they were.
+        plain: makes a question safe to be said (`MiniGPT4Processor.plain`); `messages` are so already.
     """
 
     images: Sequence[ImageInput]
     question: str
     messages: Sequence[Message]
     encoded: Sequence[EncodedImage] | None = None
+    plain: Callable[[str], str] = str
 
     @classmethod
-    def at(cls, images: Sequence[ImageInput], question: str) -> "Look":
+    def at(cls, images: Sequence[ImageInput], question: str, plain: Callable[[str], str] = str) -> "Look":
         """A single question."""
-        return cls(images, question, [{"role": "user", "content": with_images(question, len(images))}])
+        return cls(images, question, [{"role": "user", "content": with_images(plain(question), len(images))}], plain=plain)
 
     def mirrored(self) -> "Look":
         """The same before the images in a mirror: left is right in all that was said."""
         images = [ImageOps.mirror(open_image(image)) for image in self.images]
         messages = [message | {"content": mirror_text(message["content"])} for message in self.messages]
-        return Look(images, mirror_text(self.question), messages)
+        return Look(images, mirror_text(self.question), messages, plain=self.plain)
 
 
 def ask(engine: Engine, looks: Sequence[Look], plan: Plan, batch_size: int = 16) -> list[list[str]]:

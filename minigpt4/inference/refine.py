@@ -29,7 +29,10 @@ def at_what_was_found(
         found = parse_boxes(agreed(first))
         if len(look.images) == len(found) == 1 and (part := around(found[0], _AROUND)) != (0.0, 0.0, 1.0, 1.0):
             views.append((number, part))
-    zoomed = [Look.at([part_of_image(looks[number].images[0], part)], looks[number].question) for number, part in views]
+    zoomed = [
+        Look.at([part_of_image(looks[number].images[0], part)], looks[number].question, looks[number].plain)
+        for number, part in views
+    ]
     now = list(answers)
     for (number, part), texts in zip(views, ask(zoomed) if zoomed else [], strict=True):
         now[number] = [with_boxes_moved(text, partial(_out_of, part)) for text in texts if parse_boxes(text)] or now[number]

@@ -1,5 +1,6 @@
 """What goes into the network: pictures as pixels, text as ids with room for the pictures."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -78,11 +79,39 @@ class MiniGPT4Processor(ProcessorMixin):
         self.num_image_tokens = num_image_tokens
         self.image_token_id = len(tokenizer) if image_token_id is None else image_token_id
         self.extra_bos = extra_bos
+        self._special_of: tuple = ()
+        self._special_texts = re.compile("")
 
     @property
     def chat(self) -> ChatTemplate | TokenizerTemplate:
         """The chat template that the language model was trained with."""
         return get_template(self.template, self.tokenizer)
+
+    def plain(self, text: str) -> str:
+        """Text from data or from people, which never becomes a place for an image, the end of an answer or a turn.
+
+        Halves of characters are replaced by question marks. Every special text of the system (`PLACEHOLDER`, special tokens of
+        the tokenizer, the chat format's end and stop texts) is broken by a blank after its first character. All other text
+        stays byte for byte. Doing it twice changes nothing more.
+        """
+        text = text.encode(errors="replace").decode()
+        special = self._special
+        while (broken := special.sub(_break, text)) != text:  # of "####", what the blank leaves behind is special again
+            text = broken
+        return text
+
+    @property
+    def _special(self) -> re.Pattern[str]:
+        """Any special text, the longest first."""
+        named = tuple(self.tokenizer.all_special_tokens)
+        state = (self.template, len(self.tokenizer), named)
+        if state != self._special_of:
+            chat = self.chat
+            added = (token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special)
+            texts = {text for text in (PLACEHOLDER, *named, *added, *chat.stop, chat.end.strip()) if text.strip()}
+            self._special_of = state
+            self._special_texts = re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))))
+        return self._special_texts
 
     def encode(self, text: str) -> list[int]:
         """Ids of one text; each `PLACEHOLDER` becomes `num_image_tokens` times the image token.
@@ -174,6 +203,11 @@ class MiniGPT4Processor(ProcessorMixin):
             return text
         images = [p["image"] for m in conversation if not isinstance(m["content"], str) for p in m["content"] if "image" in p]
         return self(images=images or None, text=text, **kwargs)
+
+
+def _break(match: re.Match[str]) -> str:
+    text = match[0]
+    return f"{text[0]} {text[1:]}" if len(text) > 1 else " "
 
 
 def _flat(content: str | Sequence[dict]) -> str:

@@ -177,12 +177,9 @@ def get_template(name: str, tokenizer: Any = None) -> ChatTemplate | TokenizerTe
 
 
 def with_images(question: str, images: int) -> str:
-    """A question with its pictures before it, as the systems were trained, or where it says itself that they are.
+    """A question with its pictures before it, as the systems were trained.
 
-    Raises:
-        UserError: it says so of more or fewer pictures than there are.
+    Args:
+        question: plain text (`MiniGPT4Processor.plain`): only what stands before it is a place for a picture.
     """
-    places = question.count(PLACEHOLDER)
-    if places and places != images:
-        raise UserError(f"the question has {places} place(s) for pictures ({PLACEHOLDER}), but {images} were given with it")
-    return question if places else " ".join([IMAGE] * images + [question])
+    return " ".join([IMAGE] * images + [question])

@@ -77,7 +77,7 @@ class Validator:
         values = {}
         chat = self.processor.chat
         for name in self.recipe.validation.images:
-            messages = [{"role": "user", "content": with_images(self.recipe.validation.question, 1)}]
+            messages = [{"role": "user", "content": with_images(self.processor.plain(self.recipe.validation.question), 1)}]
             ids = torch.tensor([self.processor.prompt_ids(messages)], device=world.device)
             if self.reader.features is not None:
                 seen = {self.reader.features.stage: self.reader.features.get(name)[None].to(world.device)}
