@@ -2,13 +2,15 @@
 use."""
 
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from ..errors import UserError
 
@@ -20,6 +22,9 @@ def add_lora(language_model: nn.Module, lora: dict[str, Any]) -> None:
 
     Args:
         lora: ``r`` (rank), ``alpha``, ``dropout`` and ``target_modules``, as in ``MiniGPT4Config.lora``.
+
+    Raises:
+        UserError: a target that no module has the name of, or a module that is no linear layer.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -32,7 +37,32 @@ def add_lora(language_model: nn.Module, lora: dict[str, Any]) -> None:
         target_modules=list(lora["target_modules"]),
         bias="none",
     )
-    inject_adapter_in_model(config, language_model)
+    _check_targets(language_model, lora["target_modules"])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")  # peft sets it itself for each module
+        try:
+            inject_adapter_in_model(config, language_model)
+        except ValueError as error:
+            raise UserError(f"adapters cannot be put into this language model ({' '.join(str(error).split())[:200]})") from None
+
+
+def _check_targets(language_model: nn.Module, targets: Sequence[str]) -> None:
+    linear: dict[str, None] = {}  # last parts of the names of linear layers, in their order
+    matched: set[str] = set()
+    for name, module in language_model.named_modules():
+        plain = isinstance(module, (nn.Linear, Conv1D))
+        if plain:
+            linear[name.rpartition(".")[2]] = None
+        for target in targets:
+            if name == target or name.endswith(f".{target}"):
+                matched.add(target)
+                if not plain and type(module).__module__.startswith("torch.nn."):
+                    raise UserError(f"target_modules: {name} is a {type(module).__name__}; adapters are for linear layers")
+    if unknown := [target for target in targets if target not in matched]:
+        raise UserError(
+            f"target_modules: this language model has no module named {', '.join(unknown)}; "
+            f"its linear layers are {', '.join(linear)}"
+        )
 
 
 def set_lora(language_model: nn.Module, has: dict[str, Any] | None, wanted: dict[str, Any] | None) -> bool:
@@ -86,7 +116,8 @@ def learn_merged(language_model: nn.Module) -> None:
     for name, module in layers:
         weight = module.get_base_layer().weight
         dropout = any(isinstance(d, nn.Dropout) and d.p for d in module.lora_dropout.values())
-        plain = isinstance(module, Linear) and type(weight.data) is torch.Tensor and weight.is_floating_point()
+        plain = isinstance(module, Linear) and isinstance(module.get_base_layer(), nn.Linear)  # others store it transposed
+        plain = plain and type(weight.data) is torch.Tensor and weight.is_floating_point()
         if dropout or not plain or len(module.active_adapters) != 1:
             raise UserError(f"merged_adapters is for one adapter without dropout beside plain weights, which {name} is not")
         module.forward = _LearntMerged(module)
@@ -163,7 +194,8 @@ def merge_lora(language_model: nn.Module, adapters: dict[str, torch.Tensor], lor
             `language_model`, with or without peft's ``default.``.
 
     Raises:
-        UserError: an adapter without its other half, or for a module that this language model does not have.
+        UserError: an adapter without its other half, for a module that this language model does not have, or for one that is
+            no linear layer.
     """
     pairs: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in adapters.items():
@@ -180,6 +212,10 @@ def merge_lora(language_model: nn.Module, adapters: dict[str, torch.Tensor], lor
             raise UserError(f"the adapter of {name} fits no module of this language model")
         weight = modules[name].weight
         delta = (pair["B"].float() @ pair["A"].float()) * scale
+        if isinstance(modules[name], Conv1D):  # GPT-2's linear layers: the weight is stored as (in, out)
+            delta = delta.T
+        elif not isinstance(modules[name], nn.Linear):
+            raise UserError(f"the adapter of {name} is for a linear layer, not for {type(modules[name]).__name__}")
         if delta.shape != weight.shape:
             raise UserError(f"the adapter of {name} is for a weight of {tuple(delta.shape)}, not {tuple(weight.shape)}")
         weight.copy_(weight.float() + delta)
