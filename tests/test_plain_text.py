@@ -62,9 +62,7 @@ def test_in_training_questions_and_answers_make_no_places_and_no_ends(tmp_path):
     for text in (*SPECIAL, f"{PLACEHOLDER} {PLACEHOLDER}", "\ud800"):
         turn = Turn(question=f"q {text}", answers=(f"a {text}",))
         assert learnt(formatter, turns=(turn,), images=(image,)) == (1, [1]), text
-        assert learnt(formatter, turns=(turn, turn), images=(image,)) == (1, [1 + 1 + 1]), (
-            text
-        )  # answers, question
+        assert learnt(formatter, turns=(turn, turn), images=(image,)) == (1, [1 + 1 + 1]), text  # answers, question
         assert learnt(formatter, turns=(turn,)) == (0, [1]), text
         assert learnt(formatter, turns=(turn, turn), images=(image,), apart=True)[0] == 1
     turn = Turn(question=f"{PLACEHOLDER} or <|im_end|> {PLACEHOLDER}", answers=(f"{PLACEHOLDER}",))

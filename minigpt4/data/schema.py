@@ -350,14 +350,26 @@ def _one_image(images: int, where: str) -> None:
 
 
 def _count_placeholders(questions: Iterable[str], images: int, where: str) -> None:
+    questions = list(questions)
+    _no_markers(questions, where)
     count = sum(question.count(PLACEHOLDER) for question in questions)
     if count not in (0, images):
         raise UserError(f"{where}: {count} {PLACEHOLDER} for {images} pictures; expected one for each, or none")
 
 
 def _no_placeholders(answers: Iterable[str], where: str) -> None:
+    answers = list(answers)
+    _no_markers(answers, where)
     if any(PLACEHOLDER in answer for answer in answers):
         raise UserError(f"{where}: an answer cannot have {PLACEHOLDER} in it")
+
+
+def _no_markers(texts: Iterable[str], where: str) -> None:
+    if any("<image>" in text for text in texts):
+        raise UserError(
+            f"{where}: <image> marks pictures in LLaVA's format (llava_conversation); here pictures stand first, "
+            f"or where a question has {PLACEHOLDER}"
+        )
 
 
 FORMS: dict[str, tuple[type[Row], tuple[str, ...], Any]] = {  # by the key that tells them apart: form, keys, parser

@@ -222,6 +222,10 @@ class Annotated(Items):
     @abstractmethod
     def _turns(self, item: tuple, image: Path | None, rng: random.Random) -> tuple[Turn, ...]: ...
 
+    def _placed(self, item: tuple) -> bool:
+        """Whether questions of the item say with placeholders where its picture stands."""
+        return False
+
     def _extra(self, item: tuple, image: Path | None) -> dict[str, Any]:
         """What evaluation may want to know."""
         return {}
@@ -233,6 +237,7 @@ class Annotated(Items):
             images=images,
             task=self.task,
             id=f"{self.name}:{self._row[item]}",
+            placed=self._placed(self._items[item]),
             extra=self._extra(self._items[item], images[0] if images else None),
         )
 
