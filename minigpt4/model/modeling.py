@@ -121,6 +121,10 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def get_output_embeddings(self) -> nn.Module:
         return self.language_model.get_output_embeddings()
 
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_output_embeddings(value)
+        value.register_forward_pre_hook(_side_by_side)
+
     def train(self, mode: bool = True):
         """Training mode for what is trained; a frozen vision encoder or connector stays in evaluation mode (no dropout, fixed
         norms).
