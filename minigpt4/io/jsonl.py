@@ -1,12 +1,14 @@
 """JSON Lines in and out: errors that name file and line, output that survives a kill and can be continued."""
 
 import contextlib
+import gzip
 import json
 import os
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..errors import UserError
 from .lock import hold
@@ -25,14 +27,58 @@ def to_json(row: Row) -> str:
 
 
 def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, Row | UserError]]:
-    """Numbered rows of a file; a line that is no JSON object comes as the error that says so. Empty lines are passed over."""
+    """Numbered rows of a file; a line that is no JSON object comes as the error that says so. Empty lines are passed over.
+
+    A JSON array of objects, and either of them packed with gzip, are read as well. What is something else altogether (CSV,
+    UTF-16) comes as one error that says what it is.
+    """
     try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, _row(line, f"{path}:{number}")
+        with open(path, "rb") as raw:
+            packed = raw.peek(2)[:2] == b"\x1f\x8b"
+            with gzip.open(raw) if packed else raw as file:
+                yield from _rows(file, os.fspath(path))  # type: ignore[arg-type]
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: its gzip packing is damaged ({error})") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
+
+
+def _rows(file: IO[bytes], path: str) -> Iterator[tuple[int, Row | UserError]]:
+    for number, line in enumerate(file, 1):
+        if number == 1 and (kind := other_kind(line)) is not None:
+            if kind != "array":
+                yield 1, UserError(f"{path}: {kind}")
+                return
+            yield from _array(line + file.read(), path)
+            return
+        if line.strip():
+            yield number, _row(line, f"{path}:{number}")
+
+
+def other_kind(line: bytes) -> str | None:
+    """What a file is whose first line this is: ``array``, or what to say of what is no JSON; None for JSON Lines."""
+    if line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line[:4]:
+        return "is UTF-16 or UTF-32 text, not UTF-8; save it as UTF-8"
+    begin = line.removeprefix(b"\xef\xbb\xbf").strip()
+    if begin.startswith(b"["):
+        return "array"
+    if begin and not begin.startswith(b"{") and begin.count(b",") + begin.count(b"\t") and begin[:1] not in b'0123456789-"tfn':
+        return "looks like CSV, not JSON Lines; write each row as a JSON object on a line of its own"
+    return None
+
+
+def _array(data: bytes, path: str) -> Iterator[tuple[int, Row | UserError]]:
+    try:
+        rows = json.loads(data.decode("utf-8-sig"))
+    except ValueError as error:  # of which "not UTF-8" is one
+        yield 1, UserError(f"{path}: begins as a JSON array, but is not JSON ({error})")
+        return
+    except RecursionError:
+        yield 1, UserError(f"{path}: not JSON that can be read (nested too deeply)")
+        return
+    for number, row in enumerate(rows, 1):
+        is_row = isinstance(row, dict)
+        yield number, row if is_row else UserError(f"{path}[{number}]: expected a JSON object, found {type(row).__name__}")
 
 
 def _row(line: bytes, where: str) -> Row | UserError:

@@ -70,6 +70,8 @@ def load_json(path: str) -> Any:
             return json.load(file)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg}); is the file whole?") from None
+    except RecursionError:
+        raise UserError(f"{path}: not JSON that can be read (nested too deeply)") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     except OSError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
+from ...io.jsonl import other_kind
 from ..schema import Row
 from .files import Folders, Paths, files
 from .rows import Lines, RowItems
@@ -29,10 +30,19 @@ class JsonLines(RowItems):
         self._file_of, self._line_of = array("l"), array("q")  # of each row, its file and its place there
         for i, lines in enumerate(self._files):
             for j, (number, line) in enumerate(lines.scan()):
+                if j == 0:
+                    self._must_be_lines(line, lines.path)
                 self._file_of.append(i)
                 self._line_of.append(j)
                 self._take(len(self._file_of) - 1, _loads(line, f"{lines.path}:{number}"), f"{lines.path}:{number}")
         self._settle(len(self._row_of))
+
+    @staticmethod
+    def _must_be_lines(line: bytes, path: str) -> None:
+        kind = "is packed with gzip; unpack it" if line.startswith(b"\x1f\x8b") else other_kind(line)
+        if kind is not None:
+            kind = "is a JSON array; write each row on a line of its own (jq -c '.[]')" if kind == "array" else kind
+            raise UserError(f"{path}: {kind}")
 
     def _where(self, item: int) -> str:
         row = self._row_of[item]
@@ -72,5 +82,7 @@ class JsonLines(RowItems):
 def _loads(line: bytes, where: str) -> Any:
     try:
         return json.loads(line)
+    except RecursionError:
+        return UserError(f"{where}: not JSON that can be read (nested too deeply)")
     except ValueError as error:  # of which "not UTF-8" is one
         return UserError(f"{where}: not JSON ({error})")

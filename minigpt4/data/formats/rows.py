@@ -121,7 +121,7 @@ def prompts_of(given: str | list[str] | None) -> tuple[str, ...]:
         return ()
     if isinstance(given, str):
         try:
-            given = Path(given).read_text(encoding="utf-8").splitlines()
+            given = Path(given).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError):
             raise UserError(f"prompts: {given} cannot be read; expected a list, a file with one a line, or none") from None
     if not isinstance(given, list) or not all(isinstance(line, str) for line in given):

@@ -164,7 +164,7 @@ class CaptionStream(TarStream):
                 raise row
             caption = row.get("caption") if isinstance(row, dict) else None
         if caption is None and "txt" in parts:
-            caption = parts["txt"].decode("utf-8", errors="replace")
+            caption = parts["txt"].decode("utf-8-sig", errors="replace")
         caption = clean_text(caption) if isinstance(caption, str) else ""
         if not caption:
             raise UserError(f'{where}: no caption; expected a .json with "caption", or a .txt')

@@ -203,6 +203,8 @@ def loads(data: bytes, where: str) -> Any:
     """The JSON in a member, or the error that says why there is none."""
     try:
         return json.loads(data)
+    except RecursionError:
+        return UserError(f"{where}: .json is not JSON that can be read (nested too deeply)")
     except ValueError as error:
         return UserError(f"{where}: .json is not JSON ({error})")
 

@@ -1,0 +1,69 @@
+"""Files of rows that are not quite JSON Lines: read where they can be, else named in one line."""
+
+import gzip
+import json
+
+import pytest
+
+from minigpt4.data.formats import build_source
+from minigpt4.data.formats.files import load_json
+from minigpt4.data.formats.rows import prompts_of
+from minigpt4.errors import UserError
+from minigpt4.io.jsonl import read_rows
+
+ROWS = [{"a": 1}, {"a": "é"}]
+LINES = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS).encode()
+ARRAY = json.dumps(ROWS, indent=1, ensure_ascii=False).encode()
+DEEP = b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "data",
+    [LINES, ARRAY, gzip.compress(LINES), gzip.compress(ARRAY), b"\xef\xbb\xbf" + LINES, b"\xef\xbb\xbf" + ARRAY],
+    ids=["lines", "array", "packed lines", "packed array", "marked lines", "marked array"],
+)
+def test_rows_are_read_however_they_are_kept(tmp_path, data):
+    (tmp_path / "rows").write_bytes(data)
+    assert list(read_rows(tmp_path / "rows")) == [(1, ROWS[0]), (2, ROWS[1])]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"image,question\na.jpg,what\nb.jpg,who\n", "looks like CSV"),
+        (LINES.decode().encode("utf-16"), "UTF-16"),
+        (b"[{}, ", "begins as a JSON array, but is not JSON"),
+        (DEEP, "nested too deeply"),
+    ],
+    ids=["csv", "utf-16", "broken array", "deep"],
+)
+def test_what_is_something_else_is_named_once(tmp_path, data, said):
+    (tmp_path / "rows").write_bytes(data)
+    ((number, error),) = read_rows(tmp_path / "rows")
+    assert number == 1
+    assert said in str(error)
+    with pytest.raises(UserError):
+        build_source("jsonl", name="d", annotations=str(tmp_path / "rows"))
+
+
+def test_training_names_arrays_and_packed_files(tmp_path):
+    for data, said in ((ARRAY, "is a JSON array"), (gzip.compress(LINES), "packed with gzip"), (b"a,b\n1,2\n", "CSV")):
+        (tmp_path / "rows").write_bytes(data)
+        with pytest.raises(UserError, match=said):
+            build_source("jsonl", name="d", annotations=str(tmp_path / "rows"))
+
+
+def test_a_damaged_packing_and_deep_nesting_are_one_line_in_every_reader(tmp_path):
+    (tmp_path / "rows").write_bytes(gzip.compress(LINES)[:-9])
+    with pytest.raises(UserError, match="gzip packing is damaged"):
+        list(read_rows(tmp_path / "rows"))
+    (tmp_path / "rows").write_bytes(b'{"image": ' + DEEP)
+    with pytest.raises(UserError, match="nested too deeply"):
+        build_source("jsonl", name="d", annotations=str(tmp_path / "rows"))
+    with pytest.raises(UserError, match="nested too deeply"):
+        load_json(str(tmp_path / "rows"))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_prompt(tmp_path):
+    (tmp_path / "prompts.txt").write_bytes(b"\xef\xbb\xbfLook!\n")
+    assert prompts_of(str(tmp_path / "prompts.txt")) == ("Look!",)
