@@ -134,7 +134,8 @@ class MiniGPT4Processor(ProcessorMixin):
 
     def prompt_ids(self, messages: Sequence[Message], official: bool = False, open_turn: bool = True) -> list[int]:
         """Ids of a conversation up to where the assistant is to speak (with `open_turn`), with one beginning-of-sequence
-        token if its format has one (and another one with `extra_bos`). Answers of the past are tokenised by themselves, as in training.
+        token if its format has one (and another one with `extra_bos`). Answers of the past are tokenised by themselves, as in
+        training.
 
         With `official`, the conversation is written as the published chat does (`ChatTemplate.render`) and tokenised as one
         text, and the tokenizer adds its beginning-of-sequence token whether or not the text has one already.
@@ -208,7 +209,7 @@ class MiniGPT4Processor(ProcessorMixin):
         padding: bool | str,
         truncation: bool | str | None,
         max_length: int | None,
-        side: str,
+        padding_side: str,
         return_tensors: str | None,
     ) -> dict[str, Any]:
         """Rows of ids, cut and padded as asked for."""
@@ -216,8 +217,8 @@ class MiniGPT4Processor(ProcessorMixin):
             raise UserError(f"padding: {padding!r} is none of True, False, longest, max_length, do_not_pad")
         if truncation not in (True, False, None, "longest_first", "only_first", "do_not_truncate"):
             raise UserError(f"truncation: {truncation!r} is none of True, False, longest_first, do_not_truncate")
-        if side not in ("left", "right"):
-            raise UserError(f"padding_side: {side!r} is neither left nor right")
+        if padding_side not in ("left", "right"):
+            raise UserError(f"padding_side: {padding_side!r} is neither left nor right")
         most = self.tokenizer.model_max_length if max_length is None else max_length
         if most < 1:
             raise UserError(f"max_length must be at least 1, not {most}")
@@ -231,7 +232,7 @@ class MiniGPT4Processor(ProcessorMixin):
             return {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}
         if padding == "max_length" and max_length is None:
             raise UserError("padding to max_length needs max_length")
-        padded = self.pad(rows, side, most if padding == "max_length" else 0)
+        padded = self.pad(rows, padding_side, most if padding == "max_length" else 0)
         return padded if return_tensors is not None else {key: value.tolist() for key, value in padded.items()}
 
     def pad(self, rows: Sequence[Sequence[int]], padding_side: str = "left", least: int = 0) -> dict[str, torch.Tensor]:
@@ -280,9 +281,9 @@ class MiniGPT4Processor(ProcessorMixin):
         if not tokenize:
             texts = [self.chat.render(messages, open_turn=add_generation_prompt) for messages in written]
             return texts if batched else texts[0]
-        settings = {"padding": True, "truncation": False, "max_length": None, "padding_side": "left"} | limits
+        settings: dict[str, Any] = {"padding": True, "truncation": False, "max_length": None, "padding_side": "left"} | limits
         rows = [self.prompt_ids(messages, open_turn=add_generation_prompt) for messages in written]
-        data = self._batch(rows, *settings.values(), return_tensors)  # type: ignore[arg-type]
+        data = self._batch(rows, **settings, return_tensors=return_tensors)
         if images:
             data["pixel_values"] = self.image_processor(images)["pixel_values"]
         batch = BatchFeature(data, tensor_type=return_tensors)
