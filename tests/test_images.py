@@ -73,7 +73,7 @@ def test_what_is_no_image_is_said_in_one_line(tmp_path):
         "letter.jpg": "not a picture in a format that can be read",
         "empty.png": "the file is empty",
         "figure.eps": "not a picture in a format that can be read",  # Pillow would start Ghostscript
-        "phone.heic": "not a picture in a format that can be read (HEIC: convert it to JPEG)",
+        "phone.heic": "not a picture in a format that can be read (HEIC: convert it to JPEG, or pip install pillow-heif)",
         "nowhere.jpg": "no such file",
         "letter.jpg/inside.jpg": "no such file",
     }

@@ -1,9 +1,12 @@
 """Opening pictures of any kind, safely, as upright RGB."""
 
+import contextlib
 import io
+import logging
 import os
 import stat
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +17,19 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from ..errors import UserError
 
+log = logging.getLogger(__name__)
+
 ImageInput: TypeAlias = str | os.PathLike | Image.Image
 Part: TypeAlias = tuple[float, float, float, float]
 """A part of a picture: left, top, right and bottom as shares of its sides."""
 
 MAX_PIXELS = 100_000_000  # a 100-megapixel photo takes 300 MB as RGB; anything above is refused, not opened
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif"})
+EXTENSIONS = frozenset(
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .tif .tiff .bmp .dib .avif .ppm .pgm .pbm .pnm .pfm .jp2 .j2k .jpf .jpx "
+    ".j2c .ico .tga .pcx .psd .qoi .heic .heif .hif".split()
+)
+"""Names of pictures in folders and archives: one for each format below, and HEIC, which is opened where `pillow_heif` is there
+and else said to need it."""
 # What cameras, phones, scanners, screens and datasets write. The others that Pillow knows are left out: some of them run
 # programs (EPS), the rest are of interest to nobody but those who look for holes.
 FORMATS = (
@@ -124,7 +134,7 @@ def _opened(file: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore")  # Pillow warns of large pictures; we decide by MAX_PIXELS below
             start = stream.read(12)
             stream.seek(0)
-            with Image.open(stream, formats=FORMATS) as image:
+            with Image.open(stream, formats=_formats(start)) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise UserError(f"{name}: {width:,} x {height:,} pixels are more than the {MAX_PIXELS:,} allowed")
@@ -134,8 +144,7 @@ def _opened(file: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
     except Image.DecompressionBombError:
         raise UserError(f"{name}: more pixels than the {MAX_PIXELS:,} allowed") from None
     except UnidentifiedImageError:
-        phone = start[4:8] == b"ftyp" and start[8:11] in (b"hei", b"hev", b"mif")
-        remedy = " (HEIC: convert it to JPEG)" if phone else ""
+        remedy = " (HEIC: convert it to JPEG, or pip install pillow-heif)" if _is_heic(start) else ""
         raise UserError(f"{name}: not a picture in a format that can be read{remedy}") from None
     except OSError as error:
         if error.errno is None:  # Pillow's own
@@ -145,6 +154,21 @@ def _opened(file: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
         raise UserError(f"{name}: the picture needs more memory than there is") from None
     except Exception as error:  # of a damaged file, Pillow's readers may raise anything
         raise UserError(f"{name}: the picture is damaged or cut short ({_line(error)})") from None
+
+
+def _is_heic(start: bytes) -> bool:
+    return start[4:8] == b"ftyp" and start[8:11] in (b"hei", b"hev", b"mif")
+
+
+def _formats(start: bytes) -> tuple[str, ...]:
+    """Formats to try on a file that begins so: HEIC needs a plugin of Pillow."""
+    if _is_heic(start):
+        with contextlib.suppress(ImportError):
+            import pillow_heif  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+            pillow_heif.register_heif_opener()
+            return (*FORMATS, "HEIF")
+    return FORMATS
 
 
 def _line(error: Exception) -> str:
@@ -177,7 +201,9 @@ def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
 
 
 def images_in(places: Sequence[Path]) -> list[Path]:
-    """Files as they are, folders as the pictures in them (by name, subfolders included).
+    """Files as they are, folders as the pictures in them (by name, subfolders and linked folders included).
+
+    Other files in a folder are left out and counted in a warning; the ``._`` files that macOS writes beside others are nothing.
 
     Raises:
         UserError: a folder without pictures.
@@ -185,10 +211,32 @@ def images_in(places: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         if os.path.isdir(place):  # unlike Path.is_dir, never an error
-            inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+            files = sorted(_files_in(place))
+            inside = [file for file in files if file.suffix.lower() in EXTENSIONS]
             if not inside:
                 raise UserError(f"{place}: no pictures in this folder")
+            if left := Counter(file.suffix.lower() or "no ending" for file in files if file.suffix.lower() not in EXTENSIONS):
+                kinds = ", ".join(f"{kind} {count}" for kind, count in left.most_common(5))
+                log.warning(
+                    "%s: %d of %d files are left out, they are no pictures (%s)", place, left.total(), len(files), kinds
+                )
             found += inside
         else:
             found.append(place)
     return found
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """Regular files below a folder, each folder once however it is linked."""
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        for name in names:
+            path = Path(parent, name)
+            if not name.startswith("._") and path.is_file():
+                yield path

@@ -175,7 +175,7 @@ def split_name(name: str) -> tuple[str, str]:
     """``train/000031.0.JPG`` -> ``("train/000031", "0.jpg")``; no ending for what is no part of a record."""
     folder, base = os.path.split(name)
     stem, _, ending = base.partition(".")
-    if not stem or base.startswith("__"):
+    if not stem or base.startswith(("__", "._")):
         return name, ""
     return os.path.join(folder, stem), ending.lower()
 
