@@ -5,6 +5,7 @@ what was there before, and nothing else.
 """
 
 import contextlib
+import glob
 import os
 import re
 import shutil
@@ -24,9 +25,11 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    _tidy(path)
     try:
         with saying(path):
             yield part
+            _make_readable(part)
             sync(part)
             os.replace(part, path)
             sync(path.parent)
@@ -51,6 +54,8 @@ def write_folder(folder: Path, work: Path, write: Callable[[Path], None]) -> Non
         work.mkdir(parents=True)
         write(work)
         for path in work.rglob("*"):
+            if path.is_file():
+                _make_readable(path)
             sync(path)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(work, folder)
@@ -89,6 +94,35 @@ def disk_fault(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and ("unexpected pos" in text or "Parent directory" in text):  # torch.save
         return "is the disk full?"
     return None
+
+
+def _tidy(path: Path) -> None:
+    """Remove what a process that was killed has left while it wrote `path`."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        number = left.name.split(".")[-2]
+        if number.isdecimal() and not _runs(int(number)):
+            with contextlib.suppress(OSError):
+                left.unlink()
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this machine runs; where that cannot be asked, it does."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _make_readable(path: Path) -> None:
+    """Give a file the mode that new files have; safetensors writes files that their owner alone can read."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def sync(path: Path) -> None:
