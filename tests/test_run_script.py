@@ -13,7 +13,10 @@ PYTHON = r"""#!/bin/sh
 # Stands in for Python: makes environments out of copies of itself and writes down what it was asked.
 printf '%s\n' "$*" >>"$NOTES"
 case "$*" in
-*"-m venv "*) for folder; do :; done; case "$*" in *--clear*) rm -rf "$folder" ;; esac; mkdir -p "$folder/bin"; cp "$0" "$folder/bin/python" ;;
+*"-m venv "*)
+    for folder; do :; done
+    case "$*" in *--clear*) rm -rf "$folder" ;; esac
+    mkdir -p "$folder/bin"; cp "$0" "$folder/bin/python" ;;
 *"pip install"*) sleep "${SLOW:-0}"; exit "${INSTALL:-0}" ;;
 "-m minigpt4"*) printf 'answer to %s\n' "$3"; exit "${STATUS:-0}" ;;
 "-m $BROKEN"*) exit 1 ;;

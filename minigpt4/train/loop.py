@@ -403,8 +403,8 @@ class Trainer:
         changed = difference(before, self.began_with)
         if changed and self.recipe.on_change == "refuse":
             raise UserError(
-                f"{folder} was trained with something else than is there now: {changed} has changed. Put back what it was, name "
-                "another output, or go on with what is there now: --set on_change=continue"
+                f"{folder} was trained with something else than is there now: {changed} has changed. Put back what it was, "
+                "name another output, or go on with what is there now: --set on_change=continue"
             )
         if changed:
             log.warning("%s has changed since the run began; it goes on with what is there now", changed)
