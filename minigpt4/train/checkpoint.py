@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,10 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..errors import UserError
+from ..io.atomic import saying, write_folder, write_text
 
 log = logging.getLogger(__name__)
 
@@ -54,27 +52,18 @@ class Checkpoints:
         """
         final = self.folder / f"step-{step:08d}"
         work = self.folder / f".step-{step:08d}"
-        try:
+
+        def with_manifest(folder: Path) -> None:
+            write(folder)
+            manifest = {p.name: [p.stat().st_size, _digest(p)] for p in sorted(folder.iterdir())}
+            (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+
+        with saying(final, "earlier checkpoints are kept"):
             for left in self.folder.glob(".step-*"):  # by runs that were killed while they wrote
                 shutil.rmtree(left, ignore_errors=True)
-            work.mkdir(parents=True)
-            write(work)
-            manifest = {p.name: [p.stat().st_size, _digest(p)] for p in sorted(work.iterdir())}
-            for path in work.iterdir():
-                _sync(path)
-            (work / _MANIFEST).write_text(json.dumps(manifest, indent=1))
-            _sync(work / _MANIFEST)
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(work, final)
-            _sync(self.folder)
-            if best:
-                self._mark_best(final.name)
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(work, ignore_errors=True)
-            raise UserError(
-                f"{final}: the checkpoint could not be written ({getattr(error, 'strerror', None) or error}); "
-                "earlier ones are kept"
-            ) from error
+            write_folder(final, work, with_manifest)
+        if best:
+            self.mark_best(step)
         self._tidy(final)
 
     def latest(self) -> Path | None:
@@ -101,10 +90,11 @@ class Checkpoints:
         folder = self.folder / mark.read_text().strip() if mark.exists() else None
         return folder if folder is not None and folder.is_dir() else None
 
-    def _mark_best(self, name: str) -> None:
-        work = self.folder / ".best"
-        work.write_text(name)
-        os.replace(work, self.folder / "best")
+    def mark_best(self, step: int) -> None:
+        """Say of a checkpoint that it is the best so far; nothing if it is not there."""
+        name = f"step-{step:08d}"
+        if (self.folder / name).is_dir():
+            write_text(self.folder / "best", name)
 
     def _tidy(self, newest: Path) -> None:
         best = self.best()
@@ -180,11 +170,3 @@ def _fault(folder: Path) -> str | None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,7 +5,10 @@ the backward pass. The loss is a sum over supervised tokens divided by their num
 averaged per process, and a process whose batch has no pictures simply adds zeros for the projection.
 """
 
+import ctypes
 import os
+import signal
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,12 +77,19 @@ def join_world() -> World:
     cuda = torch.cuda.is_available()
     if size == 1:
         return World(device=torch.device("cuda" if cuda else "cpu"))
+    _end_with_parent()
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo")
     return World(dist.get_rank(), dist.get_world_size(), device)
+
+
+def _end_with_parent() -> None:
+    """Have the system stop this process, politely, when torchrun is killed; it would go on alone otherwise (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, int(signal.SIGTERM), 0, 0, 0)  # PR_SET_PDEATHSIG
 
 
 def leave_world(world: World) -> None:

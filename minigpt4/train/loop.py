@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import random
 import signal
 import time
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from ..checkpoints.loading import save_trained
 from ..data.collate import Batch, Collator, Formatter, Reader, inputs_to
@@ -21,6 +21,7 @@ from ..data.group import Together
 from ..data.mixture import Mixture, Part
 from ..data.source import StreamSource
 from ..errors import UserError
+from ..io.atomic import saying, write_folder
 from ..io.lock import hold
 from .checkpoint import (
     OPTIMIZER,
@@ -33,6 +34,7 @@ from .checkpoint import (
 )
 from .distributed import World, join_world, leave_world, shard_frozen
 from .features import fill, wants_features
+from .fingerprint import difference, fingerprints
 from .flops import StepFlops, matmul_peak
 from .loader import Loader
 from .progress import Progress
@@ -47,7 +49,9 @@ from .watch import Watch
 log = logging.getLogger(__name__)
 
 # Keys of a recipe that may differ when a run is continued: they do not touch what is learnt.
-_HARMLESS = ("trackers", "keep", "checkpoint_every", "validation", "compile")
+_HARMLESS = ("trackers", "keep", "checkpoint_every", "validation", "compile", "on_change")
+# And of its data: cached or computed, features are the same, and who reads the data changes nothing in it.
+_HARMLESS_DATA = ("cache_features", "cache_folder", "workers")
 
 
 class Interrupted(Exception):
@@ -123,6 +127,7 @@ class Trainer:
         parts = build_parts(recipe, recipe.data.datasets)
         valid = build_parts(recipe, recipe.validation.datasets)
         features = None
+        self.began_with = fingerprints(self.model, recipe.data.datasets, parts)
         if wants_features(recipe, self.model, parts, world):
             features = fill(recipe, self.model, self.processor, [*parts, *valid], world)
         stage = features.stage if features else "pixel_values"
@@ -146,6 +151,7 @@ class Trainer:
         self.critic: SelfCritic | None = None
         self.checkpoints = Checkpoints(self.output / "checkpoints", recipe.keep)
         self.step, self.best, self.data_state = 0, math.inf, self.mixture.state_dict()
+        self.best_step: int | None = None
         self.watch = Watch(self.output)
         self._resume()
         with self._autocast():  # of a vision encoder whose end learns, the beginning has another precision
@@ -153,7 +159,8 @@ class Trainer:
         self.trackers: list[Tracker] = []
         if world.leads:
             save_recipe(recipe, self.output / "recipe.yaml")
-            self.trackers.append(JsonLines(self.output / "metrics.jsonl", self.step))
+            self.metrics = JsonLines(self.output / "metrics.jsonl", self.step)
+            self.trackers.append(self.metrics)
             self.trackers += [open_tracker(name, self.output, recipe.model_dump(mode="json")) for name in recipe.trackers]
 
     # the run ---------------------------------------------------------------------------------------------------------
@@ -165,8 +172,8 @@ class Trainer:
         loader = Loader(self.mixture, self.reader, self.collator, recipe.data.workers, world.device.type == "cuda")
         batches = iter(loader)
         self.model.train()
+        self._catch_up()
         if self.step == 0:
-            self._validate()
             torch.manual_seed(recipe.seed + world.rank)  # dropout is each process' own
         else:
             set_random_state(self.random_state)
@@ -193,14 +200,7 @@ class Trainer:
         with self._averaged():
             self._check_weights()
             if world.leads:
-                try:
-                    save_trained(self.model, self.processor, self.output)
-                except (OSError, SafetensorError) as error:
-                    reason = getattr(error, "strerror", None) or error
-                    raise UserError(
-                        f"{self.output}: the trained weights could not be written ({reason}); the last checkpoint has them, "
-                        "and the same command writes them when there is room"
-                    ) from error
+                self._write_result()
         for tracker in self.trackers:
             tracker.close()
 
@@ -269,6 +269,25 @@ class Trainer:
             values["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
         return values
 
+    def _catch_up(self) -> None:
+        """Measure where an earlier run was ended before it could: at the beginning, or at the step after which it stopped."""
+        if self.step == self.recipe.steps or self.step % self.recipe.validation.every:
+            return
+        told: float | None = None
+        if self.world.leads:
+            rows = [row for row in self.metrics.records if row["step"] == self.step]
+            if any(key.startswith(("valid_loss", "answer/")) for row in rows for key in row):
+                told = min((row["valid_loss"] for row in rows if "valid_loss" in row), default=math.inf)
+        told = self.world.gather(told)[0]
+        if told is None:
+            better = self._validate()
+        else:
+            better, self.best = self.step > 0 and told < self.best, min(self.best, told)
+        if better:
+            self.best_step = self.step
+            if self.world.leads:
+                self.checkpoints.mark_best(self.step)
+
     def _validate(self) -> bool:
         """Measure; whether it is the best so far."""
         with self._averaged(), self._autocast():
@@ -307,6 +326,16 @@ class Trainer:
 
     # saving and continuing -------------------------------------------------------------------------------------------
 
+    def _write_result(self) -> None:
+        """The trained system, each of its files whole: a kill leaves no halves beside it."""
+        work = self.output / ".result"
+        kept = "the last checkpoint has the trained weights, and the same command writes them when there is room"
+        with saying(self.output, kept):
+            write_folder(work, work.with_name(".result-part"), lambda folder: save_trained(self.model, self.processor, folder))
+            for path in sorted(work.iterdir()):
+                os.replace(path, self.output / path.name)
+            work.rmdir()
+
     def _check_weights(self) -> None:
         """Raises UserError where the last step has broken the weights: what is on disk is better than them."""
         broken = [name for name, parameter in self.trained.items() if not bool(parameter.isfinite().all())]
@@ -318,11 +347,12 @@ class Trainer:
 
     def _save(self, best: bool) -> None:
         self._check_weights()
+        self.best_step = self.step if best else self.best_step
         mine = {"random": random_state(), "data": self.data_state}
         states = self.world.gather(mine)
         if self.world.leads:
             state = {"step": self.step, "best": self.best, "processes": states, "scaler": self.scaler.state_dict()}
-            state["watch"] = self.watch.state_dict()
+            state |= {"watch": self.watch.state_dict(), "best_step": self.best_step, "began_with": self.began_with}
 
             def write(folder: Path) -> None:
                 save_trained(self.model, self.processor, folder)
@@ -339,6 +369,7 @@ class Trainer:
             return
         self._same_recipe(load_recipe(folder / "recipe.yaml"), folder)
         state = json.loads((folder / STATE).read_text())
+        self._same_beginning(state.get("began_with", {}), folder)
         if len(state["processes"]) != self.world.size:
             raise UserError(f"{folder} was written by {len(state['processes'])} process(es); continue it with as many")
         from ..checkpoints.folders import TRAINED
@@ -352,19 +383,31 @@ class Trainer:
         self.random_state = mine["random"]
         self.scaler.load_state_dict(state["scaler"])
         self.watch.load_state_dict(state["watch"])
-        self.step, self.best = state["step"], state["best"]
+        self.step, self.best, self.best_step = state["step"], state["best"], state.get("best_step")
+        if self.world.leads and self.best_step is not None:  # a kill may have come before the mark
+            self.checkpoints.mark_best(self.best_step)
         log.info("continuing after step %d", self.step)
 
     def _same_recipe(self, saved: Recipe, folder: Path) -> None:
         old, new = saved.model_dump(mode="json"), self.recipe.model_dump(mode="json")
-        for where_features_lie in ("cache_features", "cache_folder"):  # cached or computed, they are the same
-            del old["data"][where_features_lie], new["data"][where_features_lie]
+        for key in _HARMLESS_DATA:
+            del old["data"][key], new["data"][key]
         for key in new:
             if key not in _HARMLESS and old[key] != new[key]:
                 raise UserError(
                     f"{folder} was trained by another recipe ({_difference(key, old[key], new[key])}): "
                     f"name another output, or remove {self.output} to begin anew"
                 )
+
+    def _same_beginning(self, before: dict[str, str], folder: Path) -> None:
+        changed = difference(before, self.began_with)
+        if changed and self.recipe.on_change == "refuse":
+            raise UserError(
+                f"{folder} was trained with something else than is there now: {changed} has changed. Put back what it was, "
+                "name another output, or go on with what is there now: --set on_change=continue"
+            )
+        if changed:
+            log.warning("%s has changed since the run began; it goes on with what is there now", changed)
 
     def _make_output(self) -> None:
         try:
@@ -374,7 +417,15 @@ class Trainer:
 
 
 def _difference(key: str, old: Any, new: Any) -> str:
-    return f"{key} is different" if isinstance(old, dict | list) else f"{key} was {old}, and is {new} now"
+    """The first thing that differs, by its full name."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        name = next(name for name in {**old, **new} if old.get(name) != new.get(name))
+        return _difference(f"{key}.{name}", old.get(name), new.get(name))
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        place = next(i for i, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1])
+        return _difference(f"{key}.{place}", old[place], new[place])
+    either = isinstance(old, dict | list) or isinstance(new, dict | list)
+    return f"{key} is different" if either else f"{key} was {old}, and is {new} now"
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import UserError
+from ..io.atomic import write_text
 from ..prompt.templates import CAPTION
 from .schedule import SCHEDULES
 
@@ -228,6 +229,8 @@ class Recipe(_Section):
     seed: int = 42
     output: str
     checkpoint_every: int = Field(500, ge=1)
+    on_change: Literal["refuse", "continue"] = "refuse"
+    """What a continued run does where its datasets or its base are no longer those that it began with."""
     keep: int = Field(2, ge=1)
     """Checkpoints to keep, beside the best."""
     trackers: list[Literal["tensorboard", "trackio", "wandb"]] = []
@@ -259,19 +262,32 @@ def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     return parse_recipe(given, str(path))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A recipe's mapping, laid over that of the recipe it ``extends``."""
+def _read(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A recipe's mapping, laid over that of the recipe it ``extends``; `below` are those that extend it."""
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    except (ValueError, TypeError) as error:  # a name that no file can have, a date that is none, a key that is a list
+        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply to be a recipe") from None
     if not isinstance(given, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys to values")
+    if odd := [key for key in given if not isinstance(key, str)]:
+        raise UserError(f"{path}: unknown key {odd[0]!r}{_nearest(str(odd[0]), Recipe.model_fields)}")
     _name_datasets(given, path)
     base = given.pop("extends", None)
-    return given if base is None else _laid_over(_read(path.parent / base), given)
+    if base is None:
+        return given
+    if not isinstance(base, str):
+        raise UserError(f"{path}: extends: expected the name of a recipe, not {str(base)[:80]}")
+    chain = (*below, path.resolve())
+    if (path.parent / base).resolve() in chain:
+        raise UserError(f"{path}: extends {base}, which extends this recipe")
+    return _laid_over(_read(path.parent / base, chain), given)
 
 
 def _name_datasets(given: dict[str, Any], path: Path) -> None:
@@ -309,7 +325,7 @@ def parse_recipe(given: Mapping[str, Any], where: str) -> Recipe:
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write the recipe in force, every value spelt out."""
-    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(path, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 
 def _apply(given: dict[str, Any], change: str) -> None:

@@ -1,10 +1,12 @@
 """A page about a finished run: curves, answers, settings; one file without anything to fetch."""
 
 import html
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from ..io.atomic import write_text
+from .tracking import read_records
 
 _WIDTH, _HEIGHT, _MARGIN = 680, 240, 44
 
@@ -21,8 +23,8 @@ _COLOURS = ("#0b62a4", "#c8500a", "#2a7d3f", "#8a3d9b", "#9a7d0a", "#444444")
 
 def write_report(folder: Path) -> Path:
     """Write ``report.html`` from what a run has left in `folder` (metrics.jsonl and recipe.yaml)."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    recipe = (folder / "recipe.yaml").read_text()
+    rows = read_records(folder / "metrics.jsonl")
+    recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
     train = [row for row in rows if "loss" in row]
     valid = [row for row in rows if any(key.startswith("valid_loss") for key in row)]
     names = sorted({key for row in valid for key in row if key.startswith("valid_loss/")})
@@ -46,7 +48,8 @@ def write_report(folder: Path) -> Path:
     ]
     page = f"<!doctype html><meta charset=utf-8><title>{html.escape(folder.name)}</title><style>{_STYLE}</style>"
     path = folder / "report.html"
-    path.write_text(page + "\n".join(parts), encoding="utf-8")
+    text = page + "\n".join(parts)
+    write_text(path, text.encode(errors="replace").decode())  # half a character in a name is no reason to have no report
     return path
 
 

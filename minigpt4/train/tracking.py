@@ -1,11 +1,11 @@
 """Where numbers go: always a JSON Lines file, and trackers for those who want them."""
 
-import json
-import os
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import UserError
+from ..io.atomic import saying, write_text
+from ..io.jsonl import read_rows, to_json
 
 
 class Tracker(Protocol):
@@ -21,24 +21,48 @@ class JsonLines:
 
     def __init__(self, path: Path, step: int):
         self.path = path
-        if path.exists():
-            kept = []
-            for line in path.read_text().splitlines():
-                try:
-                    if json.loads(line)["step"] <= step:
-                        kept.append(line + "\n")
-                except ValueError:  # cut short by a kill
-                    continue
-            work = path.with_suffix(".tmp")
-            work.write_text("".join(kept))
-            os.replace(work, path)
+        self.records = [record for record in read_records(path) if record["step"] <= step]
+        """Those of earlier runs."""
+        write_text(path, "".join(to_json(record) + "\n" for record in self.records))
 
     def log(self, step: int, values: dict[str, Any]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step} | values, ensure_ascii=False) + "\n")
+        line = to_json({"step": step} | values) + "\n"
+        kept = "the checkpoints are kept, and the same command goes on from the last"
+        with saying(self.path, kept), self.path.open("ab") as file:
+            file.write(line.encode())
+
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """One line a record, ``{"step": ..., ...}``. On resuming, records of steps that are done again are taken off."""
+
+    def __init__(self, path: Path, step: int):
+        self.path = path
+        self.records = [record for record in read_records(path) if record["step"] <= step]
+        """Those of earlier runs."""
+        write_text(path, "".join(to_json(record) + "\n" for record in self.records))
+
+    def log(self, step: int, values: dict[str, Any]) -> None:
+        line = to_json({"step": step} | values) + "\n"
+        with saying(self.path, "the checkpoints are kept, and the same command goes on from the last"):
+            with self.path.open("ab") as file:
+                file.write(line.encode())
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """What `JsonLines` has written, as far as it is whole; nothing if there is no such file.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if not path.exists():
+        return []
+    rows = (row for _, row in read_rows(path) if not isinstance(row, UserError))  # of a line that a kill has cut short
+    return [row for row in rows if isinstance(row.get("step"), int)]
 
 
 class TensorBoard:

@@ -48,7 +48,10 @@ class Watch:
 
     def _stop(self, step: int, batches: list[Batch], why: str) -> None:
         path = self.folder / f"bad-batch-step-{step}.pt"
-        torch.save([{"inputs": batch.inputs, "ids": batch.ids} for batch in batches], path)
-        raise UserError(
-            f"step {step}: {why}; its batch is in {path}. Try a lower schedule.lr, a longer warm-up, or precision fp32"
-        )
+        try:
+            torch.save([{"inputs": batch.inputs, "ids": batch.ids} for batch in batches], path)
+            kept = f"its batch is in {path}"
+        except (OSError, RuntimeError):  # a full disk; the loss is what matters
+            path.unlink(missing_ok=True)
+            kept = f"its batch could not be written to {path}"
+        raise UserError(f"step {step}: {why}; {kept}. Try a lower schedule.lr, a longer warm-up, or precision fp32")

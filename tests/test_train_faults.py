@@ -1,0 +1,120 @@
+"""What may befall a training: odd names, kills at bad moments, changed data, recipes that are none, disks that are full."""
+
+import json
+import subprocess
+
+import pytest
+from test_train import recipe_of, run, world  # noqa: F401
+
+from minigpt4.checkpoints import pocket
+from minigpt4.errors import UserError
+from minigpt4.io.atomic import whole_file, write_text
+from minigpt4.train.recipe import load_recipe
+from minigpt4.train.report import write_report
+from minigpt4.train.tracking import JsonLines
+
+
+def test_records_are_split_at_line_feeds_alone_and_survive_damage(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    said = "a\u2028b\u0085c\x0bd\x1ce\ud800"
+    JsonLines(path, 0).log(1, {f"answer/x{said}": said, "valid_loss": 1.0})
+    with path.open("ab") as file:
+        file.write(b'{}\n[1]\n{"step": "x"}\n' + '{"step": 1, "a": "\u00e4'.encode()[:-1])  # cut within a character
+    (tmp_path / "recipe.yaml").write_text("{}")
+    assert JsonLines(path, 1).records == [{"step": 1, f"answer/x{said}": said, "valid_loss": 1.0}]
+    assert write_report(tmp_path).stat().st_size > 0
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    log = JsonLines(tmp_path / "metrics.jsonl", 0)
+    log.path = tmp_path  # cannot be opened to be written
+    with pytest.raises(UserError, match=r"cannot be written \(Is a directory\); the checkpoints are kept"):
+        log.log(1, {"loss": 1.0})
+    with pytest.raises(UserError, match="gone/x: cannot be written"):
+        write_text(tmp_path / "gone" / "x", "y")
+    write_text(tmp_path / "x", "before")
+    (tmp_path / ".x.999999999.part").write_text("left by a killed run")
+    with pytest.raises(UserError, match="x: cannot be written"), whole_file(tmp_path / "x") as part:
+        part.write_text("half")
+        raise OSError(28, "No space left on device")
+    assert (tmp_path / "x").read_text() == "before"
+    assert not list(tmp_path.glob(".x*"))
+
+
+def test_the_beginning_is_measured_once_and_the_mark_follows_the_state(world, tmp_path):  # noqa: F811
+    given = recipe_of(world, tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "metrics.jsonl").write_text('{"step": 0, "valid_loss": 9.0}\n')  # killed before the first checkpoint
+    run(given)
+    rows = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().split("\n") if line]
+    assert [row["step"] for row in rows if "valid_loss" in row] == [0, 5, 10]
+    newest = max((tmp_path / "out/checkpoints").glob("step-*"))
+    best = json.loads((newest / "state.json").read_text())["best_step"]
+    (tmp_path / "out/checkpoints/best").write_text("step-00000000")  # a kill came before the mark
+    run(given)
+    assert (tmp_path / "out/checkpoints/best").read_text() == f"step-{best:08d}"
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "out").glob("*.*") if path.is_file()}
+    assert len(modes) == 1  # safetensors would have the weights readable by their owner alone
+
+
+def test_changed_data_is_noticed(world, tmp_path, caplog):  # noqa: F811
+    rows = (world / "data/shapes.jsonl").read_text().split("\n")[:-1]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("\n".join(rows) + "\n")
+    dataset = {"format": "jsonl", "annotations": str(data), "images": str(world / "data"), "captions": "all"}
+    given = recipe_of(world, tmp_path / "out", steps=2, data__datasets=[dataset])
+    run(given)
+    run(given)
+    for changed in (rows[::-1], [*rows, rows[0]], [rows[0].replace("disc", "ring").replace("box", "cube"), *rows[1:]]):
+        data.write_text("\n".join(changed) + "\n")
+        with pytest.raises(UserError, match=r"dataset 0 \(jsonl\) has changed.*on_change=continue"):
+            run(given)
+    run(given | {"on_change": "continue"})
+    assert "it goes on with what is there now" in caplog.text
+
+
+def test_worker_processes_tell_in_one_line_and_may_change_in_number(world, tmp_path):  # noqa: F811
+    given = recipe_of(world, tmp_path / "out", steps=2)
+    run(given)
+    run(given | {"data": given["data"] | {"workers": 1}})
+    with pytest.raises(UserError, match=r"data\.batch was 4, and is 8 now"):
+        run(given | {"data": given["data"] | {"batch": 8}})
+    (tmp_path / "broken.png").write_bytes((world / "data/shapes-0.png").read_bytes()[:60])
+    (tmp_path / "b.jsonl").write_text('{"image": "broken.png", "question": "?", "answer": "!"}\n')
+    dataset = {"format": "jsonl", "annotations": str(tmp_path / "b.jsonl")}
+    with pytest.raises(UserError) as caught:
+        run(recipe_of(world, tmp_path / "b", data__datasets=[dataset], data__workers=1, data__cache_features=False))
+    assert "broken.png" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("extends: r.yaml", "which extends this recipe"),
+        ("extends: [a]", "expected the name of a recipe"),
+        ("extends: 3", "expected the name of a recipe"),
+        ("[1, 2]", "a recipe is a mapping"),
+        ("1: 2", "unknown key 1"),
+        ("a: " + "[" * 5000, "nested too deeply"),
+        ("steps: 2024-99-99", "cannot be read|steps"),
+    ],
+)
+def test_recipes_that_are_none_are_refused_in_one_line(tmp_path, text, said):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(UserError, match=said) as caught:
+        load_recipe(tmp_path / "r.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_download_is_bounded_and_a_full_disk_is_said(tmp_path, monkeypatch):
+    def never(command, timeout, **_):
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(subprocess, "run", never)
+    with pytest.raises(UserError, match="has not given it in 30 minutes"):
+        pocket._download(pocket.VISION, tmp_path)
+    full = subprocess.CompletedProcess([], 1, "", "ERROR: Could not install: [Errno 28] No space left on device\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: full)
+    with pytest.raises(OSError, match="No space left on device"):
+        pocket._download(pocket.VISION, tmp_path)

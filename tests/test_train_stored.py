@@ -1,0 +1,96 @@
+"""Training from every format that stores rows and images together or apart, with features kept and computed."""
+
+import io
+import json
+import random
+import tarfile
+
+import pytest
+import shapes
+import torch
+from conftest import tiny_folder
+
+from minigpt4.data.formats import SOURCES
+from minigpt4.train.loop import train
+from minigpt4.train.recipe import parse_recipe
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+STREAMS = {"webdataset_stream", "cc_sbu"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A tiny system, and the same four captioned images in each way of storing them."""
+    folder = tmp_path_factory.mktemp("stored")
+    torch.manual_seed(0)
+    tiny_folder(folder / "base")
+    names, images, captions = [], [], []
+    with tarfile.open(folder / "rows.tar", "w") as rows, tarfile.open(folder / "web.tar", "w") as web:
+        for i, thing in enumerate(shapes.things(4)):
+            names.append(f"{i}.png")
+            captions.append(" ".join(thing))
+            shapes.draw(*thing, random.Random(i)).save(folder / names[i])
+            images.append((folder / names[i]).read_bytes())
+            text = json.dumps({"task": "caption", "answer": captions[i]}).encode()
+            for tar, name, data in (
+                (rows, names[i], images[i]),
+                (rows, f"{i}.json", text),
+                (web, names[i], images[i]),
+                (web, f"{i}.txt", captions[i].encode()),
+            ):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    answers = {"task": ["caption"] * 4, "answer": captions}
+    pq.write_table(pa.table({"image": names} | answers), folder / "names.parquet")
+    pq.write_table(pa.table({"image": images} | answers), folder / "bytes.parquet")
+    table = [dict(zip(["image", *answers], row, strict=True)) for row in zip(names, *answers.values(), strict=True)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
+    return folder
+
+
+def dataset(world, stored):
+    return {
+        "jsonl": {"format": "jsonl", "annotations": str(world / "rows.jsonl")},
+        "parquet of names": {"format": "parquet", "annotations": str(world / "names.parquet")},
+        "parquet of images": {"format": "parquet", "annotations": str(world / "bytes.parquet")},
+        "webdataset": {"format": "webdataset", "shards": str(world / "rows.tar")},
+        "webdataset_stream": {"format": "webdataset_stream", "shards": str(world / "rows.tar")},
+        "cc_sbu": {"format": "cc_sbu", "shards": str(world / "web.tar")},
+    }[stored]
+
+
+def losses(world, folder, stored, cached, mirror=False):
+    recipe = {
+        "model": {"base": str(world / "base"), "fresh": ["projection"]},
+        "data": {
+            "datasets": [dataset(world, stored) | {"mirror": mirror}],
+            "batch": 4,
+            "cache_features": cached,
+            "cache_folder": str(folder / "cache"),
+        },
+        "validation": {"datasets": [] if stored in STREAMS else [dataset(world, stored)], "every": 2},
+        "steps": 2,
+        "precision": "fp32",
+        "output": str(folder / "out"),
+    }
+    train(parse_recipe(recipe, "test"))
+    rows = [json.loads(line) for line in (folder / "out" / "metrics.jsonl").read_text().splitlines()]
+    return [row[key] for row in rows for key in ("loss", "valid_loss") if key in row]
+
+
+@pytest.mark.parametrize("stored", ["jsonl", "parquet of names", "parquet of images", "webdataset", *sorted(STREAMS)])
+def test_every_stored_format_is_trained_from_with_and_without_cache(world, tmp_path, stored):
+    found = {cached: losses(world, tmp_path / str(cached), stored, cached, mirror=True) for cached in ("auto", True, False)}
+    assert (tmp_path / "auto" / "cache").exists() == (stored not in STREAMS)
+    assert not (tmp_path / "False" / "cache").exists()
+    assert found["auto"] == found[True] == pytest.approx(found[False], rel=1e-4)
+
+
+def test_no_stored_format_is_forgotten():
+    """Formats that keep their images in tars or tables; the published ones but for web data are JSON beside image files."""
+    stored = {name for name, kind in SOURCES.items() if kind.__module__.rsplit(".", 1)[1] in ("parquet", "tars", "streams")}
+    assert stored == {"parquet", "webdataset", *STREAMS, "laion"}  # laion is cc_sbu by another name
+    assert SOURCES["laion"] is SOURCES["cc_sbu"]
