@@ -41,7 +41,7 @@ def test_a_full_disk_is_one_line(tmp_path):
     assert not list(tmp_path.glob(".x*"))
 
 
-def test_the_beginning_is_measured_once_and_the_mark_follows_the_state(world, tmp_path):  # noqa: F811
+def test_the_beginning_is_measured_once_and_the_mark_follows_the_state(world, tmp_path):
     given = recipe_of(world, tmp_path / "out")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "metrics.jsonl").write_text('{"step": 0, "valid_loss": 9.0}\n')  # killed before the first checkpoint
@@ -57,7 +57,7 @@ def test_the_beginning_is_measured_once_and_the_mark_follows_the_state(world, tm
     assert len(modes) == 1  # safetensors would have the weights readable by their owner alone
 
 
-def test_changed_data_is_noticed(world, tmp_path, caplog):  # noqa: F811
+def test_changed_data_is_noticed(world, tmp_path, caplog):
     rows = (world / "data/shapes.jsonl").read_text().split("\n")[:-1]
     data = tmp_path / "rows.jsonl"
     data.write_text("\n".join(rows) + "\n")
@@ -73,7 +73,7 @@ def test_changed_data_is_noticed(world, tmp_path, caplog):  # noqa: F811
     assert "it goes on with what is there now" in caplog.text
 
 
-def test_worker_processes_tell_in_one_line_and_may_change_in_number(world, tmp_path):  # noqa: F811
+def test_worker_processes_tell_in_one_line_and_may_change_in_number(world, tmp_path):
     given = recipe_of(world, tmp_path / "out", steps=2)
     run(given)
     run(given | {"data": given["data"] | {"workers": 1}})
