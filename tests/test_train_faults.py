@@ -34,7 +34,7 @@ def test_a_full_disk_is_one_line(tmp_path):
         write_text(tmp_path / "gone" / "x", "y")
     write_text(tmp_path / "x", "before")
     (tmp_path / ".x.999999999.part").write_text("left by a killed run")
-    with pytest.raises(UserError, match="x: cannot be written"), whole_file(tmp_path / "x") as part:
+    with pytest.raises(UserError, match="x: cannot be written"), whole_file(tmp_path / "x") as part:  # noqa: PT012
         part.write_text("half")
         raise OSError(28, "No space left on device")
     assert (tmp_path / "x").read_text() == "before"

@@ -3,7 +3,7 @@
 Questioner, answerer, summariser, repairer and judge are each an `Agent`; which one, the caller decides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ from ..engine.completion import Completion, EncodedImage, Request
 from ..engine.engine import Engine
 from ..errors import UserError
 from ..media.images import ImageInput
-from ..prompt.templates import PLACEHOLDER, Message, with_images
+from ..prompt.templates import Message, with_images
 
 
 class AgentError(Exception):
@@ -146,7 +146,9 @@ class LocalAgent:
         if prompt.attempt and self.settings.get("seed") is not None:
             own["seed"] = self.settings["seed"] + prompt.attempt
         params = self.engine.params(self.settings, own)
-        return Request(messages=for_templates(prompt.messages, len(prompt.images)), images=prompt.images, params=params)
+        return Request(
+            messages=for_templates(prompt.messages, len(prompt.images), self.engine.plain), images=prompt.images, params=params
+        )
 
     def _completed(self, requests: Sequence[Request]) -> list[Completion | AgentError]:
         """Completions; where requests are refused together, they are split until the one at fault stands alone."""
@@ -174,7 +176,7 @@ class LocalAgent:
         )
 
 
-def for_templates(messages: Sequence[Message], images: int) -> list[Message]:
+def for_templates(messages: Sequence[Message], images: int, plain: Callable[[str], str]) -> list[Message]:
     """Messages as the chat templates want them: no system message, the two sides in turn, the user first and last.
 
     What the system says is put before what the user says next. Text from agents never becomes a place for an image.
@@ -183,9 +185,7 @@ def for_templates(messages: Sequence[Message], images: int) -> list[Message]:
     for message in messages:
         role = "assistant" if message["role"] == "assistant" else "user"
         text = message["content"]
-        while PLACEHOLDER in text:  # again and again: taking one out may make another
-            text = text.replace(PLACEHOLDER, "")
-        text = text.strip()
+        text = plain(text).strip()
         if turns and turns[-1]["role"] == role:
             turns[-1] = {"role": role, "content": f"{turns[-1]['content']}\n{text}"}
         else:

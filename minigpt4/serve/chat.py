@@ -27,7 +27,7 @@ async def chat_completions(
     http: Request, asked: ChatRequest, model: str, answering: Answering, allowed: Allowed, metrics: Metrics
 ) -> Response:
     """Answer a conversation, at once or streamed."""
-    said = await answering.in_thread(lambda: conversation(asked.messages, allowed))
+    said = await answering.in_thread(lambda: conversation(asked.messages, allowed, answering.assistant.engine.plain))
     plan = answering.plan(said, asked.decoding(), asked.n, asked.stream)
     head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
     if not asked.stream:

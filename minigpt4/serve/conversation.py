@@ -1,6 +1,6 @@
 """A request's messages as the engine takes them: texts with places for images, and the images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -28,13 +28,16 @@ class Conversation:
     question: str
 
 
-def plain(text: str) -> str:
-    """Text from people that cannot become a place for an image."""
-    return text.replace(PLACEHOLDER, "<Image Here>")
-
-
-def conversation(given: Sequence[UserMessage | AssistantMessage], allowed: Allowed, field: str = "messages") -> Conversation:
+def conversation(
+    given: Sequence[UserMessage | AssistantMessage],
+    allowed: Allowed,
+    plain: Callable[[str], str],
+    field: str = "messages",
+) -> Conversation:
     """Read a request's messages, which were in this field of it.
+
+    Args:
+        plain: makes text from people safe to be said (`Engine.plain`).
 
     Raises:
         ApiError: an image that cannot be taken, with its place in the request.

@@ -117,7 +117,7 @@ async def responses(
     http: Request, asked: ResponsesRequest, model: str, answering: Answering, allowed: Allowed, metrics: Metrics
 ) -> Response:
     """Answer the input, at once or streamed."""
-    said = await answering.in_thread(lambda: conversation(asked.messages(), allowed, "input"))
+    said = await answering.in_thread(lambda: conversation(asked.messages(), allowed, answering.assistant.engine.plain, "input"))
     plan = answering.plan(said, asked.decoding(), 1, asked.stream)
     head = {
         "id": f"resp_{uuid.uuid4().hex}",
