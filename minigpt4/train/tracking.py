@@ -31,24 +31,6 @@ class JsonLines:
         with saying(self.path, kept), self.path.open("ab") as file:
             file.write(line.encode())
 
-    def close(self) -> None: ...
-
-
-class JsonLines:
-    """One line a record, ``{"step": ..., ...}``. On resuming, records of steps that are done again are taken off."""
-
-    def __init__(self, path: Path, step: int):
-        self.path = path
-        self.records = [record for record in read_records(path) if record["step"] <= step]
-        """Those of earlier runs."""
-        write_text(path, "".join(to_json(record) + "\n" for record in self.records))
-
-    def log(self, step: int, values: dict[str, Any]) -> None:
-        line = to_json({"step": step} | values) + "\n"
-        with saying(self.path, "the checkpoints are kept, and the same command goes on from the last"):
-            with self.path.open("ab") as file:
-                file.write(line.encode())
-
     def close(self) -> None:
         """Nothing is held open."""
 
