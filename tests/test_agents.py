@@ -2,7 +2,7 @@
 
 import httpx2
 import pytest
-from conftest import tiny_model, tiny_processor
+from conftest import tiny_config, tiny_model, tiny_processor
 from PIL import Image
 from scripted import Server, completion
 
@@ -208,8 +208,8 @@ def test_messages_take_turns_and_no_text_becomes_an_image():
         {"role": "user", "content": nested + "U"},
         {"role": "system", "content": "T"},
     ]
-    assert for_templates(messages, 1) == [
-        {"role": "user", "content": f"{IMAGE} S"},
-        {"role": "assistant", "content": "A"},
-        {"role": "user", "content": "U\nT"},
-    ]
+    processor = tiny_processor(tiny_config())
+    first, answer, last = for_templates(messages, 1, processor.plain)
+    assert (first, answer) == ({"role": "user", "content": f"{IMAGE} S"}, {"role": "assistant", "content": "A"})
+    assert last["content"].endswith("U\nT")
+    assert PLACEHOLDER not in last["content"]

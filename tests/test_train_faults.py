@@ -25,6 +25,12 @@ def test_records_are_split_at_line_feeds_alone_and_survive_damage(tmp_path):
     assert write_report(tmp_path).stat().st_size > 0
 
 
+def _fill(path):
+    with whole_file(path) as part:
+        part.write_text("half")
+        raise OSError(28, "No space left on device")
+
+
 def test_a_full_disk_is_one_line(tmp_path):
     log = JsonLines(tmp_path / "metrics.jsonl", 0)
     log.path = tmp_path  # cannot be opened to be written
@@ -34,9 +40,8 @@ def test_a_full_disk_is_one_line(tmp_path):
         write_text(tmp_path / "gone" / "x", "y")
     write_text(tmp_path / "x", "before")
     (tmp_path / ".x.999999999.part").write_text("left by a killed run")
-    with pytest.raises(UserError, match="x: cannot be written"), whole_file(tmp_path / "x") as part:  # noqa: PT012
-        part.write_text("half")
-        raise OSError(28, "No space left on device")
+    with pytest.raises(UserError, match="x: cannot be written"):
+        _fill(tmp_path / "x")
     assert (tmp_path / "x").read_text() == "before"
     assert not list(tmp_path.glob(".x*"))
 

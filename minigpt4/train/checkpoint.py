@@ -58,7 +58,7 @@ class Checkpoints:
             manifest = {p.name: [p.stat().st_size, _digest(p)] for p in sorted(folder.iterdir())}
             (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1))
 
-        with saying(final, "earlier checkpoints are kept"):
+        with saying(final, "earlier ones are kept"):
             for left in self.folder.glob(".step-*"):  # by runs that were killed while they wrote
                 shutil.rmtree(left, ignore_errors=True)
             write_folder(final, work, with_manifest)

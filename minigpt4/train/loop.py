@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import random
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -42,6 +41,7 @@ from .recipe import Dataset, Recipe, load_recipe, save_recipe
 from .schedule import SCHEDULES
 from .self_critical import SelfCritic
 from .setup import DTYPES, PLAIN, parameter_groups, prepare, settled
+from .signals import signals
 from .tracking import JsonLines, Tracker, open_tracker
 from .validate import Validator
 from .watch import Watch
@@ -177,7 +177,7 @@ class Trainer:
             torch.manual_seed(recipe.seed + world.rank)  # dropout is each process' own
         else:
             set_random_state(self.random_state)
-        with _signals() as stop, Progress(self.step, recipe.steps, world.leads) as progress:
+        with signals() as stop, Progress(self.step, recipe.steps, world.leads) as progress:
             while self.step < recipe.steps:
                 begun = time.perf_counter()
                 taken = [next(batches) for _ in range(recipe.accumulate)]
@@ -426,28 +426,3 @@ def _difference(key: str, old: Any, new: Any) -> str:
         return _difference(f"{key}.{place}", old[place], new[place])
     either = isinstance(old, dict | list) or isinstance(new, dict | list)
     return f"{key} is different" if either else f"{key} was {old}, and is {new} now"
-
-
-@contextmanager
-def _signals() -> Iterator[Any]:
-    """An event that the first Ctrl-C (or a polite kill) sets; the second ends the process as usual."""
-    import threading
-
-    stop = threading.Event()
-
-    def handle(number: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        log.warning("stopping after this step; once more to stop at once, without saving")
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    polite = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    before = {number: signal.signal(number, handle) for number in polite}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
