@@ -93,5 +93,14 @@ def written(path):
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
+ADDED = ("answer", "caption", "by", "image_digest")
+"""What commands add to the rows that they are given."""
+
+
+def asked(path):
+    """The rows of an output as they were in the input."""
+    return [{k: v for k, v in row.items() if k not in ADDED} for row in written(path)]
+
+
 def write_lines(path, *rows):
     Path(path).write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))

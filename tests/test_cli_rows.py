@@ -4,15 +4,18 @@ import errno
 import json
 import os
 import resource
+import shutil
 import time
 from pathlib import Path
 
 import pytest
-from commands import PLAIN, finish, here, refused, run, start, system, world, write_lines, written  # noqa: F401  (fixtures)
+from commands import PLAIN, asked, finish, here, refused, run, start, system, world, write_lines, written  # noqa: F401  (fixtures)
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import minigpt4
 from minigpt4.io.jsonl import Output, read_rows
+from minigpt4.io.lock import hold
 
 QUESTIONS = [
     {"image": "0.png", "question": "what?", "id": 7},
@@ -27,7 +30,7 @@ def test_answers_are_the_rows_with_answers_in_order(run, here, system):
     write_lines("in.jsonl", *QUESTIONS)
     assert run("ask", "--input", "in.jsonl", "--output", "out.jsonl", "--batch-size", 2, *PLAIN) == (0, "", "")
     rows = written("out.jsonl")
-    assert [{k: v for k, v in row.items() if k != "answer"} for row in rows] == QUESTIONS
+    assert asked("out.jsonl") == QUESTIONS
     for row in rows:
         assert row["answer"] == system.ask(row["image"], row["question"])
     assert "é" in Path("out.jsonl").read_text()
@@ -128,11 +131,79 @@ def test_outputs_that_are_something_else_are_left_alone(run, here):
 
 def test_a_whole_last_line_without_its_end_is_kept(run, here):
     write_lines("in.jsonl", *QUESTIONS[:2])
-    done = json.dumps(QUESTIONS[0] | {"answer": "done by an earlier run"})
+    assert run("ask", "--input", "in.jsonl", "--output", "out.jsonl", *PLAIN)[0] == 0
+    done = json.dumps(written("out.jsonl")[0] | {"answer": "done by an earlier run"})
     Path("out.jsonl").write_text(done)
     assert run("ask", "--input", "in.jsonl", "--output", "out.jsonl", *PLAIN)[0] == 0
     assert written("out.jsonl")[0]["answer"] == "done by an earlier run"
     assert len(written("out.jsonl")) == 2
+
+
+def test_doubled_rows_are_taken_out_and_no_more(run, here):
+    """Two commands on one output, before there was a lock, left rows twice; a question that is there twice stays twice."""
+    write_lines("in.jsonl", *QUESTIONS)
+    command = ("ask", "--input", "in.jsonl", "--output", "out.jsonl", *PLAIN)
+    assert run(*command)[0] == 0
+    whole, rows = Path("out.jsonl").read_bytes(), written("out.jsonl")
+    of_others = rows[0] | {"question": "who?"}
+    write_lines("out.jsonl", *rows[:3], *rows[:2], *rows, *rows[2:], of_others)
+    assert run(*command) == (0, "", "")
+    assert Path("out.jsonl").read_bytes() == whole + (json.dumps(of_others) + "\n").encode()
+
+
+def test_one_command_at_a_time(run, here):
+    write_lines("in.jsonl", *QUESTIONS)
+    held = hold("out.jsonl", "a test")
+    try:
+        message = refused(run("ask", "--input", "in.jsonl", "--output", "out.jsonl", *PLAIN))
+        assert message.startswith("out.jsonl: another command is writing there already")
+        assert refused(run("caption", "photos", "--output", "out.jsonl", *PLAIN)) == message
+    finally:
+        held.release()
+    assert run("ask", "--input", "in.jsonl", "--output", "out.jsonl", *PLAIN)[0] == 0
+
+
+@pytest.mark.parametrize("command", [("ask", "--input", "in.jsonl"), ("caption", "photos")], ids=lambda c: c[0])
+def test_an_output_is_continued_by_who_began_it_alone(run, here, tmp_path, command):
+    write_lines("in.jsonl", *QUESTIONS)
+    assert run(*command, "--output", "out.jsonl", *PLAIN)[0] == 0
+    done = written("out.jsonl")
+    assert len({row["by"] for row in done}) == 1
+    assert done[0]["by"].startswith("base@")
+    before = Path("out.jsonl").read_bytes()
+    for other in (("--num-beams", 2), ("--dtype", "bfloat16")):
+        message = refused(run(*command, "--output", "out.jsonl", *PLAIN, *other))
+        assert message == (
+            f"out.jsonl: holds answers by {done[0]['by']}, not by {message.split('not by ')[1].split(';')[0]}; "
+            "name another file, or remove it"
+        )
+        assert other[1] == 2 or "dtype=bfloat16" in message
+        assert Path("out.jsonl").read_bytes() == before
+    shutil.copytree(here / "base", here / "copy", symlinks=False)
+    (here / "base").unlink()
+    weights = load_file(here / "copy" / "model.safetensors")
+    save_file({k: v + 1 for k, v in weights.items()}, here / "copy" / "model.safetensors", {"format": "pt"})
+    (here / "copy").rename(here / "base")  # trained further
+    assert "not by base@" in refused(run(*command, "--output", "out.jsonl", *PLAIN))
+    unsigned = [{k: v for k, v in row.items() if k != "by"} for row in done]
+    write_lines("out.jsonl", *unsigned)
+    assert "do not say what made them" in refused(run(*command, "--output", "out.jsonl", *PLAIN))
+
+
+def test_another_image_under_the_same_name_is_noticed(run, here):
+    write_lines("in.jsonl", QUESTIONS[0], QUESTIONS[1])
+    for name in ("1.png", "2.png"):
+        (here / name).unlink()
+        Image.new("RGB", (8, 8), "red").save(name)
+    command = ("ask", "--input", "in.jsonl", "--output", "out.jsonl", *PLAIN)
+    assert run(*command)[0] == 0
+    Image.new("RGB", (8, 8), "blue").save("2.png")
+    message = refused(run(*command))
+    assert message == "1.png, 2.png: has changed since out.jsonl was written; remove its row there, or name another file"
+    write_lines("out.jsonl", *written("out.jsonl")[:1])
+    assert run(*command)[0] == 0
+    (here / "2.png").unlink()
+    assert run(*command)[0] == 0  # what is answered needs no image
 
 
 def test_a_full_disk_keeps_what_was_written_and_nothing_half(run, here):
@@ -186,4 +257,4 @@ def test_killed_in_the_middle_and_started_again(run, here):
     assert 5 <= done < 200
     assert run(*command) == (0, "", "")
     assert out.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
-    assert [{k: v for k, v in row.items() if k != "answer"} for row in written(out)] == rows
+    assert asked(out) == rows

@@ -253,6 +253,16 @@ def test_answers_by_somebody_else_are_not_taken(run, system):
     assert "num_beams=3" in err
 
 
+def test_doubled_answers_count_once(run, system, tmp_path):
+    out = run("refer", "dogs.jsonl", "--json")[1]
+    file = tmp_path / "refer-dogs.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([*lines, *lines[:4], *lines]))
+    assert run("score", file, "--json")[1] == out
+    assert run("refer", "dogs.jsonl", "--json")[1] == out
+    assert file.read_text() == "".join(lines)
+
+
 def test_a_missing_image_is_said_and_not_scored(run, system, tmp_path):
     (tmp_path / "5.png").unlink()
     status, out, err = run("refer", "dogs.jsonl", "--json")

@@ -34,6 +34,14 @@ def boxes(draw) -> Box:
     return Box(x1 / 60, y1 / 60, x2 / 60, y2 / 60)
 
 
+def test_line_ends_around_an_answer_are_no_part_of_it():
+    """The published code strips what the model wrote before it looks for the box."""
+    for answer in ("\n{<10><20><50><60>}", "{<10><20><50><60>}\n", "\t {<10><20> <50><60>}\r\n"):
+        assert official_answer(answer, 100, 100) == ("{<10><20><50><60>}", [10, 20, 50, 60])
+        assert official_correct(answer, [10, 20, 50, 60], 100, 100)
+    assert official_answer("at\n{<10><20><50><60>}", 100, 100) == (None, [])
+
+
 # boxes -----------------------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ..io.jsonl import to_json
+from ..jobs.made_by import signature
 from ..jobs.resumable import Load, Outcome, Watch, ask_file, caption_file, captions
+from .options import System
 
 
 class Bar(Watch):
@@ -31,7 +33,8 @@ class Bar(Watch):
         print(f"error: {message}", file=sys.stderr)
 
     def end(self) -> None:
-        self._progress.stop()
+        if self._progress is not None:
+            self._progress.stop()
 
 
 def status_of(outcome: Outcome) -> int:
@@ -39,14 +42,16 @@ def status_of(outcome: Outcome) -> int:
     return int(bool(outcome.problems))
 
 
-def write_captions(load: Load, images: list[Path], output: Path, batch_size: int, settings: dict[str, Any]) -> int:
+def write_captions(system: System, images: list[Path], output: Path, batch_size: int, settings: dict[str, Any]) -> int:
     """Caption images to a file; returns the exit status."""
-    return status_of(caption_file(load, images, output, batch_size, settings, Bar()))
+    by = signature(system.model, settings | system.kept_as)
+    return status_of(caption_file(system.load, images, output, by, batch_size, settings, Bar()))
 
 
-def write_answers(load: Load, source: Path, output: Path, batch_size: int, settings: dict[str, Any]) -> int:
+def write_answers(system: System, source: Path, output: Path, batch_size: int, settings: dict[str, Any]) -> int:
     """Answer a file of questions to another one; returns the exit status."""
-    return status_of(ask_file(load, source, output, batch_size, settings, Bar()))
+    by = signature(system.model, settings | system.kept_as)
+    return status_of(ask_file(system.load, source, output, by, batch_size, settings, Bar()))
 
 
 def print_captions(load: Load, images: list[Path], as_json: bool, batch_size: int, settings: dict[str, Any]) -> int:

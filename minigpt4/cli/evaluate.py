@@ -179,6 +179,7 @@ def _evaluate(
     """Measure, and print what came of it."""
     import_quickly()
     from ..evaluate.run import Asked, run_benchmark
+    from ..jobs.made_by import signature
     from .batch import Bar
 
     asked = Asked(
@@ -197,7 +198,7 @@ def _evaluate(
         name,
         annotations,
         system.load,
-        system.model,
+        signature(system.model, generation | system.kept_as),
         asked,
         batch_size=measuring.batch_size,
         settings=generation,

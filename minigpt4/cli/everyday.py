@@ -45,7 +45,7 @@ def ask(
             raise UserError("--input needs --output FILE for the answers")
         from .batch import write_answers
 
-        raise typer.Exit(write_answers(system.load, input, output, batch_size, generation))
+        raise typer.Exit(write_answers(system, input, output, batch_size, generation))
     if output is not None:
         raise UserError("--output goes with --input FILE")
     if not arguments or len(arguments) < 2 or not arguments[-1].strip() or is_image_file(arguments[-1]):
@@ -87,7 +87,7 @@ def caption(
 
     images = images_in(photos)
     if output is not None:
-        raise typer.Exit(write_captions(system.load, images, output, batch_size, generation))
+        raise typer.Exit(write_captions(system, images, output, batch_size, generation))
     raise typer.Exit(print_captions(system.load, images, json, batch_size, generation))
 
 

@@ -90,6 +90,12 @@ class System:
     dtype: Dtype | None = None
     quantize: Bits | None = None
 
+    @property
+    def kept_as(self) -> dict[str, str]:
+        """How its weights are to be kept, as far as that was said: answers may depend on it."""
+        said = {"dtype": self.dtype, "quantize": self.quantize}
+        return {name: choice.value for name, choice in said.items() if choice}
+
     def load(self) -> Any:
         """The system, loaded."""
         import_quickly()

@@ -1,15 +1,14 @@
 """Answers of a system to the questions of a benchmark, kept in a file so that they can be scored again without it."""
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from ..errors import UserError
-from ..io.jsonl import Output, read_rows
+from ..io.jsonl import read_rows
+from ..jobs.made_by import BY, IMAGES
 from ..jobs.resumable import Outcome, Watch, answer_rows
 from .benchmarks.base import Benchmark, Row
 
@@ -33,27 +32,22 @@ def predict(
     Args:
         images: the folder that the rows' pictures are in.
         file: JSON Lines of the rows with ``answer`` and ``by``; continued if it exists.
-        by: who answers; a file by another is refused.
+        by: who answers (`jobs.made_by.signature`).
         ask_many: [([picture], question), ...] -> answers. It is not called if nothing is left to answer.
         blank_image: show a grey picture in place of each.
         prepare: called before the first question, if any is left.
 
     Raises:
-        UserError: `file` holds answers by somebody else.
+        UserError: as `answer_rows`.
     """
-    output = Output(file, "answer")
-    for other in output.rows:
-        if other.get("by") != by:
-            raise UserError(f"{file}: holds answers by {other.get('by')}, not by {by}; name another file, or remove it")
-    signed = [row | {"by": by} for row in rows]
     grey = Image.new("RGB", (224, 224), GREY)
     if blank_image:
         ask_many = _once(ask_many)
     items = [
         (f"{benchmark.name}, {row['image']}", row, ([grey if blank_image else images / row["image"]], benchmark.question(row)))
-        for row in signed
+        for row in rows
     ]
-    return answer_rows(iter(items), signed, output, "answer", ask_many, batch_size, prepare, watch)
+    return answer_rows(items, file, "answer", by, ask_many, batch_size, prepare, watch)
 
 
 def _once(ask_many: Callable[[list], Sequence[str]]) -> Callable[[list], Sequence[str]]:
@@ -69,53 +63,32 @@ def _once(ask_many: Callable[[list], Sequence[str]]) -> Callable[[list], Sequenc
 
 
 def answered(file: Path, rows: Sequence[Row] | None = None) -> list[Row]:
-    """The answered rows of a file, in order; only those that answer `rows` if that is given.
+    """The answered rows of a file, in order, each question once; only those that answer `rows` if that is given.
 
     Raises:
         UserError: no such file, a line that is no answered row, or none left.
     """
-    found = []
+    found: dict[str, Row] = {}
     wanted = None if rows is None else {_key(row) for row in rows}
     for number, row in read_rows(file):
         if isinstance(row, UserError):
             raise row
         if "benchmark" not in row or not isinstance(row.get("answer"), str):
             raise UserError(f"{file}:{number}: is no answer to a benchmark's question")
-        if wanted is None or _key(row) in wanted:
-            found.append(row)
+        key = _key(row)
+        if wanted is None or key in wanted:
+            found.setdefault(key, row)
     if not found:
         raise UserError(f"{file}: no answers in it")
-    return found
+    return list(found.values())
 
 
 def aligned(rows: Sequence[Row], others: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     """The rows that both have answered, side by side."""
-    by_key: dict[str, list[Row]] = {}
-    for row in others:
-        by_key.setdefault(_key(row), []).append(row)
-    pairs = [(row, by_key[_key(row)].pop(0)) for row in rows if by_key.get(_key(row))]
+    by_key = {_key(row): row for row in others}
+    pairs = [(row, by_key[_key(row)]) for row in rows if _key(row) in by_key]
     return [row for row, _ in pairs], [other for _, other in pairs]
 
 
 def _key(row: Row) -> str:
-    return json.dumps({k: v for k, v in row.items() if k not in ("answer", "by")}, sort_keys=True)
-
-
-def signature(model: str, generation: dict[str, Any], folder: Path | None, blank_image: bool = False) -> str:
-    """Who answers: the system's name, a fingerprint of its weights where they lie here, and how it decodes."""
-    name = model if folder is None else f"{model}@{_fingerprint(folder)}"
-    settings = [f"{key}={value}" for key, value in sorted(generation.items())]
-    return " ".join([name, *settings, *(["blank_image"] if blank_image else [])])
-
-
-def _fingerprint(folder: Path) -> str:
-    """Of the ends of every file of weights, which differ whenever training has gone on."""
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*config.json")]):
-        size, span = path.stat().st_size, 1 << 20
-        with path.open("rb") as file:
-            digest.update(f"{path.name} {size} ".encode() + file.read(span))
-            if size > span:
-                file.seek(max(span, size - span))
-                digest.update(file.read())
-    return digest.hexdigest()[:8]
+    return json.dumps({k: v for k, v in row.items() if k not in ("answer", BY, IMAGES)}, sort_keys=True)

@@ -7,12 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.pocket import FOLDERS
 from ..errors import UserError
 from ..jobs.resumable import Load, Watch
 from .benchmarks.base import Against, Choice, Row
 from .benchmarks.registry import BENCHMARKS
-from .predict import aligned, answered, predict, signature
+from .predict import aligned, answered, predict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,7 @@ def run_benchmark(
     name: str,
     annotations: Path,
     load: Load,
-    model: str,
+    by: str,
     asked: Asked = Asked(),
     *,
     batch_size: int = 16,
@@ -68,7 +67,7 @@ def run_benchmark(
     Args:
         name: of the benchmark (`benchmarks.registry.BENCHMARKS`).
         load: loads the system; not called if everything is answered.
-        model: its name or folder, by which its answers are known again.
+        by: who answers (`jobs.made_by.signature`); answers by others are refused.
         settings: of decoding, as `Assistant.ask` takes them.
         report: arguments of the benchmark's own report.
 
@@ -99,8 +98,8 @@ def run_benchmark(
     problems: list[str] = []
 
     def answers(file: Path, blank_image: bool) -> list[Row]:
-        by = signature(model, settings, _folder(model), blank_image)
-        problems.extend(predict(benchmark, rows, images, file, by, ask_many, batch_size, blank_image, loaded, watch).problems)
+        who = f"{by} blank_image" if blank_image else by
+        problems.extend(predict(benchmark, rows, images, file, who, ask_many, batch_size, blank_image, loaded, watch).problems)
         return answered(file, rows)
 
     part = f"-{asked.split}" if asked.split else ""
@@ -131,8 +130,3 @@ def score_answers(predictions: Path, blank_image: Path | None = None, grid: int 
         if not rows:
             raise UserError(f"{blank_image}: has no question in common with {predictions}")
     return BENCHMARKS[names.pop()].report(rows, Against(blank_image=sightless, grid=grid))
-
-
-def _folder(model: str) -> Path | None:
-    """Where a system's files lie, if they lie here."""
-    return FOLDERS.get(model) or (Path(model) if Path(model).is_dir() else None)

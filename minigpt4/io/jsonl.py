@@ -117,13 +117,15 @@ class Output:
     Args:
         path: the file. A last line that a kill has cut short is taken off.
         added: the key that a result adds to its input row, by which done rows are recognised.
+        beside: other keys that are added, which say how the result came about.
 
     Raises:
         UserError: a file that cannot be read or written, or that is something else; it is then left as it is.
     """
 
-    def __init__(self, path: str | os.PathLike, added: str):
+    def __init__(self, path: str | os.PathLike, added: str, beside: Iterable[str] = ()):
         self.path, self.added = Path(path), added
+        self._no_input = frozenset((added, *beside))
         self.rows: list[Row] = []
         self._held = hold(self.path, "another command")
         try:
@@ -134,7 +136,7 @@ class Output:
             self.path.open("ab").close()
         except OSError as error:
             raise UserError(f"{self.path}: cannot write ({error.strerror})") from None
-        self._done = Counter(self._key(row) for row in self.rows)
+        self._done = Counter(self.key(row) for row in self.rows)
 
     def close(self) -> None:
         """Let others write there."""
@@ -142,7 +144,7 @@ class Output:
 
     def take(self, row: Row) -> bool:
         """Whether this input row is done already; each done row answers for one input row."""
-        key = self._key(row)
+        key = self.key(row)
         if self._done[key]:
             self._done[key] -= 1
             return True
@@ -166,19 +168,31 @@ class Output:
         self.rows += rows
 
     def sort(self, inputs: Iterable[Row]) -> None:
-        """Put the rows in the order of their inputs, where a continued run has filled a gap."""
+        """Put the rows in the order of their inputs, where a continued run has filled a gap. A row that answers an input which
+        is answered already is taken out; rows of other inputs stay, behind."""
         places: dict[str, list[int]] = {}
-        for i, row in enumerate(inputs):
-            places.setdefault(self._key(row), []).append(i)
-        rank = [places[k].pop(0) if places.get(k := self._key(row)) else len(self.rows) for row in self.rows]
-        if rank == sorted(rank):
-            return
-        ordered = [row for _, row in sorted(zip(rank, self.rows, strict=True), key=lambda pair: pair[0])]
-        write_rows(self.path, ordered)
-        self.rows = ordered
+        last = 0
+        for last, row in enumerate(inputs, 1):
+            places.setdefault(self.key(row), []).append(last)
+        ranked: list[tuple[int, Row]] = []
+        for row in self.rows:
+            free = places.get(self.key(row))
+            if free is None:
+                ranked.append((last + 1, row))
+            elif free:
+                ranked.append((free.pop(0), row))
+        ordered = [row for _, row in sorted(ranked, key=lambda pair: pair[0])]
+        if ordered != self.rows:
+            write_rows(self.path, ordered)
+            self.rows = ordered
 
-    def _key(self, row: Row) -> str:
-        return json.dumps({k: v for k, v in row.items() if k != self.added}, sort_keys=True)
+    def beside(self, name: str) -> dict[str, Any]:
+        """What the rows say beside their results under a name, by `key`."""
+        return {self.key(row): row.get(name) for row in self.rows}
+
+    def key(self, row: Row) -> str:
+        """What tells an input row, or the row of its result, from others."""
+        return json.dumps({k: v for k, v in row.items() if k not in self._no_input}, sort_keys=True)
 
     def _recover(self) -> None:
         """Read what an earlier run has written. Nothing is changed before all of it has proved to be such a run's."""

@@ -1,7 +1,7 @@
 """Many images at once: files of questions, folders of photos. Who wants to see how far it is hands in a `Watch`."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 from ..errors import UserError
 from ..io.jsonl import Output, Row, read_rows
-from ..media.images import check_image
+from ..media.images import ImageInput, check_image
+from .made_by import BY, IMAGES, check_maker, digest
 
-Items = Iterable[tuple[str, Row, Any]]
-"""Where each row stands (for messages), the row, and what to ask: an image, or (images, question)."""
+Item = tuple[str, Row, Any]
+"""Where a row stands (for messages), the row, and what to ask: an image, or (images, question)."""
 
 
 class Answerer(Protocol):
@@ -77,28 +78,36 @@ def captions(
 
 
 def caption_file(
-    load: Load, images: Sequence[Path], output: Path, batch_size: int, settings: dict[str, Any], watch: Watch = Watch()
+    load: Load, images: Sequence[Path], output: Path, by: str, batch_size: int, settings: dict[str, Any], watch: Watch = Watch()
 ) -> Outcome:
-    """Caption images to a JSON Lines file, which is continued if it exists."""
+    """Caption images to a JSON Lines file of ``{"image", "caption", "by", "image_digest"}``, which is continued if it exists.
+
+    Args:
+        by: who answers (`made_by.signature`).
+
+    Raises:
+        UserError: the file holds captions by somebody else, or of an image that has changed since.
+    """
     items = [(str(p), {"image": str(p)}, p) for p in images]
     ready = cache(load)
 
     def answer(batch: list[Path]) -> Sequence[str]:
         return ready().caption(batch, batch_size=batch_size, **settings)
 
-    return answer_rows(
-        items, [row for _, row, _ in items], Output(output, "caption"), "caption", answer, batch_size, ready, watch
-    )
+    return answer_rows(items, output, "caption", by, answer, batch_size, ready, watch)
 
 
 def ask_file(
-    load: Load, source: Path, output: Path, batch_size: int, settings: dict[str, Any], watch: Watch = Watch()
+    load: Load, source: Path, output: Path, by: str, batch_size: int, settings: dict[str, Any], watch: Watch = Watch()
 ) -> Outcome:
-    """Answer a JSON Lines file of ``{"image", "question"}`` to another one, which is continued if it exists."""
+    """Answer a JSON Lines file of ``{"image", "question"}`` to another one, which is continued if it exists.
+
+    The same rows get ``answer``, ``by`` and ``image_digest``; errors are those of `caption_file`.
+    """
     if os.path.exists(output) and os.path.exists(source) and os.path.samefile(source, output):
         raise UserError(f"{output}: is the input as well; name another file for the answers")
     problems: list[str] = []
-    items, rows = [], []
+    items = []
     for number, row in read_rows(source):
         where = f"{source}:{number}"
         if not isinstance(row, UserError):
@@ -109,13 +118,12 @@ def ask_file(
             continue
         images = row["image"] if isinstance(row["image"], list) else [row["image"]]
         items.append((where, row, ([_beside(source, image) for image in images], row["question"])))
-        rows.append(row)
     ready = cache(load)
 
     def answer(batch: list[tuple[list[Path], str]]) -> Sequence[str]:
         return ready().ask_many(batch, batch_size=batch_size, **settings)
 
-    outcome = answer_rows(items, rows, Output(output, "answer"), "answer", answer, batch_size, ready, watch)
+    outcome = answer_rows(items, output, "answer", by, answer, batch_size, ready, watch)
     return Outcome(outcome.answered, problems + outcome.problems)
 
 
@@ -137,30 +145,43 @@ def _beside(source: Path, image: str) -> Path:
 
 
 def answer_rows(
-    items: Items,
-    rows: list[Row],
-    output: Output,
+    items: Sequence[Item],
+    file: Path,
     key: str,
+    by: str,
     answer: Callable[[list], Sequence[str]],
     batch_size: int,
     prepare: Callable[[], object] | None = None,
     watch: Watch = Watch(),
 ) -> Outcome:
-    """Answer what is not in `output` yet, batch by batch.
+    """Answer what a file does not answer yet, batch by batch. At the end the file is in the order of the items, and an item has
+    one row there at most.
 
     Args:
-        rows: those of `items`; `output` is put in their order.
-        key: what `output` adds to a row.
+        key: what an answer is called in its row; `made_by.BY` and `made_by.IMAGES` stand beside it.
+        by: who answers.
         answer: a batch of what to ask -> its answers.
         prepare: called before `watch` hears of the beginning, if there is anything to answer.
+
+    Raises:
+        UserError: a file that is something else, that another command is writing, that holds answers by somebody else, or
+            about an image that has changed since.
     """
     outcome = Outcome()
+    output = Output(file, key, beside=(BY, IMAGES))
     try:
-        todo = [item for item in items if not output.take(item[1])]
+        check_maker(file, output.rows, by)
+        shown = output.beside(IMAGES)
+        todo = []
+        for item in items:
+            if not output.take(item[1]):
+                todo.append(item)
+            else:
+                _check_unchanged(file, item, shown[output.key(item[1])])
         if todo and prepare is not None:
             prepare()
-        outcome.answered = len(rows) - len(todo)
-        watch.begin(key, len(rows), outcome.answered)
+        outcome.answered = len(items) - len(todo)
+        watch.begin(key, len(items), outcome.answered)
         for group in _groups(iter(todo), batch_size):
             good = []
             for (where, row, asked), result in _answered(group, answer):
@@ -169,15 +190,33 @@ def answer_rows(
                     watch.wrong(message)
                     outcome.problems.append(message)
                 else:
-                    good.append(row | {key: str(result)})
+                    seen = digest(_images_of(asked))
+                    good.append(row | {key: str(result), BY: by} | ({IMAGES: seen} if seen else {}))
             output.write(good)
             outcome.answered += len(good)
             watch.advance(len(group))
-        output.sort(rows)
+        output.sort(row for _, row, _ in items)
     finally:
         watch.end()
         output.close()
     return outcome
+
+
+def _images_of(asked: Any) -> list[ImageInput]:
+    return asked[0] if isinstance(asked, tuple) else [asked]
+
+
+def _check_unchanged(file: Path, item: Item, before: str | None) -> None:
+    """Raises UserError where an answered item's images are not what they were. One that is gone is no reason to."""
+    if before is None:
+        return
+    try:
+        now = digest(_images_of(item[2]))
+    except UserError:
+        return
+    if now is not None and now != before:
+        names = ", ".join(str(image) for image in _images_of(item[2]))
+        raise UserError(f"{names}: has changed since {file} was written; remove its row there, or name another file")
 
 
 def _answered(
@@ -187,7 +226,7 @@ def _answered(
     found: dict[int, str | UserError] = {}
     for i, (*_, asked) in enumerate(group):
         try:
-            for image in asked[0] if isinstance(asked, tuple) else [asked]:
+            for image in _images_of(asked):
                 check_image(image)
         except UserError as error:
             found[i] = error

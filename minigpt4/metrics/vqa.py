@@ -96,8 +96,9 @@ def vqa_accuracy(answer: str, truth: Sequence[str], *, official: bool = False, n
 
 
 def vizwiz_accuracy(answer: str, truth: Sequence[str]) -> float:
-    """min(1, how many annotators gave the answer / 3), capitals aside; 0..1."""
-    return min(1.0, sum(t.lower() == answer.lower() for t in truth) / 3)
+    """min(1, how many annotators gave the answer / 3), capitals and what surrounds the answer aside; 0..1."""
+    answer = answer.strip().lower()
+    return min(1.0, sum(t.lower() == answer for t in truth) / 3)
 
 
 def exact(answer: str, truth: str) -> float:
