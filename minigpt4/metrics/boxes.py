@@ -57,8 +57,9 @@ def official_answer(answer: str, width: float, height: float) -> tuple[str | Non
     """What the published evaluation takes from an answer to ``[refer]``.
 
     Returns:
-        The answer without blanks and line ends around it if it *begins* with a box (of numbers of up to three digits), else None; and every number
-        in it, the first four in pixels. The evaluation counts an answer with more or fewer than four numbers as wrong.
+        The answer without blanks and line ends around it if it *begins* with a box (of numbers of up to three digits), else
+        None; and every number in it, the first four in pixels. The evaluation counts an answer with more or fewer than four
+        numbers as wrong.
     """
     answer = answer.replace("<unk>", "").replace(" ", "").strip()
     if not re.match(r"\{<\d{1,3}><\d{1,3}><\d{1,3}><\d{1,3}>\}", answer):
