@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from minigpt4.data.formats import build_source
 from minigpt4.errors import UserError
 from minigpt4.evaluate.benchmarks.base import Choice
 from minigpt4.evaluate.benchmarks.registry import BENCHMARKS
@@ -11,7 +12,9 @@ from minigpt4.prompt.boxes import Box
 
 
 def read(name, path, **choice):
-    return BENCHMARKS[name].read(path, Choice(**choice))
+    rows, problems = BENCHMARKS[name].rows(path, Choice(**choice))
+    assert not problems
+    return rows
 
 
 def lines(path, *rows):
@@ -201,16 +204,16 @@ def test_captions(tmp_path):
             '{"image": "a.jpg", "question": "x", "answer": "y"}\n',
             r'a\.jsonl:1: expected a row with "phrase"',
         ),
-        ("refer", "a.jsonl", "", "no phrases with boxes"),
-        ("refer", "a.json", '{"images": []}', r"a\.json: expected COCO's"),
+        ("refer", "a.jsonl", "", "nothing to ask for in it"),
+        ("refer", "a.json", '{"images": []}', r"a\.json: expected instances"),
         ("refer", "a.json", '[{"img_id": "x"}]', r"a\.json\[0\]: expected {img_id"),
-        ("refer", "a.json", "[]", "no phrases with boxes"),
-        ("refer", "a.json", "{", r"a\.json: not JSON"),
+        ("refer", "a.json", "[]", "nothing to ask for in it"),
+        ("refer", "a.json", "{", r"a\.json:1:2: not JSON"),
         ("vsr", "a.jsonl", '{"image": "a.jpg", "caption": "x", "label": 2}\n', r"a\.jsonl:1: the label must be 0 or 1"),
         ("vsr", "a.jsonl", '{"image": "a.jpg"}\n', r"a\.jsonl:1: expected image, caption"),
         ("captions", "a.jsonl", '{"image": "a.jpg", "captions": []}\n', r'a\.jsonl:1: "captions" must be a list'),
         ("captions", "a.json", "{}", r"a\.json: expected COCO's images"),
-        ("vqa", "a.json", "{}", r"a\.json: expected a list"),
+        ("vqa", "a.json", "7", r"a\.json: expected a list"),
         ("vqa", "a.jsonl", '{"image": "a.jpg", "phrase": "x", "boxes": [[0, 0, 1, 1]]}\n', r"a\.jsonl:1: expected"),
     ],
 )
@@ -219,6 +222,121 @@ def test_what_does_not_fit_is_said_with_its_place(tmp_path, name, file, text, sa
     with pytest.raises(UserError, match=says) as caught:
         read(name, tmp_path / file)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "good", "bad"),
+    [
+        ("vqa", "q.json", {"image": "a.jpg", "question": "What?", "answer": "red"}, {"image": "a.jpg", "question": "What?"}),
+        (
+            "vqa",
+            "q.json",
+            {"image": "a.jpg", "question": "?", "answer": ["a", "b"]},
+            {"image": "a", "question": "?", "answer": []},
+        ),
+        (
+            "vqa",
+            "q.jsonl",
+            {"image": "a.jpg", "question": "?", "answers": ["a"]},
+            {"image": "a", "question": "?", "answers": []},
+        ),
+        (
+            "vqa",
+            "q.jsonl",
+            {"image": "a.jpg", "qa": [{"question": "?", "answer": "a"}]},
+            {"image": "a.jpg", "qa": [{"question": "?", "answers": [], "answer": "a"}]},
+        ),
+        ("vqa", "q.jsonl", {"image": "a.jpg", "qa": [{"question": "?", "answer": "a"}]}, {"image": "a.jpg", "qa": ["?"]}),
+        ("vsr", "s.jsonl", {"image": "a.jpg", "caption": "x", "label": 1}, {"image": "a.jpg", "caption": "x", "label": "yes"}),
+        ("vsr", "s.jsonl", {"image": "a.jpg", "caption": "x", "label": 1}, {"caption": "x", "label": 1}),
+        ("captions", "c.jsonl", {"image": "a.jpg", "captions": ["A."]}, {"image": "b.jpg", "captions": [" "]}),
+        ("captions", "c.json", {"image": "a.jpg", "caption": ["A dog."]}, {"image": "b.jpg", "caption": [""]}),
+        ("failures", "c.jsonl", {"image": "a.jpg", "captions": ["A."]}, {"image": "b.jpg"}),
+        (
+            "refer",
+            "r.jsonl",
+            {"image": "a", "phrase": "x", "boxes": [[0, 0, 1, 1]]},
+            {"image": "a", "phrase": "x", "boxes": []},
+        ),
+        ("identify", "r.jsonl", {"image": "a", "phrase": "x", "boxes": [[0, 0, 1, 1]]}, {"image": "a", "phrase": "x"}),
+        (
+            "detection",
+            "b.jsonl",
+            {"image": "a", "boxes": [{"category": "dog", "bbox_xyxy_norm": [0, 0, 1, 1]}]},
+            {"image": "a", "boxes": [{"category": "dog", "bbox_xyxy_norm": [0, 0.5, 1, 0.5]}]},
+        ),
+        (
+            "refer",
+            "refcoco_val.json",
+            {"img_id": "a" * 30, "sents": "x", "bbox": [0, 0, 4, 4], "height": 9, "width": 9},
+            {"img_id": "a" * 30, "sents": "x", "bbox": [0, 0, 4, 0], "height": 9, "width": 9},
+        ),
+    ],
+)
+def test_rows_that_cannot_be_used_are_counted_and_named(tmp_path, name, file, good, bad):
+    """Before anything is asked; the others are asked. A byte-order mark is no mistake."""
+    path = tmp_path / file
+    rows = [good, bad, good, bad, bad]
+    text = json.dumps(rows) if path.suffix == ".json" else "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_text(text, encoding="utf-8-sig")
+    found, problems = BENCHMARKS[name].rows(path)
+    assert found
+    assert len({json.dumps(row) for row in found}) == len(found)
+    places = [f"{path}[{i}]" for i in (1, 3, 4)] if path.suffix == ".json" else [f"{path}:{i}" for i in (2, 4, 5)]
+    assert len(problems) == 3
+    assert all(problem.startswith(place) for problem, place in zip(problems, places, strict=True))
+    assert not any("\n" in problem for problem in problems)
+
+
+def test_evaluation_and_training_have_the_same_truth(tmp_path):
+    """What training leaves out as no box, or as unclear, is no truth either."""
+    data = {
+        "images": [{"id": i, "file_name": f"{i}.jpg", "width": 200, "height": 100} for i in (1, 2)],
+        "categories": [{"id": 7, "name": "dog"}, {"id": 8, "name": "cat"}],
+        "annotations": [
+            {"image_id": 1, "category_id": 7, "bbox": [20, 10, 80, 50]},
+            {"image_id": 1, "category_id": 7, "bbox": [20, 10, 0, 50]},
+            {"image_id": 1, "category_id": 8, "bbox": [190, 10, 80, 50]},
+            {"image_id": 2, "category_id": 8, "bbox": [300, 10, 80, 50]},
+        ],
+    }
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(data))
+    rows, problems = BENCHMARKS["detection"].rows(path)
+    assert [(row["image"], row["phrase"], row["boxes"]) for row in rows] == [("1.jpg", "cat", [[0.95, 0.1, 1.0, 0.6]])]
+    assert len(problems) == 2
+    assert "empty or outside the picture" in problems[0]
+    trained = build_source("coco_instances", annotations=str(path))
+    assert [(row.images[0], row.phrase, [list(box) for box in row.places]) for row in trained.rows()] == [
+        (row["image"], row["phrase"], row["boxes"]) for row in rows
+    ]
+
+
+def test_texts_are_asked_and_compared_as_they_stand(tmp_path):
+    """Training may clean them; evaluation does not."""
+    path = tmp_path / "vqa_val.json"
+    path.write_text(json.dumps([{"image": "a.jpg", "question": "Is it (really) U.S.?", "answer": ["A cat!", "Cat"]}]))
+    (row,) = read("vqa", path)
+    assert (row["question"], row["answers"]) == ("Is it (really) U.S.?", ["A cat!", "Cat"])
+    path = tmp_path / "val_balanced_questions.json"
+    path.write_text(json.dumps({"07": {"imageId": "23", "question": "What, then?", "answer": "Red"}}))
+    (row,) = read("vqa", path)
+    assert (row["image"], row["question"], row["answers"]) == ("23.jpg", "What, then?", ["Red"])
+    path = tmp_path / "aokvqa.json"
+    path.write_text(json.dumps([{"image_id": 299207, "question": "Why?", "direct_answers": ["Ride it"], "choices": ["a"]}]))
+    (row,) = read("vqa", path)
+    assert row["answers"] == ["Ride it"]
+    path = tmp_path / "coco_karpathy_test.json"
+    path.write_text(json.dumps([{"image": "val2014/1.jpg", "caption": ["A dog, running.", "Two."]}]))
+    (row,) = read("captions", path)
+    assert row["captions"] == ["A dog, running.", "Two."]
+
+
+def test_the_same_said_twice_is_two_questions(refcoco):
+    rows = json.loads(refcoco.read_text())
+    refcoco.write_text(json.dumps([*rows, rows[0], rows[0]]))
+    again = [row.get("again") for row in read("refer", refcoco)]
+    assert again == [None, None, None, 2, 3]
 
 
 def test_a_folder_that_is_no_benchmark(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from minigpt4 import cli
+from minigpt4.cli.batch import Bar
 from minigpt4.cli.options import System
 from minigpt4.evaluate.benchmarks.base import Against, new_row
 from minigpt4.evaluate.benchmarks.registry import BENCHMARKS
@@ -271,6 +272,50 @@ def test_a_missing_image_is_said_and_not_scored(run, system, tmp_path):
     assert json.loads(out)["items"] == 5
     assert "1 of 6 questions could not be asked" in json.loads(out)["notes"][-1]
     assert accuracy(out) == 1
+    for i in range(5):
+        (tmp_path / f"{i}.png").unlink()  # what is answered needs no image
+    assert run("refer", "dogs.jsonl", "--json")[1] == out
+
+
+def test_what_is_wrong_is_said_before_the_system_is_loaded(run, system, tmp_path, monkeypatch):
+    lines = (tmp_path / "dogs.jsonl").read_text().splitlines(keepends=True)
+    bad = ['{"image": "0.png", "phrase": "x", "boxes": []}\n', "{broken\n"]
+    (tmp_path / "mixed.jsonl").write_text("".join([lines[0], bad[0], lines[1], bad[1], lines[5]]))
+    (tmp_path / "5.png").unlink()
+    errors: list[str] = []
+    said: list[list[str]] = []  # by the time the system is loaded
+
+    def load(_):
+        said.append(list(errors))
+        return system
+
+    monkeypatch.setattr(System, "load", load)
+    monkeypatch.setattr(Bar, "wrong", lambda self, message: errors.append(message))
+
+    status, out, _ = run("refer", "mixed.jsonl", "--json")
+    assert status == 1
+    assert [[message.split(": ")[0] for message in before] for before in said] == [
+        ["mixed.jsonl:2", "mixed.jsonl:4", "refer, 5.png"]
+    ]
+    assert len(system.asked) == json.loads(out)["items"] == 2
+    notes = json.loads(out)["notes"]
+    assert any(
+        note.startswith("2 rows of the annotations cannot be used and were not asked, the first: mixed.jsonl:2")
+        for note in notes
+    )
+    (tmp_path / "bad.jsonl").write_text("".join(bad))
+    status, out, err = run("refer", "bad.jsonl")
+    assert (status, out, len(said)) == (2, "", 1)
+    assert err.startswith('error: bad.jsonl:1: "boxes" must be a list')
+
+
+def test_what_was_said_twice_is_asked_and_counted_twice(run, system, tmp_path):
+    lines = (tmp_path / "dogs.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "twice.jsonl").write_text("".join([*lines, lines[5]]))
+    out = run("refer", "twice.jsonl", "--json")[1]
+    assert json.loads(out)["items"] == 7
+    assert accuracy(out) == pytest.approx(5 / 7, abs=1e-5)
+    assert json.loads(run("score", "refer-twice.jsonl", "--json")[1])["items"] == 7
 
 
 def test_detection_of_things(run, system, tmp_path):

@@ -10,18 +10,34 @@ categories as JSON Lines                                    rows with ``boxes``:
 =========================================================== =============================================================
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..data.formats.flickr30k_entities import MARK, read_boxes, read_text
-from ..data.schema import GroundedText, Phrase, parse_row
+from ..data.formats import open_source
+from ..data.formats.base import Annotated
+from ..data.formats.files import load_json
+from ..data.schema import GroundedText, Phrase, Row, boxes_of, parse_row
 from ..errors import UserError
 from ..io.jsonl import read_rows
 from ..prompt.boxes import Box
+
+_ANY_NUMBER = 1_000_000_000
+
+
+class Problems(list[str]):
+    """What is wrong with rows of annotations that cannot be used, a line each; the other rows are none the worse for it."""
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note a UserError that is raised within, and go on."""
+        try:
+            yield
+        except UserError as error:
+            self.append(str(error))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,51 +54,55 @@ class Place:
     """What kind of thing it is, where the annotation says so (``people``, ``animals``)."""
 
 
-def read_places(path: Path, split: str | None = None) -> list[Place]:
+def read_places(path: Path, split: str | None, problems: Problems) -> list[Place]:
     """All places in a file or folder, in order.
 
     Args:
         split: only pictures of this part (``dev``, ``val``, ``test``), where the annotations name parts.
+        problems: takes what is wrong with rows that cannot be used.
 
     Raises:
-        UserError: none of the known layouts, a row that does not fit its layout, or nothing in it.
+        UserError: none of the known layouts.
     """
     if path.is_dir():
-        places = list(_entities_folder(path, split))
-    elif path.suffix == ".json":
-        data = load_json(path)
-        if split is not None:
-            raise UserError(f"{path}: has no parts to choose from; leave out --split")
-        places = list(_coco(data, path) if isinstance(data, dict) else _refcoco(data, path))
-    else:
-        places = [place for number, row in rows_of(path, split) for place in _lines(row, f"{path}:{number}")]
-    if not places:
-        raise UserError(f"{path}: no phrases with boxes in it" + (f" for the split {split!r}" if split else ""))
-    return places
+        return list(_entities_folder(path, split, problems))
+    if path.suffix != ".json":
+        places: list[Place] = []
+        for where, row in rows_of(path, split, problems):
+            with problems.noting():
+                places += list(_lines(row, where))
+        return places
+    data = load_json(str(path))
+    if split is not None:
+        raise UserError(f"{path}: has no parts to choose from; leave out --split")
+    return list(_coco(path, problems) if isinstance(data, dict) else _refcoco(data, path, problems))
 
 
-def load_json(path: Path) -> Any:
-    """What is in a JSON file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
+def rows_of(path: Path, split: str | None, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of a JSON Lines file, each with its place.
 
-
-def rows_of(path: Path, split: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Numbered rows of a JSON Lines file; the first that is malformed is an error, since a benchmark is all its rows."""
+    Raises:
+        UserError: no row is of the split.
+    """
     seen = set()
     for number, row in read_rows(path):
         if isinstance(row, UserError):
-            raise row
+            problems.append(str(row))
+            continue
         seen.add(str(row.get("split")))
         if split is None or row.get("split") == split:
-            yield number, row
+            yield f"{path}:{number}", row
     if split is not None and split not in seen:
         parts = ", ".join(sorted(seen - {"None"})) or "none"
         raise UserError(f"{path}: no rows of split {split!r}; the splits in it are: {parts}")
+
+
+def rows_in_format(format: str, path: Path, problems: Problems, **options: Any) -> Iterator[Row]:
+    """Rows of our schema out of annotations in a dataset's own format, as training reads them."""
+    source = open_source(format, name=str(path), annotations=str(path), **options)
+    assert isinstance(source, Annotated)
+    problems += [problem.message for problem in [*source.malformed, *source.remarks]]
+    yield from source.rows()
 
 
 # layouts -----------------------------------------------------------------------------------------------------------------
@@ -93,7 +113,11 @@ def _lines(row: dict[str, Any], where: str) -> Iterator[Place]:
     if "boxes_xyxy_norm" in row:
         yield from _entities_row(row, where)
         return
-    if isinstance(row.get("boxes"), list) and all(isinstance(box, dict) for box in row["boxes"]):
+    if (
+        not {"phrase", "text"} & row.keys()
+        and isinstance(row.get("boxes"), list)
+        and all(isinstance(box, dict) for box in row["boxes"])
+    ):
         yield from _categories(row, where)
         return
     size = _size(row.pop("width", None), row.pop("height", None), where)
@@ -116,7 +140,7 @@ def _size(width: Any, height: Any, where: str) -> tuple[int, int] | None:
     return width, height
 
 
-def _refcoco(rows: Any, path: Path) -> Iterator[Place]:
+def _refcoco(rows: Any, path: Path, problems: Problems) -> Iterator[Place]:
     """The published lists for evaluation; a picture's name is the first 27 characters of the expression's."""
     if not isinstance(rows, list):
         raise UserError(f"{path}: expected a list of {{img_id, sents, bbox, height, width}}")
@@ -124,46 +148,34 @@ def _refcoco(rows: Any, path: Path) -> Iterator[Place]:
         try:
             width, height = row["width"], row["height"]
             x, y, w, h = row["bbox"]
+            if not (w > 0 and h > 0):
+                problems.append(f"{path}[{i}]: the box {row['bbox']} is empty")
+                continue
             box = Box.from_xywh(x, y, w, h, width, height)
-            sentences = [row["sents"]] if isinstance(row["sents"], str) else row["sents"]
+            sentences = [row["sents"]] if isinstance(row["sents"], str) else list(row["sents"])
             image = row["img_id"][:27] + ".jpg"
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise UserError(f"{path}[{i}]: expected {{img_id, sents, bbox, height, width}} ({error!r})") from None
+            problems.append(f"{path}[{i}]: expected {{img_id, sents, bbox, height, width}} ({error!r})")
+            continue
         for sentence in sentences:
             yield Place(image=image, phrase=sentence, boxes=(box,), size=(width, height))
 
 
-def _coco(data: dict[str, Any], path: Path) -> Iterator[Place]:
+def _coco(path: Path, problems: Problems) -> Iterator[Place]:
     """COCO instances: every category that is in a picture, with all its boxes; pictures with a crowd of it are left out."""
-    try:
-        names = {category["id"]: category["name"] for category in data["categories"]}
-        boxes: dict[tuple[int, int], list[Box]] = defaultdict(list)
-        crowds = set()
-        images = {image["id"]: image for image in data["images"]}
-        for annotation in data["annotations"]:
-            key = annotation["image_id"], annotation["category_id"]
-            image = images[annotation["image_id"]]
-            x, y, w, h = annotation["bbox"]
-            boxes[key].append(Box.from_xywh(x, y, w, h, image["width"], image["height"]))
-            if annotation.get("iscrowd"):
-                crowds.add(key)
-        for (image_id, category), found in boxes.items():
-            image = images[image_id]
-            if (image_id, category) not in crowds:
-                size = image["width"], image["height"]
-                yield Place(image=image["file_name"], phrase=names[category], boxes=tuple(found), size=size)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f"{path}: expected COCO's images, annotations and categories ({error!r})") from None
+    for row in rows_in_format("coco_instances", path, problems, max_boxes=_ANY_NUMBER):
+        assert isinstance(row, Phrase)
+        yield Place(image=row.images[0], phrase=row.phrase, boxes=row.places, size=row.extra["size"])
 
 
 def _categories(row: dict[str, Any], where: str) -> Iterator[Place]:
     found: dict[str, list[Box]] = defaultdict(list)
     try:
-        for box in row["boxes"]:
-            found[box["category"]].append(Box(*box["bbox_xyxy_norm"]))
+        for i, box in enumerate(row["boxes"]):
+            found[box["category"]] += boxes_of({"bbox_xyxy_norm": [box["bbox_xyxy_norm"]]}, f"{where}[{i}]", "bbox_xyxy_norm")
         for category, boxes in found.items():
             yield Place(image=row["image"], phrase=category, boxes=tuple(boxes))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(f"{where}: expected image and boxes of category and bbox_xyxy_norm ({error!r})") from None
 
 
@@ -172,7 +184,7 @@ def _categories(row: dict[str, Any], where: str) -> Iterator[Place]:
 
 def _entities_row(row: dict[str, Any], where: str) -> Iterator[Place]:
     try:
-        boxes = {thing: tuple(Box(*box) for box in found) for thing, found in row["boxes_xyxy_norm"].items()}
+        boxes = {thing: boxes_of(row["boxes_xyxy_norm"], where, thing) for thing in row["boxes_xyxy_norm"]}
         named = [(p["phrase"], p["id"], tuple(p.get("types", ()))) for c in row["captions"] for p in c["phrases"]]
         size = _size(row.get("width"), row.get("height"), where)
         yield from _distinct(row["image"], size, named, boxes)
@@ -180,23 +192,18 @@ def _entities_row(row: dict[str, Any], where: str) -> Iterator[Place]:
         raise UserError(f"{where}: expected image, captions with phrases, and boxes_xyxy_norm ({error!r})") from None
 
 
-def _entities_folder(folder: Path, split: str | None) -> Iterator[Place]:
+def _entities_folder(folder: Path, split: str | None, problems: Problems) -> Iterator[Place]:
     """The published folder: ``Sentences/ID.txt``, ``Annotations/ID.xml``, and lists of ids in ``val.txt`` and the like."""
-    sentences, annotations = folder / "Sentences", folder / "Annotations"
-    if not sentences.is_dir() or not annotations.is_dir():
+    if not (folder / "Sentences").is_dir() or not (folder / "Annotations").is_dir():
         raise UserError(f"{folder}: expected the folder of Flickr30k Entities, with Annotations and Sentences in it")
-    if split is None:
-        numbers = sorted(path.stem for path in sentences.glob("*.txt"))
-    else:
-        listed = folder / f"{split}.txt"
-        if not listed.is_file():
-            raise UserError(f"{listed}: no such file, so the pictures of split {split!r} are not known")
-        numbers = read_text(str(listed)).split()
-    for number in numbers:
-        size, boxes = read_boxes(str(annotations / f"{number}.xml"))
-        text = read_text(str(sentences / f"{number}.txt"))
-        named = [(words, thing, tuple(kinds[1:].split("/"))) for thing, kinds, words in MARK.findall(text)]
-        yield from _distinct(f"{number}.jpg", size, named, boxes)
+    captions: dict[str, list[GroundedText]] = defaultdict(list)
+    for row in rows_in_format("flickr30k_entities", folder, problems, task="grounding", split=split):
+        assert isinstance(row, GroundedText)
+        captions[row.images[0]].append(row)
+    for image, rows in captions.items():
+        spans = [(row, span, kinds) for row in rows for span, kinds in zip(row.spans, row.extra["kinds"], strict=True)]
+        named = [(row.text[span.start : span.end], str(span.boxes), kinds) for row, span, kinds in spans]
+        yield from _distinct(image, rows[0].extra["size"], named, {str(span.boxes): span.boxes for _, span, _ in spans})
 
 
 def _distinct(

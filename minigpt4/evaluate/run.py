@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -75,17 +75,13 @@ def run_benchmark(
         UserError: annotations, images or answers that are not there or not what they should be; before the system is loaded.
     """
     benchmark, settings = BENCHMARKS[name], settings or {}
-    if not annotations.exists():
-        raise UserError(f"{annotations}: no such file")
-    choice = {"single_box": asked.single_box, "things": asked.things}
-    rows = benchmark.read(annotations, Choice(split=asked.split, **choice))  # type: ignore[arg-type]
-    if not rows:
-        raise UserError(f"{annotations}: nothing to ask for in it")
+    choice = Choice(split=asked.split, single_box=asked.single_box, things=asked.things)
+    rows, unusable = benchmark.rows(annotations, choice)
     if asked.limit and asked.limit < len(rows):
         rows = [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), asked.limit))]
     if asked.prior_split and not asked.prior:
         raise UserError("--prior-split goes with --prior FILE")
-    prior = benchmark.read(asked.prior, Choice(split=asked.prior_split, **choice)) if asked.prior else None  # type: ignore[arg-type]
+    prior = benchmark.rows(asked.prior, replace(choice, split=asked.prior_split))[0] if asked.prior else None
     images = asked.images or (annotations if annotations.is_dir() else annotations.parent)
     if not images.is_dir():
         raise UserError(f"{images}: no such folder")
@@ -95,7 +91,9 @@ def run_benchmark(
     def ask_many(batch: list) -> Sequence[str]:
         return loaded().ask_many(batch, batch_size=batch_size, **settings)
 
-    problems: list[str] = []
+    for message in unusable:
+        watch.wrong(message)
+    problems: list[str] = [*unusable]
 
     def answers(file: Path, blank_image: bool) -> list[Row]:
         who = f"{by} blank_image" if blank_image else by
@@ -105,6 +103,8 @@ def run_benchmark(
     part = f"-{asked.split}" if asked.split else ""
     file = asked.predictions or Path(f"{name}-{annotations.stem}{part}.jsonl")
     done, sightless, notes = answers(file, False), None, []
+    if unusable:
+        notes.append(f"{len(unusable):,} rows of the annotations cannot be used and were not asked, the first: {unusable[0]}")
     if asked.blank_image:
         sightless = answers(file.with_name(f"{file.stem}.blank-image{file.suffix}"), True)
         done, sightless = aligned(done, sightless)

@@ -1,5 +1,5 @@
-"""What made an answer: the system, its decoding, and the images it was shown. Kept beside every answer in a file, so that a
-file is not continued by somebody else, or about another image."""
+"""What made an answer: the system, its decoding, and the images it was shown. It stands beside every answer in a file, so that
+a file is not continued by somebody else, or about another image."""
 
 import hashlib
 from collections.abc import Iterable, Mapping

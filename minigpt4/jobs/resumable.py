@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ..errors import UserError
 from ..io.jsonl import Output, Row, read_rows
-from ..media.images import ImageInput, check_image
+from ..media.images import ImageInput, check_image, regular_file
 from .made_by import BY, IMAGES, check_maker, digest
 
 Item = tuple[str, Row, Any]
@@ -174,21 +174,23 @@ def answer_rows(
         shown = output.beside(IMAGES)
         todo = []
         for item in items:
-            if not output.take(item[1]):
-                todo.append(item)
-            else:
+            if output.take(item[1]):
                 _check_unchanged(file, item, shown[output.key(item[1])])
+            elif message := _absent(item):
+                watch.wrong(message)
+                outcome.problems.append(message)
+            else:
+                todo.append(item)
         if todo and prepare is not None:
             prepare()
-        outcome.answered = len(items) - len(todo)
+        outcome.answered = len(items) - len(todo) - len(outcome.problems)
         watch.begin(key, len(items), outcome.answered)
         for group in _groups(iter(todo), batch_size):
             good = []
             for (where, row, asked), result in _answered(group, answer):
                 if isinstance(result, UserError):
-                    message = f"{where}: {result}" if isinstance(asked, tuple) else str(result)
-                    watch.wrong(message)
-                    outcome.problems.append(message)
+                    outcome.problems.append(_placed(where, asked, result))
+                    watch.wrong(outcome.problems[-1])
                 else:
                     seen = digest(_images_of(asked))
                     good.append(row | {key: str(result), BY: by} | ({IMAGES: seen} if seen else {}))
@@ -204,6 +206,23 @@ def answer_rows(
 
 def _images_of(asked: Any) -> list[ImageInput]:
     return asked[0] if isinstance(asked, tuple) else [asked]
+
+
+def _placed(where: str, asked: Any, error: UserError) -> str:
+    """An error with the place of its row, which an image's own name is."""
+    return f"{where}: {error}" if isinstance(asked, tuple) else str(error)
+
+
+def _absent(item: Item) -> str | None:
+    """What is wrong if an image of an item is not there; the others are asked about."""
+    where, _, asked = item
+    try:
+        for image in _images_of(asked):
+            if isinstance(image, str | os.PathLike):
+                regular_file(image)
+    except UserError as error:
+        return _placed(where, asked, error)
+    return None
 
 
 def _check_unchanged(file: Path, item: Item, before: str | None) -> None:

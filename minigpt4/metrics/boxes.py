@@ -57,7 +57,7 @@ def official_answer(answer: str, width: float, height: float) -> tuple[str | Non
     """What the published evaluation takes from an answer to ``[refer]``.
 
     Returns:
-        The answer without blanks and line ends around it if it *begins* with a box (of numbers of up to three digits), else
+        The answer without blanks, and line ends around it, if it *begins* with a box (of numbers of up to three digits), else
         None; and every number in it, the first four in pixels. The evaluation counts an answer with more or fewer than four
         numbers as wrong.
     """

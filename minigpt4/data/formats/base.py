@@ -12,6 +12,7 @@ from ...errors import UserError
 from ...media.images import ImageInput
 from ...prompt.tasks import TASKS
 from ..sample import Sample, Turn
+from ..schema import Row
 from ..source import Problem
 from ..values import is_number, kind_of, nearest, text_of, texts_of
 from .files import Folders, Paths, files, load_json
@@ -229,6 +230,15 @@ class Annotated(Items):
     def _extra(self, item: tuple, image: Path | None) -> dict[str, Any]:
         """What evaluation may want to know."""
         return {}
+
+    def rows(self) -> Iterator[Row]:
+        """What the files say, as rows of our schema in order, without a look for images: for evaluation. An image is named as
+        the files name it."""
+        for item in range(self._count):
+            yield self._as_row(self._items[item], self._where(item))
+
+    def _as_row(self, item: tuple, where: str) -> Row:
+        raise UserError(f"{where}: rows of this format are for training alone")
 
     def _sample(self, item: int, rng: random.Random) -> Sample:
         images = self._images(item)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from ...errors import UserError
 from ...prompt.text import clean_text
 from ..sample import ask
+from ..schema import Description
 from ..values import kind_of
 from .base import Annotated, Fields, choose, instruct
 from .files import Paths
@@ -19,14 +20,23 @@ class Captions(Annotated):
     Args:
         captions: ``one`` makes a sample of each caption, as published; ``all`` one of each picture, with its captions side by
             side.
+        clean: whether texts are cleaned as the published processor does it.
         options: those of `Annotated`.
     """
 
     task = "caption"
 
-    def __init__(self, *, captions: str = "one", **options):
+    def __init__(self, *, captions: str = "one", clean: bool = True, **options):
         self.captions = choose("captions", captions, ("one", "all"))
+        self.clean = choose("clean", clean, (True, False))
         super().__init__(**options)
+
+    def _text(self, text: str, key: str, row: Fields) -> str:
+        words = cleaned(text, key, row)
+        return words if self.clean else text.strip()
+
+    def _as_row(self, item, where):
+        return Description(where=where, images=item[0][:1], answers=item[1])
 
     def _arrange(self):
         if self.captions == "one":
@@ -70,7 +80,7 @@ class CocoCaption(Captions):
         if self.split != "all" and ("train" in image) != (self.split == "train"):
             return
         for text in texts:
-            yield (image, os.path.basename(image)), (cleaned(text, "caption", row),)
+            yield (image, os.path.basename(image)), (self._text(text, "caption", row),)
 
 
 class TextCaps(Captions):
@@ -84,7 +94,7 @@ class TextCaps(Captions):
         return enumerate(data["data"])
 
     def _read(self, row: Fields) -> Iterable[tuple]:
-        yield (f"{row.code('image_id')}.jpg",), (cleaned(row.text("caption_str"), "caption_str", row),)
+        yield (f"{row.code('image_id')}.jpg",), (self._text(row.text("caption_str"), "caption_str", row),)
 
 
 class CcSbuAlign(Annotated):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ...errors import UserError
 from ...prompt.boxes import Box, Rounding
-from ..schema import phrase_turns
+from ..schema import Phrase, phrase_turns
 from ..source import Problem
 from ..values import kind_of
 from .base import Annotated, Fields, choose
@@ -18,7 +18,7 @@ class CocoInstances(Annotated):
     """``instances_train2017.json``: {"images", "annotations", "categories"}; a sample asks for all things of one category.
 
     A category of which a picture has a crowd (many things under one box) or an empty box is not asked for there. Boxes are in
-    the order of their size. Items are (name of the picture, category, boxes).
+    the order of their size. Items are (name of the picture, category, boxes, size of the picture).
 
     Args:
         max_boxes: a category with more things in a picture is not asked for there.
@@ -78,7 +78,7 @@ class CocoInstances(Annotated):
         for category, found in boxes.items():
             if category not in crowds and len(found) <= self.max_boxes:
                 found.sort(key=lambda box: -box.area)
-                yield row.text("file_name"), category, tuple(found)
+                yield row.text("file_name"), category, tuple(found), (width, height)
             elif category not in crowds:
                 self._too_many += 1
 
@@ -90,3 +90,6 @@ class CocoInstances(Annotated):
 
     def _extra(self, item, image):
         return {"boxes": item[2]}
+
+    def _as_row(self, item, where):
+        return Phrase(where=where, images=(item[0],), phrase=item[1], places=item[2], extra={"size": item[3]})

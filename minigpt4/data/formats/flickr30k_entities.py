@@ -20,7 +20,7 @@ from ...prompt.boxes import Box, Rounding
 from ...prompt.tasks import TASKS
 from ...prompt.text import join_tokens
 from ..sample import ask
-from ..schema import Span, ground, phrase_turns
+from ..schema import GroundedText, Span, ground, phrase_turns
 from .base import Annotated, Fields, choose, instruct
 from .files import Paths
 
@@ -30,10 +30,12 @@ NOT_VISUAL = "0"
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A caption without its marks, and its phrases that have boxes."""
+    """A caption without its marks, its phrases that have boxes, what kinds of things they are, and the size of the picture."""
 
     text: str
     spans: tuple[Span, ...]
+    kinds: tuple[tuple[str, ...], ...]
+    size: tuple[int, int]
 
 
 class Flickr30kEntities(Annotated):
@@ -94,9 +96,9 @@ class Flickr30kEntities(Annotated):
 
     def _read(self, row: Fields) -> Iterable[tuple]:
         number = Path(row.where).stem
-        _, boxes = read_boxes(os.path.join(self._folder, "Annotations", f"{number}.xml"))
-        lines = read_text(row.where).splitlines()
-        captions = [_caption(line, boxes, f"{row.where}:{i}") for i, line in enumerate(lines, 1) if line.strip()]
+        size, boxes = read_boxes(os.path.join(self._folder, "Annotations", f"{number}.xml"))
+        lines = read_text(row.where).split("\n")
+        captions = [_caption(line, boxes, size, f"{row.where}:{i}") for i, line in enumerate(lines, 1) if line.strip()]
         if not captions:
             raise UserError(f"{row.where}: no captions")
         if self.task == "caption":
@@ -127,11 +129,17 @@ class Flickr30kEntities(Annotated):
     def _extra(self, item, image):
         return {"boxes": item[2]} if len(item) == 3 else {}
 
+    def _as_row(self, item, where):
+        if self.task != "grounding":
+            return super()._as_row(item, where)
+        text, spans, kinds, size = item[1].text, item[1].spans, item[1].kinds, item[1].size
+        return GroundedText(where=where, images=self._names(item), text=text, spans=spans, extra={"kinds": kinds, "size": size})
 
-def _caption(line: str, boxes: dict[str, tuple[Box, ...]], where: str) -> Caption:
+
+def _caption(line: str, boxes: dict[str, tuple[Box, ...]], size: tuple[int, int], where: str) -> Caption:
     """A marked line."""
     parts: list[str] = []
-    spans, length, done = [], 0, 0
+    spans, kinds, length, done = [], [], 0, 0
     for mark in MARK.finditer(line):
         parts += [line[done : mark.start()], mark[3]]
         start = length + mark.start() - done
@@ -139,10 +147,11 @@ def _caption(line: str, boxes: dict[str, tuple[Box, ...]], where: str) -> Captio
         done = mark.end()
         if mark[1] in boxes:
             spans.append(Span(start, length, boxes[mark[1]]))
+            kinds.append(tuple(mark[2][1:].split("/")))
     text = "".join([*parts, line[done:]])
     if "[/EN#" in text:
         raise UserError(f"{where}: a phrase is not marked as [/EN#NUMBER/KIND WORDS]")
-    return Caption(text, tuple(spans))
+    return Caption(text, tuple(spans), tuple(kinds), size)
 
 
 def _things(captions: list[Caption], alone: bool) -> Iterable[tuple[tuple[str, ...], tuple[Box, ...]]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from ...errors import UserError
 from ...prompt.text import clean_text
 from ..sample import ask
+from ..schema import Question
 from ..source import Problem
 from ..values import kind_of
 from .base import Annotated, Fields, choose, coco_names, instruct
@@ -14,9 +15,17 @@ from .captions import cleaned
 
 
 class Vqa(Annotated):
-    """Items are (names of the picture, question, answers), cleaned; an answer is drawn as often as people gave it."""
+    """Items are (names of the picture, question, answers); an answer is drawn as often as people gave it.
+
+    Args:
+        clean: whether texts are cleaned as the published processor does it.
+    """
 
     task = "vqa"
+
+    def __init__(self, *, clean: bool = True, **options):
+        self.clean = choose("clean", clean, (True, False))
+        super().__init__(**options)
 
     def _names(self, item):
         return item[0]
@@ -24,12 +33,17 @@ class Vqa(Annotated):
     def _turns(self, item, image, rng):
         return ask(instruct("vqa", item[1], rng), rng.choice(item[2]))
 
+    def _as_row(self, item, where):
+        return Question(where=where, images=item[0][:1], question=item[1], answers=item[2])
+
     def _item(self, names: tuple[str, ...], row: Fields, answers: Iterable[str], key: str) -> tuple:
         # Answers repeat by the hundred thousand: each is kept once. Those that are punctuation alone say nothing.
-        answers = tuple(sys.intern(answer) for answer in map(clean_text, answers) if answer)
+        prepared = map(clean_text, answers) if self.clean else (answer.strip() for answer in answers)
+        answers = tuple(sys.intern(answer) for answer in prepared if answer)
         if not answers:
             raise UserError(f'{row.where}: "{key}" has no words in it')
-        return names, cleaned(row.text("question"), "question", row), answers
+        question = cleaned(row.text("question"), "question", row)
+        return names, question if self.clean else row.text("question"), answers
 
 
 class CocoVqa(Vqa):

@@ -1,5 +1,7 @@
 """What every benchmark has: questions made of annotations, and a report made of answers."""
 
+import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 from ...errors import UserError
 from ...prompt.boxes import Box
+from ..annotations import Problems
 
 Row = dict[str, Any]
 """A question with its truth, and once it is answered with ``answer``; see docs/pointing.md for each benchmark's keys."""
@@ -41,9 +44,31 @@ class Benchmark:
     """A benchmark: annotations -> rows -> answers -> report."""
 
     name: str
-    read: Callable[[Path, Choice], list[Row]]
+    read: Callable[[Path, Choice, Problems], list[Row]]
+    """Annotations -> rows; what is wrong with those that cannot be used is noted."""
     question: Callable[[Row], str]
-    report: Callable[[Sequence[Row], Against], Any]
+    report: Callable[..., Any]
+    """(Answered rows, `Against`) -> report."""
+
+    def rows(self, path: Path, choice: Choice = Choice()) -> tuple[list[Row], Problems]:
+        """The questions in annotations, no two the same, and what is wrong with rows that cannot be used.
+
+        Raises:
+            UserError: not a layout that is known, or nothing to ask for in it.
+        """
+        if not path.exists():
+            raise UserError(f"{path}: no such file")
+        problems = Problems()
+        rows = self.read(path, choice, problems)
+        if not rows:
+            raise UserError(problems[0] if problems else f"{path}: nothing to ask for in it")
+        seen: Counter[str] = Counter()
+        for row in rows:
+            key = json.dumps(row, sort_keys=True)
+            seen[key] += 1
+            if seen[key] > 1:  # two people said the same of a picture: both count, and are told apart
+                row["again"] = seen[key]
+        return rows, problems
 
 
 def new_row(benchmark: str, image: str, size: tuple[int, int] | None = None, **truth: Any) -> Row:

@@ -2,15 +2,17 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from ...data.formats.files import load_json
 from ...data.schema import Description, parse_row
 from ...errors import UserError
 from ...metrics.caption import TOKENIZERS, bleu, cider, rouge_l
 from ...metrics.interval import Score, bootstrap
 from ...prompt.templates import CAPTION
-from ..annotations import load_json, rows_of
+from ..annotations import Problems, rows_in_format, rows_of
 from ..baselines import most_common
 from ..table import Line, Report
 from .base import Against, Benchmark, Choice, Row, new_row
@@ -19,30 +21,52 @@ NAME = "captions"
 CIDER, BLEU, ROUGE, DISTINCT = "CIDEr", "BLEU-4", "ROUGE-L", "distinct"
 
 
-def read(path: Path, choice: Choice) -> list[Row]:
+def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     """A row ``{"image", "captions": [...]}`` for each picture, from JSON Lines with ``captions`` (or ``answers``, as our own
-    schema has it), or from COCO's ``captions_val2017.json``."""
+    schema has it), from COCO's ``captions_val2017.json``, or from Karpathy's lists (``coco_karpathy_test.json``)."""
     captions: dict[str, list[str]] = defaultdict(list)
     if path.suffix == ".json":
-        try:
-            data = load_json(path)
-            names = {image["id"]: image["file_name"] for image in data["images"]}
-            for annotation in data["annotations"]:
-                captions[names[annotation["image_id"]]].append(annotation["caption"])
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{path}: expected COCO's images and annotations with captions ({error!r})") from None
+        for image, texts in _of_coco(path, problems):
+            captions[image] += texts
     else:
-        for number, line in rows_of(path, choice.split):
-            if isinstance(line.get("captions"), list) and isinstance(line.get("image"), str):
-                if not line["captions"] or not all(isinstance(text, str) for text in line["captions"]):
-                    raise UserError(f'{path}:{number}: "captions" must be a list of texts')
-                captions[line["image"]] += line["captions"]
-                continue
-            parsed = parse_row(line, f"{path}:{number}")
-            if not isinstance(parsed, Description) or len(parsed.images) != 1:
-                raise UserError(f'{path}:{number}: expected {{"image": FILE, "captions": [TEXT, ...]}}')
-            captions[str(parsed.images[0])] += parsed.answers
+        for where, line in rows_of(path, choice.split, problems):
+            with problems.noting():
+                image, texts = _line(line, where)
+                captions[image] += texts
     return [new_row(NAME, image, captions=texts) for image, texts in captions.items()]
+
+
+def _line(line: dict[str, Any], where: str) -> tuple[str, list[str]]:
+    if isinstance(line.get("captions"), list) and isinstance(line.get("image"), str):
+        if not line["captions"] or not all(isinstance(text, str) and text.strip() for text in line["captions"]):
+            raise UserError(f'{where}: "captions" must be a list of texts')
+        return line["image"], line["captions"]
+    parsed = parse_row(line, where)
+    if not isinstance(parsed, Description) or len(parsed.images) != 1:
+        raise UserError(f'{where}: expected {{"image": FILE, "captions": [TEXT, ...]}}')
+    return str(parsed.images[0]), list(parsed.answers)
+
+
+def _of_coco(path: Path, problems: Problems) -> Iterator[tuple[str, list[str]]]:
+    data = load_json(str(path))
+    if isinstance(data, list):
+        for row in rows_in_format("coco_caption", path, problems, split="all", clean=False):
+            assert isinstance(row, Description)
+            yield row.images[0], list(row.answers)
+        return
+    try:
+        names = {image["id"]: image["file_name"] for image in data["images"]}
+        annotations = list(data["annotations"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: expected COCO's images and annotations with captions ({error!r})") from None
+    for i, annotation in enumerate(annotations):
+        try:
+            image, text = names[annotation["image_id"]], annotation["caption"]
+            if not text.strip():
+                raise ValueError("no words")
+            yield image, [text]
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            problems.append(f"{path}.annotations[{i}]: expected the image_id of an image, and a caption ({error!r})")
 
 
 def question(row: Row) -> str:

@@ -13,7 +13,7 @@ from ...metrics.interval import bootstrap
 from ...metrics.phrase import head_noun
 from ...prompt.boxes import Box, parse_boxes
 from ...prompt.tasks import TASKS
-from ..annotations import Place, read_places
+from ..annotations import Place, Problems, read_places
 from ..baselines import WHOLE, best_box, centre_box, on_grid
 from ..table import Line, Report
 from .base import Against, Benchmark, Choice, Row, boxes_of, boxes_to_row, new_row
@@ -23,9 +23,9 @@ PRECISION, RECALL, F1 = "precision@0.5", "recall@0.5", "F1@0.5"
 _FEW = 6  # phrases that get a line each
 
 
-def read(path: Path, choice: Choice) -> list[Row]:
+def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     """A row ``{"image", "phrase", "boxes"}`` for each phrase, or for each thing that was chosen in each picture that has it."""
-    places: Iterable[Place] = read_places(path, choice.split)
+    places: Iterable[Place] = read_places(path, choice.split, problems)
     if choice.things:
         places = _things(places, choice.things)
     return [new_row(NAME, place.image, place.size, phrase=place.phrase, boxes=boxes_to_row(place.boxes)) for place in places]

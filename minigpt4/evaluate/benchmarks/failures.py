@@ -12,6 +12,7 @@ from pathlib import Path
 from ...metrics.fluency import flaws
 from ...metrics.interval import bootstrap
 from ...metrics.words import content_words
+from ..annotations import Problems
 from ..table import Line, Report
 from .base import Against, Benchmark, Choice, Row, new_row
 from .captions import read as read_captions
@@ -24,11 +25,11 @@ QUESTIONS = {
 KINDS = ("repeats", "unfinished", "fragment", "off the subject")
 
 
-def read(path: Path, choice: Choice) -> list[Row]:
+def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     """Two rows ``{"image", "asked": "description" | "poem", "captions"}`` for each picture of a file of captions."""
     return [
         new_row(NAME, row["image"], asked=asked, captions=row["captions"])
-        for row in read_captions(path, choice)
+        for row in read_captions(path, choice, problems)
         for asked in QUESTIONS
     ]
 

@@ -15,7 +15,7 @@ from ...metrics.interval import bootstrap
 from ...metrics.phrase import head_noun
 from ...prompt.boxes import Box, Phrase, parse_phrases
 from ...prompt.tasks import TASKS
-from ..annotations import read_places
+from ..annotations import Problems, read_places
 from ..baselines import best_box, centre_box
 from ..demo_format import official_phrases
 from ..table import Line, Report
@@ -25,11 +25,11 @@ NAME = "grounding"
 RIGHT, NAMED, LOCATED, RECALL = "phrases right", "named right", "located, if named", "things found"
 
 
-def read(path: Path, choice: Choice) -> list[Row]:
+def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     """A row ``{"image", "phrases": [{"phrase", "boxes"}]}`` for each picture, with all that anybody said about it."""
     by_image: dict[str, list[dict]] = defaultdict(list)
     sizes: dict[str, tuple[int, int] | None] = {}
-    for place in read_places(path, choice.split):
+    for place in read_places(path, choice.split, problems):
         by_image[place.image].append({"phrase": place.phrase, "boxes": boxes_to_row(place.boxes)})
         sizes[place.image] = place.size or sizes.get(place.image)
     return [new_row(NAME, image, sizes[image], phrases=phrases) for image, phrases in by_image.items()]

@@ -13,7 +13,7 @@ from ...metrics.interval import bootstrap
 from ...metrics.phrase import head_noun
 from ...prompt.boxes import Box
 from ...prompt.tasks import TASKS
-from ..annotations import read_places
+from ..annotations import Problems, read_places
 from ..baselines import most_common
 from ..table import Line, Report
 from .base import Against, Benchmark, Choice, Row, boxes_of, boxes_to_row, new_row
@@ -22,11 +22,11 @@ NAME = "identify"
 CIDER, NOUN = "CIDEr", "head noun"
 
 
-def read(path: Path, choice: Choice) -> list[Row]:
+def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     """A row ``{"image", "boxes": [box], "phrases": [...]}`` for each thing that fills one box, with all that people call it."""
     things: dict[tuple[str, Box], list[str]] = defaultdict(list)
     sizes: dict[str, tuple[int, int] | None] = {}
-    for place in read_places(path, choice.split):
+    for place in read_places(path, choice.split, problems):
         if len(place.boxes) == 1:
             things[place.image, place.boxes[0]].append(place.phrase)
             sizes[place.image] = place.size or sizes.get(place.image)

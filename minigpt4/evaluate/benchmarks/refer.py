@@ -10,7 +10,7 @@ from ...metrics.boxes import iou, official_correct
 from ...metrics.interval import Score, bootstrap
 from ...prompt.boxes import Box, parse_boxes
 from ...prompt.tasks import TASKS
-from ..annotations import read_places
+from ..annotations import Problems, read_places
 from ..baselines import WHOLE, best_box, centre_box, largest_boxes, mean_box, on_grid
 from ..table import Line, Report
 from .base import Against, Benchmark, Choice, Row, boxes_of, boxes_to_row, new_row
@@ -19,10 +19,10 @@ NAME = "refer"
 ACCURACY, MEAN_IOU, OFFICIAL, ANSWERED = "accuracy@0.5", "mean IoU", "accuracy, +1 pixel", "with a box"
 
 
-def read(path: Path, choice: Choice) -> list[Row]:
+def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     """A row ``{"image", "phrase", "boxes", "largest", "width"?, "height"?}`` for each phrase; of several boxes any one will
     do. ``largest`` is the largest of all boxes in the picture, for a baseline."""
-    places = read_places(path, choice.split)
+    places = read_places(path, choice.split, problems)
     largest = largest_boxes(places)
     return [
         new_row(

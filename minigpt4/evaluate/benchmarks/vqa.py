@@ -4,16 +4,17 @@ Source: MiniGPT-v2 paper, section 4: VQA accuracy where several people answered 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...data.formats.files import load_json
 from ...data.schema import Question, parse_row
 from ...errors import UserError
 from ...metrics.interval import bootstrap
 from ...metrics.vqa import exact, vqa_accuracy
 from ...prompt.tasks import TASKS
-from ..annotations import load_json, rows_of
+from ..annotations import Problems, rows_in_format, rows_of
 from ..baselines import most_common
 from ..table import Line, Report
 from .base import Against, Benchmark, Choice, Row, new_row
@@ -22,36 +23,57 @@ NAME = "vqa"
 ACCURACY = "accuracy"
 
 
-def read(path: Path, choice: Choice) -> list[Row]:
+def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     """A row ``{"image", "question", "answers": [...]}`` for each question, from our own JSON Lines, from rows with several
-    ({image, qa: [{question, answers or answer}]}), or from a JSON list of {image, question, answers or answer}."""
+    ({image, qa: [{question, answers or answer}]}), or from the JSON of VQAv2, OK-VQA, A-OKVQA and GQA that training reads."""
+    rows: list[Row] = []
     if path.suffix == ".json":
-        data = load_json(path)
-        if not isinstance(data, list):
-            raise UserError(f"{path}: expected a list of {{image, question, answer}}")
-        numbered: Iterable[tuple[int, Any]] = enumerate(data)
-    else:
-        numbered = rows_of(path, choice.split)
-    return [
-        new_row(NAME, image, question=question, answers=answers)
-        for number, line in numbered
-        for image, question, answers in _questions(line, f"{path}:{number}", path.suffix == ".json")
-    ]
+        for row in rows_in_format(_format_of(load_json(str(path)), path), path, problems, clean=False):
+            assert isinstance(row, Question)
+            rows.append(new_row(NAME, row.images[0], question=row.question, answers=list(row.answers)))
+        return rows
+    for where, line in rows_of(path, choice.split, problems):
+        if "qa" in line:
+            for entry in _several(line, where, problems):
+                with problems.noting():
+                    rows.append(_row(*entry))
+        else:
+            with problems.noting():
+                rows.append(_row(line, where))
+    return rows
 
 
-def _questions(line: Any, where: str, official: bool) -> Iterator[tuple[str, str, list[str]]]:
-    if not official and "qa" not in line:
-        parsed = parse_row(line, where)
-        if not isinstance(parsed, Question) or len(parsed.images) != 1:
-            raise UserError(f'{where}: expected {{"image": FILE, "question": TEXT, "answers": [TEXT, ...]}}')
-        yield str(parsed.images[0]), parsed.question, list(parsed.answers)
+def _format_of(data: Any, path: Path) -> str:
+    """Which of the published lists a file is."""
+    if isinstance(data, dict):
+        return "gqa"
+    if not isinstance(data, list):
+        raise UserError(f"{path}: expected a list of {{image, question, answer}}")
+    first = next((row for row in data if isinstance(row, dict)), {})
+    if "direct_answers" in first:
+        return "aok_vqa"
+    return "ok_vqa" if isinstance(first.get("answer"), list) else "gqa"
+
+
+def _several(line: dict[str, Any], where: str, problems: Problems) -> Iterator[tuple[dict[str, Any], str]]:
+    """The questions of a row about one picture, each as a row of our schema; where several people answered, theirs alone."""
+    if not isinstance(line["qa"], list):
+        problems.append(f"{where}: expected image, question and answers")
         return
-    try:
-        for entry in line.get("qa", [line]):
-            answers = entry.get("answers", entry.get("answer"))
-            yield line["image"], entry["question"], [answers] if isinstance(answers, str) else [str(a) for a in answers]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{where}: expected image, question and answers ({error!r})") from None
+    for i, entry in enumerate(line["qa"]):
+        at = f"{where}: qa[{i}]"
+        if isinstance(entry, dict):
+            key = "answers" if "answers" in entry else "answer"
+            yield {"image": line.get("image"), "question": entry.get("question"), key: entry.get(key)}, at
+        else:
+            problems.append(f"{at}: expected question and answers")
+
+
+def _row(line: dict[str, Any], where: str) -> Row:
+    parsed = parse_row(line, where)
+    if not isinstance(parsed, Question) or len(parsed.images) != 1:
+        raise UserError(f'{where}: expected {{"image": FILE, "question": TEXT, "answers": [TEXT, ...]}}')
+    return new_row(NAME, str(parsed.images[0]), question=parsed.question, answers=list(parsed.answers))
 
 
 def question(row: Row) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import UserError
 from ...metrics.interval import bootstrap
 from ...metrics.vqa import exact
-from ..annotations import rows_of
+from ..annotations import Problems, rows_of
 from ..baselines import most_common
 from ..table import Line, Report
 from .base import Against, Benchmark, Choice, Row, new_row
@@ -19,23 +19,25 @@ NAME = "vsr"
 ACCURACY, LENIENT = "accuracy", "punctuation ignored"
 
 
-def read(path: Path, choice: Choice) -> list[Row]:
+def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     """A row ``{"image", "statement", "label"}`` for each statement, from the published JSON Lines ({image, caption, label})
     or from rows with several ({image, vsr: [{statement, label}]})."""
-    rows = []
-    for number, line in rows_of(path, choice.split):
-        where = f"{path}:{number}"
-        for statement, label in _statements(line, where):
-            if label not in (0, 1):
-                raise UserError(f"{where}: the label must be 0 or 1, found {label!r}")
-            rows.append(new_row(NAME, str(line.get("image")), statement=statement, label=bool(label)))
+    rows: list[Row] = []
+    for where, line in rows_of(path, choice.split, problems):
+        with problems.noting():
+            rows += [
+                new_row(NAME, image, statement=statement, label=label) for image, statement, label in _statements(line, where)
+            ]
     return rows
 
 
-def _statements(line: dict[str, Any], where: str) -> Iterator[tuple[str, Any]]:
+def _statements(line: dict[str, Any], where: str) -> Iterator[tuple[str, str, bool]]:
     try:
         for entry in line.get("vsr", [line]):
-            yield entry["caption"] if "caption" in entry else entry["statement"], entry["label"]
+            statement, label = entry["caption"] if "caption" in entry else entry["statement"], entry["label"]
+            if label not in (0, 1):
+                raise UserError(f"{where}: the label must be 0 or 1, found {label!r}")
+            yield str(line["image"]), statement, bool(label)
     except (KeyError, TypeError) as error:
         raise UserError(f"{where}: expected image, caption (or statement) and label ({error!r})") from None
 
