@@ -27,10 +27,9 @@ import torch
 from conftest import tiny_folder
 from safetensors.torch import load_file
 
+from minigpt4 import cli
 from minigpt4.checkpoints.loading import load_system
 from minigpt4.errors import UserError
-from minigpt4.inference.assistant import load
-from minigpt4.jobs.resumable import caption_file
 from minigpt4.model.feature_cache import FeatureCache, pixels_of
 from minigpt4.train.loop import Interrupted, train
 from minigpt4.train.recipe import parse_recipe
@@ -78,7 +77,9 @@ class Campaign:
         train(parse_recipe(recipe, "campaign"))
 
     def captions(self, output: Path) -> None:
-        caption_file(lambda: load(self.place / "base"), self.images, output, 2, {"max_new_tokens": 4})
+        given = ["--model", self.place / "base", "--dtype", "float32", "--batch-size", 2, "--max-new-tokens", 4]
+        sys.argv = ["minigpt4", "caption", *map(str, [*self.images, "--output", output, *given])]
+        cli.main()
 
     def cache(self, folder: Path) -> FeatureCache:
         model, processor = load_system(self.place / "base", dtype=torch.float32)
@@ -101,7 +102,7 @@ class Campaign:
         status = BROKEN
         try:
             os.setsid()
-            log = os.open(self.place / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            log = os.open(self.place / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(log, 1)
             os.dup2(log, 2)
             what(*given)
@@ -111,6 +112,9 @@ class Campaign:
             status = SAID if "\n" not in str(error) else BROKEN
         except (Interrupted, KeyboardInterrupt):
             status = STOPPED
+        except SystemExit as left:  # a command's way
+            status = SAID if left.code else DONE
+            (self.place / "said").write_text((self.place / "log").read_text().rstrip("\n").split("\n")[-1])
         except BaseException as error:
             (self.place / "said").write_text(f"{type(error).__name__}: {error}")
         finally:
@@ -148,7 +152,8 @@ class Campaign:
         """Run a training undisturbed from where it stands; it must come to the reference's bits."""
         status = self.run(self.training, output, every, cache)
         if status != DONE:
-            return self.check(kind, False, f"{about}: status {status}: {self.said()}")
+            self.check(kind, False, f"{about}: status {status}: {self.said()}")
+            return
         weights, rows, report = self.result(output)
         same = [weights == self.truth[0], rows == self.truth[1], report]
         left = [p.name for p in output.rglob(".*") if p.name != ".lock"]
@@ -206,8 +211,8 @@ class Campaign:
         disk.mkdir(exist_ok=True)
         for trial in range(trials):
             size = self.rng.randint(4, 100) * 4096
-            mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], capture_output=True, check=False)
-            if mounted.returncode:
+            mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk]
+            if subprocess.run(mount, capture_output=True, check=False).returncode:
                 print("full disks: left out, nothing can be mounted here")
                 return
             try:
