@@ -26,7 +26,8 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import nn
 
-from minigpt4.checkpoints.loading import load_system, save_trained
+from minigpt4.checkpoints.folders import find_folder
+from minigpt4.checkpoints.loading import learnt_before, load_system, save_trained
 from minigpt4.data.augment import box_in, some_part
 from minigpt4.media.images import Part, open_image
 from minigpt4.model.modeling import MiniGPT4ForConditionalGeneration
@@ -251,7 +252,7 @@ def main() -> None:
     shown = [str(args.data.parent / name) for name in random.Random(1).sample(lesson.names, min(3000, len(lesson)))]
     left = refit(before, model, [shown[i : i + 32] for i in range(0, len(shown), 32)], processor)
     print(json.dumps({"not reached by the projection": left}))
-    save_trained(model, processor, args.to)
+    save_trained(model, processor, args.to, before=learnt_before(find_folder(args.base)))
 
 
 if __name__ == "__main__":

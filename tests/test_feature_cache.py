@@ -53,8 +53,8 @@ def test_cached_equals_computed(kind, tmp_path, images):
 def test_of_a_vision_whose_channels_change_only_the_vision_is_kept(tmp_path):
     model = tiny_model("qformer")
     model.requires_grad_(False)
-    model.vision_dropout = 0.1
-    assert opened(model, tmp_path / "cache").stage == "vision_tokens"
+    cache = FeatureCache(model, tiny_processor(model.config).image_processor, tmp_path, connector_varies=True)
+    assert cache.stage == "vision_tokens"
 
 
 def test_a_image_is_known_by_its_content(tmp_path, images):

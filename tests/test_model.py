@@ -17,7 +17,7 @@ from transformers import (
 
 from minigpt4.model import MiniGPT4Config, MiniGPT4ForConditionalGeneration
 from minigpt4.model.connector import ConcatConnector
-from minigpt4.model.modeling import IGNORE, without_some_channels
+from minigpt4.model.modeling import IGNORE
 from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig
 
 
@@ -139,31 +139,6 @@ def test_images_may_enter_at_every_stage(model):
     expected = model(**batch, pixel_values=pixels).logits
     for stage in ({"vision_tokens": tokens}, {"connector_features": features}, {"image_embeds": embeds}):
         torch.testing.assert_close(model(**batch, **stage).logits, expected, atol=1e-6, rtol=1e-6)
-
-
-@pytest.mark.parametrize("kept", [0, 3])
-def test_in_training_a_image_goes_without_some_channels_everywhere(kept):
-    torch.manual_seed(0)
-    tokens = torch.rand(40, 6, 50) + 1
-    seen = without_some_channels(tokens, 0.25, kept)
-    assert torch.equal(seen[..., 50 - kept :], tokens[..., 50 - kept :])
-    seen, tokens = seen[..., : 50 - kept], tokens[..., : 50 - kept]
-    gone = seen == 0
-    assert torch.equal(gone, gone[:, :1].expand_as(gone))
-    assert not torch.equal(gone[0], gone[1])
-    assert gone.float().mean() == pytest.approx(0.25, abs=0.03)
-    torch.testing.assert_close(seen[~gone], tokens[~gone] / 0.75)
-
-
-def test_channels_are_hidden_in_training_alone(model):
-    pixels = inputs(model)["pixel_values"]
-    expected = model.get_image_features(pixels)
-    model.vision_dropout = 0.5
-    assert torch.equal(model.get_image_features(pixels), expected)
-    tokens = model.get_vision_tokens(pixels)
-    model.train()
-    assert not torch.allclose(model.get_image_features(vision_tokens=tokens), expected)
-    assert torch.equal(model.get_vision_tokens(pixels), tokens)
 
 
 def test_loss_is_that_of_full_logits_and_so_are_its_gradients(model):

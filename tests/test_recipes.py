@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import layouts
@@ -191,6 +192,30 @@ def test_files_that_are_no_recipe(text, message, tmp_path, monkeypatch):
         load_recipe("missing.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {config: &a {a: *a}}", "holds itself"),
+        (
+            "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(f"{b}: &{b} [{f'*{a},' * 10}]\n" for a, b in pairwise("abcdefghij")),
+            "more values",
+        ),
+        ("steps: .inf", "steps: .*not inf"),
+        ("schedule: {lr: .inf}", "finite number, not inf"),
+        ('output: "\\0"', "no folder can have this name"),
+        ('output: "\\ud800"', "no folder can have this name"),
+        ("steps: [[[[[[1]]]]]]", r"not \[\[\[\[\.\.\.\]\]\]\]"),
+    ],
+)
+def test_recipes_that_cannot_be_are_one_line(text, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("r.yaml").write_text(text + "\n")
+    with pytest.raises(UserError, match=message) as refused:
+        load_recipe("r.yaml")
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 2000
+
+
 def test_changes_from_the_command_line(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump(BASE))
@@ -204,6 +229,9 @@ def test_changes_from_the_command_line(tmp_path):
         ("data.datasets.7.ratio=1", "not one of the 1 items"),
         ("steps.x=1", "holds a value"),
         ("seeed=1", r"did you mean seed\?"),
+        ("data.datasets.0.format.x=1", "format holds a value, not keys"),
+        ("steps=2001-99-99", "valid integer"),
+        ("steps=" + "[" * 5000, "nested too deeply"),
     ):
         with pytest.raises(UserError, match=message):
             load_recipe(path, [wrong])

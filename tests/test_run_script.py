@@ -150,6 +150,25 @@ def test_a_moved_project_is_installed_anew(clone):
     assert asked(moved, "pip install")[-1].endswith(f"--editable {moved}")
 
 
+def test_an_environment_whose_python_was_upgraded_is_made_again(clone, tmp_path):
+    """Its link leads to another Python now, which starts well and knows no package."""
+    run(clone, "ask")
+    python, system = clone / ".venv/bin/python", tmp_path / "python3.11"
+    python.rename(system)
+    python.symlink_to(system)
+    run(clone, "ask")  # as environments are
+    newer = tmp_path / "python3.12"
+    newer.write_text(system.read_text().replace('"-m $BROKEN"*)', '"-m pip --version" | "-m $BROKEN"*)'))
+    newer.chmod(0o755)
+    python.unlink()
+    python.symlink_to(newer)
+    done = run(clone, "ask")
+    assert done.stdout == "answer to ask\n", done.stderr
+    assert "made anew" in done.stderr
+    assert len(asked(clone, "-m venv --clear")) == 1
+    assert run(clone, "ask").stderr == ""
+
+
 def test_two_first_commands_at_once_install_once(clone):
     env = os.environ | {"SLOW": "1"}
     both = [subprocess.Popen([clone / "run", "ask"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in "ab"]

@@ -11,12 +11,12 @@ weight. A *trained* folder holds what training changed, and says in its configur
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -49,6 +49,7 @@ from .quantize import quantization_config
 
 _LORA = ".lora_"
 _LLM = "language_model."
+_OURS = ("projection.", "connector.")
 
 Adapters = Literal["merged", "apart", "left out"]
 """What becomes of a system's adapters when it is loaded: added to the language model's weights, kept beside them, or
@@ -280,17 +281,25 @@ def load_trained(model: MiniGPT4ForConditionalGeneration, weights: Mapping[str, 
             raise UserError(
                 f"{file}: {name} is of shape {tuple(tensor.shape)}, but this system needs {tuple(own[names[name]].shape)}"
             )
-    needed = {n for n in names if n.startswith(("projection.", "connector.")) or _LORA in n}
+    needed = {n for n in names if n.startswith(_OURS) or _LORA in n}
     if missing := sorted(needed - set(weights)):
         raise UserError(f"{file}: lacks {len(missing)} weight(s) that this system trains, the first is {missing[0]}")
     model.load_state_dict({names[name]: tensor for name, tensor in weights.items()}, strict=False)
-    model.learnt_before |= {names[name] for name in weights if name not in needed}
 
 
-def trained_weights(model: MiniGPT4ForConditionalGeneration) -> dict[str, torch.Tensor]:
-    """What a trained folder stores: projection, connector and adapters, and whatever else is trained or once was."""
-    ours, before = ("projection.", "connector."), model.learnt_before
-    chosen = {n: p for n, p in model.named_parameters() if p.requires_grad or n.startswith(ours) or _LORA in n or n in before}
+def learnt_before(folder: Path) -> frozenset[str]:
+    """Weights of the vision encoder and the language model that a trained folder stores, because training has changed them; a
+    folder that is made of this one stores them as well, frozen by then or not. None of a whole folder."""
+    if not (folder / TRAINED).exists():
+        return frozenset()
+    with safe_open(folder / TRAINED, "pt") as file:
+        names = file.keys()
+    return frozenset(name for name in names if not name.startswith(_OURS) and _LORA not in name)
+
+
+def trained_weights(model: MiniGPT4ForConditionalGeneration, before: Collection[str] = ()) -> dict[str, torch.Tensor]:
+    """What a trained folder stores: projection, connector and adapters, and whatever else is trained or once was (`before`)."""
+    chosen = {n: p for n, p in model.named_parameters() if p.requires_grad or n.startswith(_OURS) or _LORA in n or n in before}
     return {_stored_name(n): p.detach().cpu().contiguous() for n, p in chosen.items()}
 
 
@@ -299,11 +308,13 @@ def save_trained(
     processor: MiniGPT4Processor,
     folder: str | os.PathLike,
     dtype: torch.dtype | None = None,
+    before: Collection[str] = (),
 ) -> None:
-    """Write a trained folder; `dtype` converts floating tensors on the way."""
+    """Write a trained folder; `dtype` converts floating tensors on the way, `before` names what earlier training has changed
+    (`learnt_before`)."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = trained_weights(model)
+    weights = trained_weights(model, before)
     if dtype is not None:
         weights = {k: v.to(dtype) for k, v in weights.items()}
     save_file(weights, folder / TRAINED, metadata={"format": "pt"})

@@ -40,6 +40,7 @@ class FeatureCache:
 
     Args:
         folder: where caches are kept; the user's cache folder when not given.
+        connector_varies: whether the connector is given other channels each time, so that its work cannot be kept.
         stage: ``"vision_tokens"`` (B, T, V), or ``"connector_features"`` (B, K, W) where the connector is frozen as well and
             has parameters (a Q-Former), so that its work is saved too, unless it is given other channels each time.
     """
@@ -49,10 +50,11 @@ class FeatureCache:
         model: MiniGPT4ForConditionalGeneration,
         image_processor: MiniGPT4ImageProcessor,
         folder: Path | None = None,
+        connector_varies: bool = False,
     ):
         self.model, self.image_processor = model, image_processor
         frozen_connector = list(model.connector.parameters()) and not any(p.requires_grad for p in model.connector.parameters())
-        self.stage = "connector_features" if frozen_connector and not model.vision_dropout else "vision_tokens"
+        self.stage = "connector_features" if frozen_connector and not connector_varies else "vision_tokens"
         about = {
             "format": _FORMAT,
             "stage": self.stage,

@@ -99,11 +99,6 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
             from .adapters import add_lora
 
             add_lora(self.language_model, config.lora)
-        self.learnt_before: set[str] = set()
-        """Weights of vision encoder and language model that earlier training has changed: a trained folder stores them, frozen
-        by now or not."""
-        self.vision_dropout = 0.0
-        """In training, the share of the vision encoder's channels that each picture goes without (`without_some_channels`)."""
         self.generation_config = self.language_model.generation_config
         self.post_init()
 
@@ -170,9 +165,6 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 if pixel_values is None:
                     raise ValueError("give pixel_values, vision_tokens or connector_features")
                 vision_tokens = self.get_vision_tokens(pixel_values)
-            if self.training and self.vision_dropout:
-                places = 4 * getattr(self.config.vision_config, "coordinates", 0)  # which no picture goes without
-                vision_tokens = without_some_channels(vision_tokens, self.vision_dropout, places)
             connector_features = self.get_connector_features(vision_tokens)
         first = next(self.projection.parameters())
         return self.projection(connector_features.to(first.device, first.dtype))
@@ -369,14 +361,6 @@ def _projection(size_in: int, size_out: int, depth: int) -> nn.Module:
     for _ in range(depth - 1):
         layers += [nn.GELU(), nn.Linear(size_out, size_out)]
     return nn.Sequential(*layers)
-
-
-def without_some_channels(tokens_PTV: torch.Tensor, share: float, kept: int = 0) -> torch.Tensor:
-    """Pictures' tokens with a share of their channels at nought, the same ones everywhere in a picture, and the others as much
-    larger (Tompson et al. 2015, arXiv 1411.4280). The last `kept` channels stay as they are."""
-    seen, rest = tokens_PTV.split([tokens_PTV.shape[-1] - kept, kept], -1)
-    seen = F.dropout1d(seen.transpose(1, 2), share).transpose(1, 2)
-    return torch.cat([seen, rest], -1)
 
 
 def _side_by_side(head: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:

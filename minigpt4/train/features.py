@@ -57,7 +57,7 @@ def fill(
 ) -> FeatureCache:
     """A cache that has every picture of the datasets, mirrored too where a dataset is, and those that validation asks about."""
     folder = Path(recipe.data.cache_folder) if recipe.data.cache_folder else None
-    cache = FeatureCache(model, processor.image_processor, folder)
+    cache = FeatureCache(model, processor.image_processor, folder, connector_varies=recipe.trained.vision_dropout > 0)
     todo = cache.missing(_images(recipe, parts))[world.rank :: world.size]
     if todo:
         for group in _with_bar([todo[i : i + _AT_ONCE] for i in range(0, len(todo), _AT_ONCE)], world, cache.folder):

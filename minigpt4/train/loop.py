@@ -120,7 +120,7 @@ class Trainer:
         self.output = Path(recipe.output)
         self._make_output()
         torch.manual_seed(recipe.seed)
-        self.model, self.processor = prepare(recipe, world.device)
+        self.model, self.processor, self.learnt_before = prepare(recipe, world.device)
         self.trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.names: dict[torch.Tensor, str] = {p: n for n, p in self.trained.items()}
 
@@ -324,6 +324,9 @@ class Trainer:
         for name, parameter in self.trained.items():
             parameter.copy_(weights[name])
 
+    def _write_trained(self, folder: Path) -> None:
+        save_trained(self.model, self.processor, folder, before=self.learnt_before)
+
     # saving and continuing -------------------------------------------------------------------------------------------
 
     def _write_result(self) -> None:
@@ -331,7 +334,11 @@ class Trainer:
         work = self.output / ".result"
         kept = "the last checkpoint has the trained weights, and the same command writes them when there is room"
         with saying(self.output, kept):
-            write_folder(work, work.with_name(".result-part"), lambda folder: save_trained(self.model, self.processor, folder))
+            write_folder(
+                work,
+                work.with_name(".result-part"),
+                self._write_trained,
+            )
             for path in sorted(work.iterdir()):
                 os.replace(path, self.output / path.name)
             work.rmdir()
@@ -355,7 +362,7 @@ class Trainer:
             state |= {"watch": self.watch.state_dict(), "best_step": self.best_step, "began_with": self.began_with}
 
             def write(folder: Path) -> None:
-                save_trained(self.model, self.processor, folder)
+                self._write_trained(folder)
                 save_optimizer(self.optimizer, self.names, self.average, folder / OPTIMIZER)
                 (folder / STATE).write_text(json.dumps(state))
                 save_recipe(self.recipe, folder / "recipe.yaml")

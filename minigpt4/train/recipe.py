@@ -7,21 +7,27 @@ weights in the form that `load_recipe` reads.
 
 import contextlib
 import difflib
+import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..errors import UserError
 from ..io.atomic import write_text
 from ..prompt.templates import CAPTION
 from .schedule import SCHEDULES
 
+_MOST_VALUES = 1_000_000  # a few lines of YAML can stand for more than any memory holds
+_SHORT = reprlib.Repr()  # writes values down in messages, however large or deep they are
+_SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxstring, _SHORT.maxother = 3, 8, 8, 200, 200
+
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
 
 
 class Lora(_Section):
@@ -243,6 +249,13 @@ class Recipe(_Section):
             raise ValueError("merged_adapters needs trained.lora with dropout 0, and goes with neither compile nor fsdp")
         return self
 
+    @field_validator("output")
+    @classmethod
+    def _a_name(cls, output: str) -> str:
+        if not output or "\0" in output or any("\ud800" <= c <= "\udfff" for c in output):
+            raise ValueError("no folder can have this name")
+        return output
+
     @model_validator(mode="after")
     def _seen_alike(self) -> "Recipe":
         if self.trained.vision_dropout and any(dataset.reward for dataset in self.data.datasets):
@@ -259,6 +272,9 @@ def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     given = _read(Path(path))
     for change in changes:
         _apply(given, change)
+    if (size := _size(given, {})) > _MOST_VALUES:
+        what = "holds itself (an alias within its own anchor)" if size == math.inf else "has more values than a recipe can have"
+        raise UserError(f"{path}: {what}")
     return parse_recipe(given, str(path))
 
 
@@ -306,6 +322,16 @@ def _name_datasets(given: dict[str, Any], path: Path) -> None:
     data["datasets"] = named
 
 
+def _size(value: Any, known: dict[int, float]) -> float:
+    """How many values a value holds, aliases followed; infinitely many where one is within its own anchor."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf  # as long as it is being counted
+        known[id(value)] = 1 + sum(_size(each, known) for each in (value.values() if isinstance(value, dict) else value))
+    return known[id(value)]
+
+
 def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Mappings are joined key by key; lists and values of `above` replace those of `below`."""
     joined = dict(below)
@@ -334,8 +360,10 @@ def _apply(given: dict[str, Any], change: str) -> None:
         raise UserError(f"--set {change}: expected KEY=VALUE, for instance schedule.lr=1e-4")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         value = text
+    except RecursionError:
+        raise UserError(f"--set {change[:60]} ...: a value that is nested too deeply") from None
     if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
         with contextlib.suppress(ValueError):
             value = float(value)
@@ -343,6 +371,8 @@ def _apply(given: dict[str, Any], change: str) -> None:
     place: Any = given
     for step in path:
         place = _into(place, step, change)
+    if not isinstance(place, list | dict):
+        raise UserError(f"--set {change}: {path[-1]} holds a value, not keys")
     if isinstance(place, list):
         place[_number(place, last, change)] = value
     else:
@@ -352,6 +382,8 @@ def _apply(given: dict[str, Any], change: str) -> None:
 def _into(place: Any, step: str, change: str) -> Any:
     if isinstance(place, list):
         return place[_number(place, step, change)]
+    if not isinstance(place, dict):
+        raise UserError(f"--set {change}: there are no keys beside {step}")
     if place.get(step) is None:
         place[step] = {}
     if not isinstance(place[step], dict | list):
@@ -372,7 +404,7 @@ def _say(error: Any) -> str:
         return f"unknown key {where}{_nearest(str(error['loc'][-1]), _keys(error['loc'][:-1]))}"
     if error["type"] == "missing":
         return f"{where} is needed"
-    return f"{where}: {error['msg'].removeprefix('Value error, ')}, not {error['input']!r}"
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}, not {_SHORT.repr(error['input'])}"
 
 
 def _keys(path: Sequence[Any]) -> list[str]:

@@ -3,7 +3,7 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -11,13 +11,14 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from ..checkpoints.folders import TRAINED, find_folder, text_folder, vision_folder
-from ..checkpoints.loading import fast_dtype, load_parts, load_system
+from ..checkpoints.loading import fast_dtype, learnt_before, load_parts, load_system
 from ..checkpoints.pocket import FOLDERS
 from ..errors import UserError
 from ..model.adapters import learn_merged, set_lora
 from ..model.configuration import MiniGPT4Config
 from ..model.modeling import MiniGPT4ForConditionalGeneration
 from ..model.processing import CLIP_MEAN, CLIP_STD, MiniGPT4ImageProcessor, MiniGPT4Processor
+from .channel_dropout import drop_channels
 from .recipe import Model, Recipe, Trained
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,16 @@ PLAIN = "none"
 """The template name that stands for no chat format: the answer follows the picture."""
 
 
-def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> tuple[MiniGPT4ForConditionalGeneration, MiniGPT4Processor]:
+class Prepared(NamedTuple):
+    """What a run begins with."""
+
+    model: MiniGPT4ForConditionalGeneration
+    processor: MiniGPT4Processor
+    learnt_before: frozenset[str]
+    """Weights that an earlier stage has changed and that this one stores as well (`checkpoints.loading.learnt_before`)."""
+
+
+def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> Prepared:
     """The system that a recipe trains, frozen and set up as it says; what is trained is in float32.
 
     Raises:
@@ -37,7 +47,7 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> tuple[MiniGPT
     recipe = settled(recipe, device)
     dtype = DTYPES[recipe.precision]
     try:
-        model, processor = _from_parts(recipe.model, dtype) if recipe.model.vision else _from_base(recipe, dtype)
+        model, processor, before = _from_parts(recipe.model, dtype) if recipe.model.vision else _from_base(recipe, dtype)
     except (ValueError, TypeError) as error:
         if isinstance(error, UserError):
             raise
@@ -45,19 +55,20 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> tuple[MiniGPT
     lora = recipe.trained.lora.model_dump() if recipe.trained.lora else None
     if set_lora(model.language_model, model.config.lora, lora):
         model.config.base_source = _absolute(recipe.model.base)  # its adapters are part of our language model now
-        model.learnt_before.clear()  # and its vision encoder is found there
+        before = frozenset()  # and its vision encoder is found there
     model.config.lora = lora
     model.language_model.set_attn_implementation(_attention(recipe.attention, device))
     if recipe.gradient_checkpointing:
         model.language_model.activation_checkpointing_enable({"use_reentrant": False})
     freeze(model, recipe.trained)
-    model.vision_dropout = recipe.trained.vision_dropout
+    if recipe.trained.vision_dropout:
+        drop_channels(model, recipe.trained.vision_dropout)
     if recipe.merged_adapters:
         learn_merged(model.language_model)
     model.to(device).eval()  # until training begins: features may be made before
     if torch.device(device).type == "cpu":
         model.vision_tower.to(memory_format=torch.channels_last)  # convolutions on a CPU run twice as fast
-    return model, processor
+    return Prepared(model, processor, before)
 
 
 def settled(recipe: Recipe, device: torch.device | str) -> Recipe:
@@ -136,12 +147,13 @@ def parameter_groups(
     ]
 
 
-def _from_base(recipe: Recipe, dtype: torch.dtype) -> tuple[MiniGPT4ForConditionalGeneration, MiniGPT4Processor]:
+def _from_base(recipe: Recipe, dtype: torch.dtype) -> Prepared:
     wanted = recipe.model
     if wanted.image_size is not None:
         raise UserError("image_size is for new systems (vision and text): a base's vision encoder keeps its own")
     model, processor = load_system(wanted.base, dtype=dtype, merge=False)
-    if not (find_folder(wanted.base) / TRAINED).exists():
+    folder = find_folder(wanted.base)
+    if not (folder / TRAINED).exists():
         model.config.base_source = _absolute(wanted.base)
     if wanted.config:
         model = _rebuilt(model, wanted.config).to(dtype)
@@ -150,7 +162,7 @@ def _from_base(recipe: Recipe, dtype: torch.dtype) -> tuple[MiniGPT4ForCondition
         _begin_anew(model, part)
     if wanted.template not in (None, PLAIN):
         processor.template = wanted.template
-    return model, processor
+    return Prepared(model, processor, learnt_before(folder))
 
 
 def _rebuilt(model: MiniGPT4ForConditionalGeneration, changes: dict[str, Any]) -> MiniGPT4ForConditionalGeneration:
@@ -185,7 +197,6 @@ def _rebuilt(model: MiniGPT4ForConditionalGeneration, changes: dict[str, Any]) -
             kept[name] = _widened(weight, own[name].shape, config.concat_factor if config.connector == "concat" else 1)
     built.load_state_dict(kept, strict=False)
     built.generation_config = model.generation_config
-    built.learnt_before = model.learnt_before
     return built
 
 
@@ -232,11 +243,11 @@ def new_processor(wanted: Model) -> MiniGPT4Processor:
     return processor
 
 
-def _from_parts(wanted: Model, dtype: torch.dtype) -> tuple[MiniGPT4ForConditionalGeneration, MiniGPT4Processor]:
+def _from_parts(wanted: Model, dtype: torch.dtype) -> Prepared:
     """A new system of a vision encoder and a language model that have not met."""
     config, _, _ = _new_config(wanted)
     model = MiniGPT4ForConditionalGeneration(config, *load_parts(config, dtype)).to(dtype)
-    return model, new_processor(wanted)
+    return Prepared(model, new_processor(wanted), frozenset())
 
 
 def _new_config(wanted: Model) -> tuple[MiniGPT4Config, str, PreTrainedTokenizerBase]:
