@@ -211,9 +211,7 @@ def order_fault(group: Group, where: str) -> UserError | None:
     if group.twice:
         return UserError(f"{where}: has two files that end in .{group.twice}")
     if group.again:
-        return UserError(
-            f"{where}: its files do not follow each other; pack the tar anew, sorted: tar --sort=name -cf ..."
-        )
+        return UserError(f"{where}: its files do not follow each other; pack the tar anew, sorted: tar --sort=name -cf ...")
     return None
 
 
