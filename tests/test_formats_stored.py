@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from minigpt4.data.formats import build_source
+from minigpt4.data.mixture import Mixture, Part
 from minigpt4.data.source import Source, StreamSource
 from minigpt4.errors import UserError
 
@@ -220,7 +221,7 @@ def test_incomplete_records_are_told_or_left_out(tmp_path, caplog):
     assert len(records) == 5
     expected = [
         (records[0], r"a.tar:000000001: no caption; expected a .json with \"caption\", or a .txt"),
-        (records[2], "a.tar:000000004: has 0 pictures; expected one"),
+        (records[2], "a.tar:000000004: has 0 pictures next to it in the tar; expected one"),
         (records[3], "a.tar:000000005: .json is not JSON"),
         (records[4], "a.tar:000000006.jpg: .*(damaged|not a picture)"),
     ]
@@ -300,7 +301,7 @@ def test_rows_in_tars_are_checked_like_lines(tmp_path):
     assert list(found) == ["1", "2", "3", "5", "6"]
     assert '"answers" must be a list of texts' in found["1"]
     assert '"image" is for rows that name files' in found["2"]
-    assert "has no .json (there is png)" in found["3"]
+    assert "has no .json next to it in the tar (there is png)" in found["3"]
     assert "has two files that end in .json" in found["5"]
     assert 'no "image"' in found["6"]
     stream = build_source("webdataset_stream", shards=path)
@@ -309,3 +310,26 @@ def test_rows_in_tars_are_checked_like_lines(tmp_path):
         build_source("webdataset", shards=path)
     refers = build_source("webdataset_stream", shards=path, task="refer")
     assert "serves caption, but the option task asks for 'refer'" in [p.message for p in refers.problems()][3]
+
+
+def test_files_of_a_record_that_are_not_next_to_each_other(tmp_path):
+    files = [("1.jpg", jpeg("red")), ("2.jpg", jpeg("red")), ("1.txt", b"a dog"), ("2.txt", b"a cat")]
+    path = write_tar(tmp_path / "a.tar", *files)
+    source = build_source("laion", shards=path)
+    apart = r"a.tar:1: its files do not follow each other; pack the tar anew, sorted: tar --sort=name"
+    with pytest.raises(UserError, match=apart):
+        list(source.records(path))
+    with pytest.raises(UserError, match=r"a.tar:1: no caption; expected .* next to it in the tar"):
+        source.sample(next(source.records(path)), random.Random(0))
+    assert [apart[:8] in p.message for p in source.problems()] == [True, False, True, False]
+    rows = [(name.replace("txt", "json"), b'{"answer": "a dog"}' if "txt" in name else data) for name, data in files]
+    with pytest.raises(UserError, match=r"a.tar:1: has no .json next to it in the tar"):
+        build_source("webdataset", shards=write_tar(tmp_path / "a.tar", *rows))
+
+
+@pytest.mark.parametrize("files", [[], [("1.jpg", b"x"), ("2.jpg", b"x"), ("1.txt", b"a dog"), ("2.txt", b"a cat")]])
+def test_a_stream_without_one_usable_record_is_said_so(tmp_path, files):
+    source = build_source("laion", shards=write_tar(tmp_path / "a.tar", *files), missing="skip")
+    message = "laion: no usable record in any of its 1 shards; minigpt4 data check says what is wrong with them"
+    with pytest.raises(UserError, match=message):
+        next(iter(Mixture([Part(source, 1.0, 2)], batch=2, mixing="sample", seed=0)))

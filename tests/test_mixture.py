@@ -8,6 +8,7 @@ import pytest
 
 from minigpt4.data.mixture import SHUFFLE_BLOCK, Mixture, Part
 from minigpt4.data.source import Record
+from minigpt4.errors import UserError
 
 
 class Numbers:
@@ -125,7 +126,7 @@ def test_streams_are_divided_among_processes(shards):
 def test_empty_datasets_are_refused():
     with pytest.raises(ValueError, match="empty"):
         mixture([Numbers("a", 0)])
-    with pytest.raises(ValueError, match="no records"):
+    with pytest.raises(UserError, match="no usable record in any of its 2 shards"):
         take(mixture([Shards("s", {"x": 0, "y": 0})]), 1)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..errors import UserError
 from .source import Source, StreamSource
 
 SHUFFLE_BLOCK = 1000  # records of a shard that are shuffled together; the published loader's buffer has this size
@@ -156,7 +157,11 @@ class _Stream:
             else:
                 empty += 1
                 if empty > len(self._shards()) + 1:
-                    raise ValueError(f"{self.source.name}: no records in any of its shards for process {self.rank}")
+                    whose = f" for process {self.rank}" if self.rank else ""
+                    raise UserError(
+                        f"{self.source.name}: no usable record in any of its {len(self.source.shards)} shards{whose}; "
+                        "minigpt4 data check says what is wrong with them"
+                    )
                 self._next_shard()
             self._block = None
 

@@ -5,12 +5,12 @@ Importing this package makes `transformers`' Auto classes know the family.
 
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoModel,
     AutoModelForImageTextToText,
     AutoProcessor,
     AutoTokenizer,
 )
+from transformers.models.auto.image_processing_auto import AutoImageProcessor  # of its own, it needs no torchvision in 5.16
 
 from .configuration import MiniGPT4Config
 from .legacy_llama_tokenizer import LegacyLlamaTokenizer

@@ -4,7 +4,6 @@ import math
 from typing import Any, Literal
 
 from transformers import AutoConfig, Blip2QFormerConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 
 CONNECTORS = ("concat", "qformer")
 CONCAT_ORDERS = ("row", "square")
@@ -39,11 +38,7 @@ class MiniGPT4Config(PreTrainedConfig):
     """
 
     model_type = "minigpt4"
-    sub_configs_defaults = {
-        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="blip_2_vision_model"),
-        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama"),
-        "qformer_config": SubConfigSpec(config_class=Blip2QFormerConfig, model_type="blip_2_qformer", optional=True),
-    }
+    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig, "qformer_config": Blip2QFormerConfig}
 
     vision_config: Any = None
     text_config: Any = None
@@ -66,6 +61,10 @@ class MiniGPT4Config(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if self.connector == "qformer" and self.qformer_config is None:
             self.qformer_config = {}
+        self.vision_config = _config_of(self.vision_config, "blip_2_vision_model")
+        self.text_config = _config_of(self.text_config, "llama")
+        if self.qformer_config is not None:
+            self.qformer_config = _config_of(self.qformer_config, "blip_2_qformer")
         super().__post_init__(**kwargs)
         if self.connector not in CONNECTORS:
             raise ValueError(f"connector must be one of {CONNECTORS}, not {self.connector!r}")
@@ -113,3 +112,11 @@ class MiniGPT4Config(PreTrainedConfig):
         if self.connector == "qformer":
             return self.qformer_config.hidden_size
         return self.vision_config.hidden_size * self.concat_factor
+
+
+def _config_of(given: Any, kind: str) -> PreTrainedConfig:
+    """A part's configuration, as it is or made of what was written of it; of the usual kind where that is not said."""
+    if isinstance(given, PreTrainedConfig):
+        return given
+    written = dict(given or {})
+    return AutoConfig.for_model(written.pop("model_type", kind), **written)

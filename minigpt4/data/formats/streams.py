@@ -17,7 +17,7 @@ from ..source import Problem, Record
 from .base import choose
 from .files import Paths, files
 from .rows import prompts_of
-from .tars import Group, Shard, group_fault, image_endings, loads
+from .tars import NEXT_TO_IT, Group, Shard, group_fault, image_endings, loads, order_fault
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ class TarStream(ABC):
                     if self.missing == "skip" and (wrong := self._fault(tar, group)):
                         left_out, fault = left_out + 1, wrong
                         continue
+                    if group.again:
+                        raise order_fault(group, f"{tar.path}:{group.key}")  # type: ignore[misc]
                     passed += 1
                     if passed > skip:
                         yield Record(shard=shard, key=group.key, parts={e: tar.read(group, e) for e in group.parts})
@@ -80,8 +82,8 @@ class TarStream(ABC):
     def _fault(self, tar: Shard, group: Group) -> UserError | None:
         """What is wrong with a record; its pictures are not read for this."""
         where = f"{tar.path}:{group.key}"
-        if group.twice:
-            return UserError(f"{where}: has two files that end in .{group.twice}")
+        if fault := order_fault(group, where):
+            return fault
         texts: dict[str, bytes] = {e: tar.read(group, e) for e in ("json", "txt") if e in group.parts}
         try:
             self._check(texts, tuple(image_endings(group.parts)), where)
@@ -156,7 +158,7 @@ class CaptionStream(TarStream):
 
     def _check(self, parts: dict[str, bytes], images: tuple[Any, ...], where: str) -> str:
         if len(images) != 1:
-            raise UserError(f"{where}: has {len(images)} pictures; expected one (jpg, png, webp, ...)")
+            raise UserError(f"{where}: has {len(images)} pictures {NEXT_TO_IT}; expected one (jpg, png, webp, ...)")
         caption = None
         if "json" in parts:
             row = loads(parts["json"], where)
@@ -167,7 +169,7 @@ class CaptionStream(TarStream):
             caption = parts["txt"].decode("utf-8-sig", errors="replace")
         caption = clean_text(caption) if isinstance(caption, str) else ""
         if not caption:
-            raise UserError(f'{where}: no caption; expected a .json with "caption", or a .txt')
+            raise UserError(f'{where}: no caption; expected a .json with "caption", or a .txt, {NEXT_TO_IT}')
         return caption
 
     def sample(self, record: Record, rng: random.Random) -> Sample:

@@ -32,6 +32,8 @@ class Group:
     """Contents, where they had to be read on the way because the archive cannot be searched."""
     twice: str | None = None
     """An ending that occurs more than once."""
+    again: bool = False
+    """Other files of this name came before, with files of another record between."""
 
 
 class Shard:
@@ -56,6 +58,7 @@ class Shard:
 
     def __iter__(self) -> Iterator[Group]:
         group: Group | None = None
+        seen: set[str] = set()
         try:
             with self._tar() as tar:
                 while (member := tar.next()) is not None:
@@ -66,7 +69,8 @@ class Shard:
                     if group is None or key != group.key:
                         if group is not None:
                             yield group
-                        group = Group(key)
+                        group = Group(key, again=key in seen)
+                        seen.add(key)
                     if ending in group.parts:
                         group.twice = ending
                     if not self.searchable:
@@ -192,10 +196,22 @@ def image_endings(parts: Iterable[str]) -> list[str]:
 
 def group_fault(group: Group, where: str) -> UserError | None:
     """What is wrong with a record's files, if anything is."""
+    if fault := order_fault(group, where):
+        return fault
+    if "json" not in group.parts:
+        return UserError(f"{where}: has no .json {NEXT_TO_IT} (there is {', '.join(group.parts)})")
+    return None
+
+
+NEXT_TO_IT = "next to it in the tar"
+"""Where the files of a record are looked for; a tar whose files are in another order lacks all of them."""
+
+
+def order_fault(group: Group, where: str) -> UserError | None:
     if group.twice:
         return UserError(f"{where}: has two files that end in .{group.twice}")
-    if "json" not in group.parts:
-        return UserError(f"{where}: has no .json (there is {', '.join(group.parts)})")
+    if group.again:
+        return UserError(f"{where}: its files do not follow each other; pack the tar anew, sorted: tar --sort=name -cf ...")
     return None
 
 
