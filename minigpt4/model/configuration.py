@@ -72,11 +72,12 @@ class MiniGPT4Config(PreTrainedConfig):
             raise ValueError(f"concat_order must be one of {CONCAT_ORDERS}, not {self.concat_order!r}")
         if self.projection_depth < 1:
             raise ValueError(f"projection_depth must be at least 1, not {self.projection_depth}")
+        qformer: Any = self.qformer_config
         if self.connector == "concat":
             self._check_concat()
-        elif self.qformer_config.encoder_hidden_size != self.vision_config.hidden_size:
+        elif qformer.encoder_hidden_size != self.vision_config.hidden_size:
             raise ValueError(
-                f"the Q-Former reads tokens of width {self.qformer_config.encoder_hidden_size}, "
+                f"the Q-Former reads tokens of width {qformer.encoder_hidden_size}, "
                 f"but the vision encoder gives {self.vision_config.hidden_size}"
             )
         if self.image_token_id is None:
