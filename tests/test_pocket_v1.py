@@ -10,7 +10,6 @@ import minigpt4
 from minigpt4.checkpoints.folders import TRAINED, find_folder
 from minigpt4.checkpoints.pocket import FOLDER, FOLDERS
 from minigpt4.errors import UserError
-from minigpt4.evaluate.run import _folder
 
 PHOTOS = sorted((Path(__file__).parents[1] / "docs" / "images").glob("*.jpg"))
 STAGES = ["pocket-v1-stage1", "pocket-v1-stage2"]
@@ -44,7 +43,6 @@ def test_both_look_and_differ():
 def test_evaluations_find_them_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ["pocket", *STAGES]:
-        assert _folder(name) == find_folder(name)
-    assert _folder("nowhere") is None
+        assert FOLDERS[name] == find_folder(name)
     with pytest.raises(UserError, match="pocket-v1-stage2"):
         find_folder("pocket-v1-stage3")

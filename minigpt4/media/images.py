@@ -209,13 +209,16 @@ def images_in(places: Sequence[Path]) -> list[Path]:
         UserError: a folder without pictures.
     """
     found: list[Path] = []
+    told: set[Path] = set()
     for place in places:
         if os.path.isdir(place):  # unlike Path.is_dir, never an error
             files = sorted(_files_in(place))
             inside = [file for file in files if file.suffix.lower() in EXTENSIONS]
             if not inside:
                 raise UserError(f"{place}: no pictures in this folder")
-            if left := Counter(file.suffix.lower() or "no ending" for file in files if file.suffix.lower() not in EXTENSIONS):
+            left = Counter(file.suffix.lower() or "no ending" for file in files if file.suffix.lower() not in EXTENSIONS)
+            if left and place not in told:
+                told.add(place)
                 kinds = ", ".join(f"{kind} {count}" for kind, count in left.most_common(5))
                 log.warning(
                     "%s: %d of %d files are left out, they are no pictures (%s)", place, left.total(), len(files), kinds
