@@ -11,7 +11,7 @@ from PIL import Image
 from test_pointing import Told
 
 from minigpt4 import cli
-from minigpt4.evaluate.annotations import read_places
+from minigpt4.evaluate.annotations import Problems, read_places
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "pointing.md").read_text()
 
@@ -50,4 +50,4 @@ def test_the_rows_can_be_read(tmp_path):
     assert json.loads(answer)["phrases"][0]["boxes"][0]["pixels"] == [20, 20, 100, 60]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(row for row in rows.splitlines() if "phrase" in row))
-    assert [place.phrase for place in read_places(path)] == ["the dog", "A dog"]
+    assert [place.phrase for place in read_places(path, None, Problems())] == ["the dog", "A dog"]
