@@ -334,11 +334,7 @@ class Trainer:
         work = self.output / ".result"
         kept = "the last checkpoint has the trained weights, and the same command writes them when there is room"
         with saying(self.output, kept):
-            write_folder(
-                work,
-                work.with_name(".result-part"),
-                self._write_trained,
-            )
+            write_folder(work, work.with_name(".result-part"), self._write_trained)
             for path in sorted(work.iterdir()):
                 os.replace(path, self.output / path.name)
             work.rmdir()
