@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from minigpt4 import UserError
+from minigpt4.model import feature_cache
 from minigpt4.model.feature_cache import FeatureCache, pixels_of
 
 
@@ -194,3 +195,22 @@ def test_every_image_goes_through_one_door(tmp_path, images):
     Image.new("RGB", (9, 9)).save(images[1])
     with pytest.raises(UserError, match="was changed after its features were kept"):
         cache.get(images[1])
+
+
+def test_an_image_that_changes_while_it_is_looked_at_is_not_kept(tmp_path, images, monkeypatch):
+    """Its key would stand for what another image shows."""
+    model = tiny_model()
+    cache = opened(model, tmp_path)
+    todo = cache.missing([(images[0], False)])
+    plain = feature_cache.pixels_of
+
+    def late(*given):
+        Image.new("RGB", (20, 20), "blue").save(images[0])
+        return plain(*given)
+
+    before = images[0].read_bytes()
+    monkeypatch.setattr(feature_cache, "pixels_of", late)
+    with pytest.raises(UserError, match="was changed while it was looked at"):
+        cache.add(todo)
+    images[0].write_bytes(before)
+    assert opened(model, tmp_path).missing([(images[0], False)])

@@ -15,6 +15,7 @@ from minigpt4.data.formats import build_source
 from minigpt4.data.group import Together
 from minigpt4.data.sample import Sample, Turn, ask
 from minigpt4.errors import UserError
+from minigpt4.media.images import image_digest, open_image
 
 
 @pytest.fixture
@@ -55,6 +56,18 @@ def test_samples_are_grouped_by_image(images, tmp_path):
     assert [[turn.answers[0] for turn in sample.turns] for sample in found] == [["0", "2", "4"], ["6"], ["1", "3", "5"]]
     assert [sample.images[0] for sample in found] == [source.images(i)[0] for i in range(3)]
     assert source.where(2).endswith("rows.jsonl:2")
+
+
+def test_images_stored_in_rows_are_told_apart_by_what_they_show(images, tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    which = [0, 1, 0, 2, 1, 0]
+    rows = {"image": [images[i].read_bytes() for i in which], "question": [f"{i}?" for i in which]}
+    pq.write_table(pa.table(rows | {"answer": [str(i) for i in which]}), tmp_path / "rows.parquet")
+    source = Together(build_source("parquet", annotations=str(tmp_path / "rows.parquet")), 5)
+    found = [source.sample(i, random.Random(0)) for i in range(len(source))]
+    assert [[turn.answers[0] for turn in sample.turns] for sample in found] == [["0"] * 3, ["1"] * 2, ["2"]]
+    for sample, image in zip(found, images, strict=True):
+        assert image_digest(sample.images[0]) == image_digest(open_image(image))
 
 
 def test_what_cannot_be_side_by_side_is_said(images, tmp_path):

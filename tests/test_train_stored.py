@@ -1,5 +1,6 @@
 """Training from every format that stores rows and images together or apart, with features kept and computed."""
 
+import gc
 import io
 import json
 import random
@@ -9,8 +10,10 @@ import pytest
 import shapes
 import torch
 from conftest import tiny_folder
+from PIL import Image
 
 from minigpt4.data.formats import SOURCES
+from minigpt4.model.feature_cache import FeatureCache
 from minigpt4.train.loop import train
 from minigpt4.train.recipe import parse_recipe
 
@@ -94,3 +97,32 @@ def test_no_stored_format_is_forgotten():
     stored = {name for name, kind in SOURCES.items() if kind.__module__.rsplit(".", 1)[1] in ("parquet", "tars", "streams")}
     assert stored == {"parquet", "webdataset", *STREAMS, "laion"}  # laion is cc_sbu by another name
     assert SOURCES["laion"] is SOURCES["cc_sbu"]
+
+
+def test_images_stored_in_rows_are_not_all_in_memory_at_once(world, tmp_path, monkeypatch):
+    """The cache is filled some images at a time, whatever the dataset's size; each is looked at once."""
+    data = (world / "0.png").read_bytes()
+    rows = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes.things(60))]
+    stored = []
+    for image in rows:
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        stored += [buffer.getvalue(), data]  # every other one is the same
+    pq.write_table(pa.table({"image": stored, "answer": ["x"] * len(stored)}), tmp_path / "many.parquet")
+    added: list[int] = []
+    alive: list[int] = []
+    plain = FeatureCache.add
+
+    def add(self, items):
+        gc.collect()
+        alive.append(sum(issubclass(type(thing), Image.Image) for thing in gc.get_objects()))
+        added.append(len(items))
+        plain(self, items)
+
+    monkeypatch.setattr(FeatureCache, "add", add)
+    given = {"model": {"base": str(world / "base")}, "steps": 1, "precision": "fp32", "output": str(tmp_path / "out")}
+    rows = {"format": "parquet", "annotations": str(tmp_path / "many.parquet")}
+    given["data"] = {"datasets": [rows], "batch": 2, "cache_features": True, "cache_folder": str(tmp_path / "cache")}
+    train(parse_recipe(given, "test"))
+    assert sum(added) == len({*stored})
+    assert max(alive) < 40

@@ -4,14 +4,20 @@ A question about a picture is short and the picture is long: asked one at a time
 same picture again. Side by side, the picture is read once and each question is a branch of its own that sees no other.
 """
 
+import os
 import random
 from collections.abc import Iterator
 from dataclasses import replace
 
 from ..errors import UserError
-from ..media.images import ImageInput
+from ..media.images import ImageInput, image_digest
 from .sample import Sample
 from .source import Problem, Source
+
+
+def _name(image: ImageInput) -> str:
+    """What an image is told apart by: its file's name, or, if it was stored in a row, what it shows."""
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else image_digest(image)
 
 
 class Together:
@@ -27,7 +33,7 @@ class Together:
         by_images: dict[tuple[str, ...], list[int]] = {}
         for i in range(len(source)):
             try:
-                key = tuple(map(str, source.images(i)))
+                key = tuple(map(_name, source.images(i)))
             except UserError:  # a missing picture is the reader's to tell
                 key = (source.where(i),)
             by_images.setdefault(key, []).append(i)

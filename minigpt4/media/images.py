@@ -1,6 +1,7 @@
 """Opening pictures of any kind, safely, as upright RGB."""
 
 import contextlib
+import hashlib
 import io
 import logging
 import os
@@ -91,6 +92,19 @@ def decode_image(data: bytes, name: str) -> Image.Image:
         raise UserError(f"{name}: the picture is empty")
     with _opened(io.BytesIO(data), name) as image:
         return _upright_rgb(image)
+
+
+def image_digest(image: ImageInput) -> str:
+    """SHA-256 of an image: of its file's bytes, or, if it is in memory, of its size and pixels. Raises UserError where there is
+    no file to read."""
+    if isinstance(image, Image.Image):
+        rgb = open_image(image)
+        return hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).hexdigest()
+    try:
+        with regular_file(image).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{_named(image)}: cannot be read ({error.strerror})") from None
 
 
 def regular_file(image: str | os.PathLike) -> Path:

@@ -28,7 +28,7 @@ from PIL import ImageOps
 
 from ..errors import UserError
 from ..io.cache_dir import cache_folder
-from ..media.images import ImageInput, Part, open_image, part_of_image, regular_file
+from ..media.images import ImageInput, Part, image_digest, open_image, part_of_image, regular_file
 from .modeling import MiniGPT4ForConditionalGeneration
 from .processing import MiniGPT4ImageProcessor
 
@@ -84,11 +84,7 @@ class FeatureCache:
 
     def key(self, image: ImageInput, mirrored: bool = False) -> str:
         """Digest of a picture's content (its file's bytes, or its pixels)."""
-        if isinstance(image, str | os.PathLike):
-            digest = self._digest_of(image)
-        else:
-            rgb = open_image(image)
-            digest = hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).hexdigest()
+        digest = self._digest_of(image) if isinstance(image, str | os.PathLike) else image_digest(image)
         return digest + "-mirrored" if mirrored else digest
 
     def _digest_of(self, image: str | os.PathLike) -> str:
@@ -99,8 +95,7 @@ class FeatureCache:
             stat = path.stat()
             known = (name, stat.st_size, stat.st_mtime_ns)
             if known not in self._digests:
-                with path.open("rb") as file:
-                    self._digests[known] = hashlib.file_digest(file, "sha256").hexdigest()
+                self._digests[known] = image_digest(path)
         except (OSError, UserError) as error:
             if name in self._latest:
                 return self._latest[name]
@@ -126,6 +121,9 @@ class FeatureCache:
         if not new:
             return
         pixels = torch.stack([pixels_of(self.image_processor, image, mirrored) for image, mirrored in new.values()])
+        for key, (image, mirrored) in new.items():
+            if self.key(image, mirrored) != key:  # what was looked at need not be what the key stands for
+                raise UserError(f"{image}: was changed while it was looked at; start again to look at it anew")
         features = self.look(pixels).contiguous().view(torch.uint8).flatten(1).numpy()
         path = self.folder / f"rows-{writer}.bin"
         lines: list[tuple[str, int, str]] = []

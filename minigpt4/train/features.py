@@ -58,10 +58,16 @@ def fill(
     """A cache that has every picture of the datasets, mirrored too where a dataset is, and those that validation asks about."""
     folder = Path(recipe.data.cache_folder) if recipe.data.cache_folder else None
     cache = FeatureCache(model, processor.image_processor, folder, connector_varies=recipe.trained.vision_dropout > 0)
-    todo = cache.missing(_images(recipe, parts))[world.rank :: world.size]
-    if todo:
-        for group in _with_bar([todo[i : i + _AT_ONCE] for i in range(0, len(todo), _AT_ONCE)], world, cache.folder):
-            cache.add(group)
+    # Some at a time: images that are stored in rows are in memory here.
+    waiting: list[tuple[str, ImageInput, bool]] = []
+    for shown in _with_bar(recipe, parts, world, cache.folder):
+        mine = (item for item in cache.missing(shown) if int(item[0][:8], 16) % world.size == world.rank)
+        waiting += [item for item in mine if item[0] not in {key for key, *_ in waiting}]
+        while len(waiting) >= _AT_ONCE:
+            cache.add(waiting[:_AT_ONCE])
+            del waiting[:_AT_ONCE]
+    if waiting:
+        cache.add(waiting)
     world.barrier()
     cache.refresh()
     if world.device.type == "cuda":
@@ -70,25 +76,25 @@ def fill(
     return cache
 
 
-def _images(recipe: Recipe, parts: Sequence[Part]) -> Iterator[tuple[ImageInput, bool]]:
+def _images(recipe: Recipe, parts: Sequence[Part]) -> Iterator[list[tuple[ImageInput, bool]]]:
+    """The images of each sample, and whether they are wanted mirrored; at last those that validation asks about."""
     for part in parts:
         if isinstance(part.source, StreamSource):
             continue
         for index in range(len(part.source)):
-            for image in part.source.images(index):
-                yield image, False
-                if part.mirror:
-                    yield image, True
-    for name in recipe.validation.images:
-        yield name, False
+            images = part.source.images(index)
+            yield [(image, mirrored) for image in images for mirrored in ((False, True) if part.mirror else (False,))]
+    yield [(name, False) for name in recipe.validation.images]
 
 
-def _with_bar(groups: list, world: World, folder: Path) -> Iterator[list]:
+def _with_bar(recipe: Recipe, parts: Sequence[Part], world: World, folder: Path) -> Iterator[list[tuple[ImageInput, bool]]]:
+    """`_images`, with a bar in the process that speaks for all."""
     if not world.leads:
-        yield from groups
+        yield from _images(recipe, parts)
         return
     from rich.console import Console
     from rich.progress import track
 
-    log.info("the vision encoder looks once at %d pictures; what it sees is kept in %s", sum(map(len, groups)), folder)
-    yield from track(groups, "looking at pictures", console=Console(stderr=True))
+    log.info("the vision encoder looks once at each image; what it sees is kept in %s", folder)
+    total = 1 + sum(len(part.source) for part in parts if not isinstance(part.source, StreamSource))
+    yield from track(_images(recipe, parts), "looking at images", total, console=Console(stderr=True), transient=True)
