@@ -340,6 +340,14 @@ def test_where_features_are_kept_does_not_make_another_recipe(world, tmp_path):
     assert run(given | {"data": given["data"] | cached}) == tmp_path / "out"
 
 
+def test_a_folder_that_was_moved_is_continued(world, tmp_path):
+    run(recipe_of(world, tmp_path / "out"))
+    (tmp_path / "out").rename(tmp_path / "moved")
+    before = metrics(tmp_path / "moved")
+    run(recipe_of(world, tmp_path / "moved"))
+    assert metrics(tmp_path / "moved") == before
+
+
 def test_another_recipe_does_not_continue_this_one(world, tmp_path):
     run(recipe_of(world, tmp_path / "out"))
     with pytest.raises(UserError, match=r"another recipe \(schedule.lr was 0.01, and is 0.001 now\)"):

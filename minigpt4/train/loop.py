@@ -49,7 +49,7 @@ from .watch import Watch
 log = logging.getLogger(__name__)
 
 # Keys of a recipe that may differ when a run is continued: they do not touch what is learnt.
-_HARMLESS = ("trackers", "keep", "checkpoint_every", "validation", "compile", "on_change")
+_HARMLESS = ("trackers", "keep", "checkpoint_every", "validation", "compile", "on_change", "output")
 # And of its data: cached or computed, features are the same, and who reads the data changes nothing in it.
 _HARMLESS_DATA = ("cache_features", "cache_folder", "workers")
 
