@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minigpt4.evaluate.annotations import Problems
 from minigpt4.evaluate.benchmarks.base import Against, Choice
 from minigpt4.evaluate.benchmarks.failures import failings
 from minigpt4.evaluate.benchmarks.registry import BENCHMARKS
@@ -59,7 +60,7 @@ def test_both_questions_are_asked_of_each_image_and_counted_apart(tmp_path):
     file = tmp_path / "captions.jsonl"
     file.write_text("".join(json.dumps({"image": f"{i}.jpg", "captions": ["A dog runs."]}) + "\n" for i in range(4)))
     benchmark = BENCHMARKS["failures"]
-    rows = benchmark.read(file, Choice())
+    rows = benchmark.read(file, Choice(), Problems())
     assert [benchmark.question(row) for row in rows[:2]] == [
         "Describe the image in detail.",
         "Can you write a beautiful poem about this image?",

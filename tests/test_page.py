@@ -274,7 +274,7 @@ def test_edit_again_and_branch_keep_what_was(page, at):
     page.locator(".assistant .time:not(:empty)").wait_for()
     assert bodies[2]["temperature"] > 0
     page.get_by_text("Branch", exact=True).click()
-    assert page.locator("#conversations li").count() == 2
+    page.locator("#conversations li").nth(1).wait_for()  # a branch is kept before it is shown
     ask(page, "on", answers=2)
     assert len(bodies[3]["messages"]) == 3
     page.locator("#conversations").get_by_text("first", exact=True).click()
