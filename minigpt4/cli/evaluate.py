@@ -1,7 +1,6 @@
 """Commands that measure how good a system is."""
 
 import json as jsonlib
-import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .options import DECODING, SYSTEM, BatchSize, Group, Json, System, import_quickly, options
+from .terminal import remark, say
 
 app = typer.Typer(no_args_is_help=True, help="Measure a system on benchmarks; answers are kept, and runs can be continued.")
 
@@ -206,13 +206,13 @@ def _evaluate(
         watch=Bar(),
     )
     _print(measured.report, json=measuring.json, notes=measured.notes)
-    print(f"answers are kept in {measured.file}", file=sys.stderr)
+    remark(f"answers are kept in {measured.file}")
     raise typer.Exit(int(bool(measured.problems)))
 
 
 def _print(report: Any, json: bool, notes: list[str] | tuple[str, ...] = ()) -> None:
     if json:
         row = report.as_dict()
-        print(jsonlib.dumps(row | {"notes": [*row["notes"], *notes]}, ensure_ascii=False, indent=1))
+        say(jsonlib.dumps(row | {"notes": [*row["notes"], *notes]}, ensure_ascii=False, indent=1))
     else:
-        print("\n".join([report.as_text(), *notes]))
+        say("\n".join([report.as_text(), *notes]))
