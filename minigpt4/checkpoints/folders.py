@@ -102,8 +102,7 @@ def read_generation_config(folder: Path) -> GenerationConfig | None:
 
 
 def read_task_settings(folder: Path) -> dict[str, dict[str, Any]]:
-    """A folder's decoding settings by task (`TASK_SETTINGS`), where they differ from its generation_config.json; empty if it has
-    none.
+    """A folder's decoding settings by task (`TASK_SETTINGS`), where they differ from its generation_config.json; may be empty.
 
     Raises:
         UserError: a damaged file, or an unknown task.

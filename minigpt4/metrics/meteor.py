@@ -1,12 +1,13 @@
 """METEOR with exact and stemmed matches (Banerjee and Lavie 2005, with the weights of Lavie and Agarwal 2007).
 
-What it lacks of the full measure: matches of synonyms (WordNet) and of paraphrases, the weights by kind of match, and the lower
-weight of function words (METEOR 1.5). Its numbers are therefore lower than those of METEOR 1.5, which is a Java program, and are
-to be compared among themselves alone. SPICE is not here at all: it needs a parser that is a Java program too.
+What it lacks of the full measure: matches of synonyms (WordNet) and of paraphrases, weights by kind of match, and the lower weight
+of function words (METEOR 1.5). Its numbers are lower than those of METEOR 1.5, which is a Java program, and are to be compared
+among themselves alone. SPICE is not here at all: it needs a parser that is a Java program too.
 """
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
 
 from ..errors import UserError
 from .caption import Tokenizer, plain_tokens
@@ -60,7 +61,7 @@ def aligned(own: Sequence[str], ref: Sequence[str], stem: Callable[[str], str]) 
 
 def chunks(pairs: Sequence[tuple[int, int]]) -> int:
     """Into how many runs, in both sentences without a gap, the pairs fall."""
-    joined = sum(b == (a[0] + 1, a[1] + 1) for a, b in zip(pairs, pairs[1:], strict=False))
+    joined = sum(b == (a[0] + 1, a[1] + 1) for a, b in pairwise(pairs))
     return len(pairs) - joined
 
 

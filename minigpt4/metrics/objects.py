@@ -1,7 +1,7 @@
 """Which of COCO's 80 kinds of things a text names, and CHAIR: how many of those are not there (Rohrbach et al. 2018).
 
-The words for each kind are ours (``coco_objects.json``), so numbers are near those of other lists, not equal to them. The longest
-phrase counts: a hot dog is no dog, a home plate no plate, an orange shirt no orange.
+The words for each kind are ours (``coco_objects.json``), so numbers are near those of other lists, not equal to them. The
+longest phrase counts: a hot dog is no dog, a home plate no plate, an orange shirt no orange.
 """
 
 import json
