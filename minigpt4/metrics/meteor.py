@@ -1,8 +1,8 @@
 """METEOR with exact and stemmed matches (Banerjee and Lavie 2005, with the weights of Lavie and Agarwal 2007).
 
-What it lacks of the full measure: matches of synonyms (WordNet) and of paraphrases, weights by kind of match, and the lower weight
-of function words (METEOR 1.5). Its numbers are lower than those of METEOR 1.5, which is a Java program, and are to be compared
-among themselves alone. SPICE is not here at all: it needs a parser that is a Java program too.
+What it lacks of the full measure: matches of synonyms (WordNet) and of paraphrases, weights by kind of match, and the lower
+weight of function words (METEOR 1.5). Its numbers are lower than those of METEOR 1.5, which is a Java program, and are to be
+compared among themselves alone. SPICE is not here at all: it needs a parser that is a Java program too.
 """
 
 from collections.abc import Callable, Sequence
