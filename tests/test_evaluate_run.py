@@ -10,6 +10,7 @@ from minigpt4.cli.batch import Bar
 from minigpt4.cli.options import System
 from minigpt4.evaluate.benchmarks.base import Against, new_row
 from minigpt4.evaluate.benchmarks.registry import BENCHMARKS
+from minigpt4.metrics.meteor import meteor
 from minigpt4.prompt.tasks import split_identifier
 
 HERE, THERE = [[0.1, 0.1, 0.5, 0.5]], [[0.6, 0.6, 1.0, 1.0]]
@@ -131,6 +132,9 @@ def test_captions():
     ]
     found = report("captions", rows, ["a dog runs on the green grass", "a dog runs on the green grass"])
     assert value(found["model"], "distinct") == 1 / 2
+    first = 1 - 0.5 / 7**3  # all seven words, in one run
+    second = meteor([rows[1]["captions"]], ["a dog runs on the green grass"])[0]
+    assert value(found["model"], "METEOR (exact, stem)") == pytest.approx((first + second) / 2)
     assert value(found["model"], "CIDEr") > 0
     assert set(found) == {"model", "always the same", "a person"}
 

@@ -7,6 +7,7 @@ compared among themselves alone. SPICE is not here at all: it needs a parser tha
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib.util import find_spec
 from itertools import pairwise
 
 from ..errors import UserError
@@ -63,6 +64,11 @@ def chunks(pairs: Sequence[tuple[int, int]]) -> int:
     """Into how many runs, in both sentences without a gap, the pairs fall."""
     joined = sum(b == (a[0] + 1, a[1] + 1) for a, b in pairwise(pairs))
     return len(pairs) - joined
+
+
+def has_stemmer() -> bool:
+    """Whether `meteor` can be worked out here."""
+    return find_spec("snowballstemmer") is not None
 
 
 @cache
