@@ -281,6 +281,14 @@ def test_a_missing_image_is_said_and_not_scored(run, system, tmp_path):
     assert run("refer", "dogs.jsonl", "--json")[1] == out
 
 
+def test_no_image_at_all(run, system, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    status, out, err = run("refer", "dogs.jsonl", "--images", "elsewhere")
+    assert (status, out, len(system.asked)) == (2, "", 0)
+    last = err.splitlines()[-1]
+    assert last == "error: dogs.jsonl: none of the 6 questions could be asked (are the images in elsewhere?)"
+
+
 def test_what_is_wrong_is_said_before_the_system_is_loaded(run, system, tmp_path, monkeypatch):
     lines = (tmp_path / "dogs.jsonl").read_text().splitlines(keepends=True)
     bad = ['{"image": "0.png", "phrase": "x", "boxes": []}\n', "{broken\n"]

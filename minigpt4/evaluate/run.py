@@ -109,7 +109,10 @@ def run_benchmark(
 
     def answers(file: Path, blank_image: bool) -> list[Row]:
         who = f"{by} blank_image" if blank_image else by
-        problems.extend(predict(benchmark, rows, images, file, who, ask_many, batch_size, blank_image, loaded, watch).problems)
+        outcome = predict(benchmark, rows, images, file, who, ask_many, batch_size, blank_image, loaded, watch)
+        if not outcome.answered:
+            raise UserError(f"{annotations}: none of the {len(rows):,} questions could be asked (are the images in {images}?)")
+        problems.extend(outcome.problems)
         return answered(file, rows)
 
     part = f"-{asked.split}" if asked.split else ""
