@@ -31,7 +31,8 @@ def world(tmp_path_factory):
         shapes.draw(colour, shape, place, random.Random(i)).save(folder / f"{i}.png")
     for i, name in enumerate(("c.png", "a.JPG", "b.webp", "more/d.gif")):
         Image.open(folder / f"{i}.png").save(folder / "photos" / name)
-    (folder / "photos" / "notes.txt").write_text("not a picture")
+    (folder / "letters").mkdir()
+    (folder / "letters" / "notes.txt").write_text("not a picture")
     return folder
 
 

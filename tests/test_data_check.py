@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from minigpt4.cli.preview import table_of
 from minigpt4.data.check import check
 from minigpt4.data.formats import build_source
 
@@ -151,13 +152,19 @@ def test_tars_are_checked_by_index_and_as_a_stream(tmp_path):
 
 def text_of(report):
     console = Console(file=io.StringIO(), width=200)
-    console.print(report.table())
+    console.print(table_of(report))
     return console.file.getvalue()
 
 
 def test_the_report_is_a_table_or_json(rows):
     wrong = [caption("gone.png", f"{i}") for i in range(12)]
-    report = check([rows(caption("0.png"), *wrong), rows(caption("0.png"), name="other.jsonl")], progress=True)
+    told = []
+    report = check(
+        [rows(caption("0.png"), *wrong), rows(caption("0.png"), name="other.jsonl")],
+        progress=lambda *how_far: told.append(how_far),
+    )
+    assert told[:2] == [("rows", 0, 13), ("rows", 13, 13)]
+    assert told[-1] == ("other", 1, 1)
     text = text_of(report)
     lines = [line.split() for line in text.splitlines()]
     assert ["│", "rows", "│", "jsonl", "│", "13", "│", "2", "│", "1", "│", "12", "│"] in lines

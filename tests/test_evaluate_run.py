@@ -10,6 +10,7 @@ from minigpt4.cli.batch import Bar
 from minigpt4.cli.options import System
 from minigpt4.evaluate.benchmarks.base import Against, new_row
 from minigpt4.evaluate.benchmarks.registry import BENCHMARKS
+from minigpt4.metrics.meteor import meteor
 from minigpt4.prompt.tasks import split_identifier
 
 HERE, THERE = [[0.1, 0.1, 0.5, 0.5]], [[0.6, 0.6, 1.0, 1.0]]
@@ -131,6 +132,9 @@ def test_captions():
     ]
     found = report("captions", rows, ["a dog runs on the green grass", "a dog runs on the green grass"])
     assert value(found["model"], "distinct") == 1 / 2
+    first = 1 - 0.5 / 7**3  # all seven words, in one run
+    second = meteor([rows[1]["captions"]], ["a dog runs on the green grass"])[0]
+    assert value(found["model"], "METEOR (exact, stem)") == pytest.approx((first + second) / 2)
     assert value(found["model"], "CIDEr") > 0
     assert set(found) == {"model", "always the same", "a person"}
 
@@ -275,6 +279,14 @@ def test_a_missing_image_is_said_and_not_scored(run, system, tmp_path):
     for i in range(5):
         (tmp_path / f"{i}.png").unlink()  # what is answered needs no image
     assert run("refer", "dogs.jsonl", "--json")[1] == out
+
+
+def test_no_image_at_all(run, system, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    status, out, err = run("refer", "dogs.jsonl", "--images", "elsewhere")
+    assert (status, out, len(system.asked)) == (2, "", 0)
+    last = err.splitlines()[-1]
+    assert last == "error: dogs.jsonl: none of the 6 questions could be asked (are the images in elsewhere?)"
 
 
 def test_what_is_wrong_is_said_before_the_system_is_loaded(run, system, tmp_path, monkeypatch):

@@ -104,6 +104,17 @@ def test_printing_and_exit_codes_live_in_the_command_line_alone():
                 assert (node.module or "").split(".")[0] != "typer", f"{path}:{node.lineno}"
 
 
+def test_one_file_writes_to_the_terminal():
+    """Others' words reach a terminal through cli/terminal.py alone, which writes out what a terminal would obey."""
+    for path in sorted((PACKAGE / "cli").glob("*.py")):
+        if path.name == "terminal.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                name = ast.unparse(node.func)
+                assert name not in {"print", "Console", "sys.stdout.write", "sys.stderr.write"}, f"{path}:{node.lineno}: {name}"
+
+
 def tracked():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     return [ROOT / name for name in listed.stdout.splitlines()] if listed.returncode == 0 else files()

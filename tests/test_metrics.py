@@ -23,7 +23,7 @@ from minigpt4.metrics.boxes import (
 )
 from minigpt4.metrics.caption import bleu, cider, plain_tokens, ptb_tokens, rouge_l
 from minigpt4.metrics.interval import Score, bootstrap
-from minigpt4.metrics.phrase import head_noun
+from minigpt4.metrics.phrase import head_noun, head_place
 from minigpt4.prompt.boxes import Box
 
 
@@ -195,12 +195,34 @@ def test_plain_tokens():
         ("the back of a truck", "back"),
         ("a man's hat", "hat"),
         ("people", "people"),
+        ("a short but steep cliff", "cliff"),
+        ("one of the old looking ships", "ships"),
         ("<p>", "p"),
         ("", ""),
     ],
 )
 def test_the_noun_of_a_phrase(phrase, noun):
     assert head_noun(phrase) == noun
+
+
+@pytest.mark.parametrize(
+    ("sentence", "start", "one", "noun"),
+    [
+        ("a dog runs on sand", 1, True, "dog"),
+        ("two young dogs run", 1, False, "dogs"),
+        ("a baby girl sleeps", 1, True, "girl"),
+        ("a black and white cow", 1, True, "cow"),
+        ("a red bathing suit", 2, False, "suit"),
+        ("a swing hangs", 1, True, "swing"),
+        ("a red , old car", 2, False, "car"),
+        ("a red", 1, True, None),
+        ("one is blue", 1, True, None),
+    ],
+)
+def test_the_noun_that_words_of_a_sentence_lead_to(sentence, start, one, noun):
+    words = sentence.split()
+    place = head_place(words, start, sentence=True, one=one)
+    assert (words[place] if place is not None else None) == noun
 
 
 # intervals -------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """The command line: each command is a typed function that calls one function of the house."""
 
-import io
-import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -15,6 +13,7 @@ from .everyday import ask, caption, chat
 from .official import export_official, import_official
 from .pointing import detect, ground, identify, refer, vqa
 from .serve import serve, web
+from .terminal import remark, say, standard_streams, to_nowhere
 from .train import data, train
 
 app = typer.Typer(
@@ -37,7 +36,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from .. import __version__
 
-        print(__version__)
+        say(__version__)
         raise typer.Exit
 
 
@@ -52,16 +51,18 @@ def common(
 
 def main() -> None:
     """Entry point: mistakes of the user are one line on standard error and status 2."""
-    for stream in (sys.stdout, sys.stdin):  # names of files need not be text, nor what is typed
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")
+    with standard_streams():
+        _run()
+
+
+def _run() -> NoReturn:
     try:
         status = app(prog_name="minigpt4", standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:
         _leave(str(error))
     except BrokenPipeError:  # the reader of our output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        to_nowhere(sys.stdout)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -78,5 +79,5 @@ def main() -> None:
 
 
 def _leave(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    remark(f"error: {message}")
     sys.exit(2)

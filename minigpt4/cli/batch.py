@@ -8,6 +8,7 @@ from ..io.jsonl import to_json
 from ..jobs.made_by import signature
 from ..jobs.resumable import Load, Outcome, Watch, ask_file, caption_file, captions
 from .options import System
+from .terminal import console, remark, say, say_line
 
 
 class Bar(Watch):
@@ -18,11 +19,10 @@ class Bar(Watch):
         self._task: Any = None
 
     def begin(self, what: str, total: int, done: int) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+        self._progress = Progress(*columns, console=console(stderr=True), transient=True, disable=not sys.stderr.isatty())
         self._progress.start()
         self._task = self._progress.add_task(what, total=total, completed=done)
 
@@ -30,7 +30,7 @@ class Bar(Watch):
         self._progress.advance(self._task, count)
 
     def wrong(self, message: str) -> None:
-        print(f"error: {message}", file=sys.stderr)
+        remark(f"error: {message}")
 
     def end(self) -> None:
         if self._progress is not None:
@@ -61,7 +61,9 @@ def print_captions(load: Load, images: list[Path], as_json: bool, batch_size: in
         if text is None:
             failed += 1
         elif as_json:
-            print(to_json(row | {"caption": text}), flush=True)
+            say_line(to_json(row | {"caption": text}), flush=True)
+        elif len(images) == 1:
+            say(text, flush=True)
         else:
-            print(text if len(images) == 1 else f"{row['image']}: {' '.join(text.split())}", flush=True)
+            say_line(f"{row['image']}: {' '.join(text.split())}", flush=True)
     return 2 if failed == len(images) else int(failed > 0)

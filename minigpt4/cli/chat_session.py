@@ -12,6 +12,7 @@ from ..inference.answer import Answer
 from ..io.jsonl import to_json
 from ..media.images import ImageInput
 from .options import found_in
+from .terminal import remark, say, say_line
 
 if TYPE_CHECKING:
     from ..inference.assistant import Assistant
@@ -31,7 +32,7 @@ def talk(assistant: "Assistant", images: Sequence[ImageInput], as_json: bool, ge
     if asking:
         import readline  # noqa: F401  (line editing and history for input())
 
-        print(
+        say(
             "Ask about the photo. /image FILE adds one, /draw FILE draws the last answer's boxes, /reset forgets, /quit leaves."
         )
     chat = assistant.chat(images)
@@ -42,10 +43,10 @@ def talk(assistant: "Assistant", images: Sequence[ImageInput], as_json: bool, ge
             line = input("> " if asking else "").strip()
         except EOFError:
             if asking:
-                print()
+                say()
             break
         except KeyboardInterrupt:
-            print()
+            say()
             break
         command, _, rest = line.partition(" ")
         try:
@@ -66,21 +67,21 @@ def talk(assistant: "Assistant", images: Sequence[ImageInput], as_json: bool, ge
                 continue
             elif as_json:
                 last = chat.ask(line, **generation)
-                print(to_json({"question": line, "answer": last} | found_in(last)), flush=True)
+                say_line(to_json({"question": line, "answer": last} | found_in(last)), flush=True)
             else:
                 pieces = []
                 for piece in chat.stream(line, **generation):
                     pieces.append(piece)
-                    print(piece, end="", flush=True)
-                print()
+                    say(piece, end="", flush=True)
+                say()
                 last = about("".join(pieces), chat.images[-1:], line)
         except UserError as error:
             failed = True
-            print(f"error: {error}", file=sys.stderr)
+            remark(f"error: {error}")
         except KeyboardInterrupt:  # stops the answer, not the conversation
             if not asking:
                 raise
-            print()
+            say()
     return int(failed and not asking)
 
 

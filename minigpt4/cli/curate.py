@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .terminal import console, remark, say_line
+
 curate = typer.Typer(
     no_args_is_help=True, help="Make descriptions for the second stage: draw, describe, repair, review, export."
 )
@@ -28,11 +30,11 @@ def run(recipe: RecipeFile, set: Set = None) -> None:
         done = Pipeline(wanted, progress=progress).run()
     kept = exported(wanted, done)
     total, failed = len(done.steps["draw"]), sum("error" in row for rows in done.steps.values() for row in rows)
-    print(
+    say_line(
         f"{wanted.output / 'export'}: {len(kept):,} descriptions of {total:,} images; look at {wanted.output / 'report.html'}"
     )
     if failed:
-        print(f"error: {failed:,} images failed; the report says why, and the next run tries them again", file=sys.stderr)
+        remark(f"error: {failed:,} images failed; the report says why, and the next run tries them again")
         raise typer.Exit(1)
 
 
@@ -44,20 +46,19 @@ def review(
     """Open the page on which people accept, edit and reject; then run the recipe again to export."""
     from ..curate.review_server import serve_review
 
-    serve_review(folder, port, lambda address: print(f"{address} (Ctrl-C ends)", flush=True))
+    serve_review(folder, port, lambda address: say_line(f"{address} (Ctrl-C ends)", flush=True))
 
 
 def _bar() -> Any:
     """A progress bar for each step, on standard error."""
     from contextlib import contextmanager
 
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     @contextmanager
     def bar() -> Any:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as shown:
+        with Progress(*columns, console=console(stderr=True), disable=not sys.stderr.isatty()) as shown:
             tasks: dict[str, Any] = {}
 
             def progress(name: str, done: int, total: int) -> None:

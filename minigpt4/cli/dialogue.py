@@ -10,6 +10,7 @@ import typer
 from ..errors import UserError
 from ..io.jsonl import to_json
 from .options import SYSTEM, Json, System, options
+from .terminal import console, remark, say, say_line
 
 _AGENTS = "Who takes part"
 _VIDEO = "Video"
@@ -121,38 +122,37 @@ def _shown(files: list[Path], run: Any, json: bool) -> int:
         try:
             done = run(file, None if json else _tell)
         except (UserError, AgentError) as error:
-            print(f"error: {file}: {error}" if isinstance(error, AgentError) else f"error: {error}", file=sys.stderr)
+            remark(f"error: {file}: {error}" if isinstance(error, AgentError) else f"error: {error}")
             failed += 1
             continue
         if json:
-            print(to_json(done.row()), flush=True)
+            say_line(to_json(done.row()), flush=True)
         elif done.spent["cost"]:
-            print(f"spent: {done.spent['cost']:.4f}", file=sys.stderr)
+            remark(f"spent: {done.spent['cost']:.4f}")
     return 2 if failed == len(files) else int(failed > 0)
 
 
 def _tell(kind: str, text: str) -> None:
     if kind == "problem":
-        print(f"warning: {text}", file=sys.stderr)
+        remark(f"warning: {text}")
     else:
-        print({"question": "Q: ", "answer": "A: ", "caption": "\n"}[kind] + text, flush=True)
+        say({"question": "Q: ", "answer": "A: ", "caption": "\n"}[kind] + text, flush=True)
 
 
 def _many(files: list[Path], output: Path, html: Path | None, truth: Path | None, run: Any, workers: int, partners: Any) -> int:
     """Dialogues to a file, with a bar."""
-    from rich.console import Console
     from rich.progress import Progress
 
     from ..dialogue.files import converse_files, transcripts_in, truth_in
 
     known = truth_in(truth) if truth is not None else None
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+    with Progress(console=console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("dialogues", total=len(files))
 
         def done(name: str, result: Any) -> None:
             progress.advance(task)
             if isinstance(result, str):
-                print(f"error: {name}: {result}", file=sys.stderr)
+                remark(f"error: {name}: {result}")
 
         if workers > 1 and files:
             partners()  # loaded once, before the threads begin

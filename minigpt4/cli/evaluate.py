@@ -1,15 +1,16 @@
 """Commands that measure how good a system is."""
 
 import json as jsonlib
-import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from ..errors import UserError
 from .options import DECODING, SYSTEM, BatchSize, Group, Json, System, import_quickly, options
+from .terminal import remark, say, say_line
 
 app = typer.Typer(no_args_is_help=True, help="Measure a system on benchmarks; answers are kept, and runs can be continued.")
 
@@ -30,6 +31,9 @@ Grid = Annotated[
     int | None,
     typer.Option(min=1, help="Cells a side of the vision encoder, to see the best that it can do; 10 for the pocket model."),
 ]
+
+
+_TOLD = 10  # mistakes of a kind that are told one by one
 
 
 class Tokens(StrEnum):
@@ -150,8 +154,81 @@ def failures(annotations: Annotations, **common: Any) -> None:
 
 
 @app.command()
+def prepare(
+    benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", show_default=False)],
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Where its official files are.", show_default=False)],
+) -> None:
+    """Look through a benchmark's official data: what is there, what is missing, and where that comes from."""
+    import_quickly()
+    from ..evaluate.prepare import prepare as look_through
+
+    found = look_through(benchmark, data)
+    for place in found.there:
+        say_line(f"there: {place}")
+    for told in found.missing:
+        say_line(f"missing: {told}")
+    for told in found.optional:
+        say_line(f"not there, and not needed: {told}")
+    for kind, some in (("cannot be used", found.problems), ("image", found.gone)):
+        for message in some[:_TOLD]:
+            say_line(f"{kind}: {message}")
+        if len(some) > _TOLD:
+            say_line(f"{kind}: {len(some) - _TOLD:,} more like these")
+    say_line(f"{found.questions:,} questions about {found.images:,} images, {len(found.gone):,} of which are not there")
+    raise typer.Exit(int(not found.ready))
+
+
+@app.command()
+@options(system=SYSTEM, generation=DECODING)
+def run(
+    benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", show_default=False)],
+    data: Annotated[Path, typer.Option(help="Its official data, or annotations as its own command takes.", show_default=False)],
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="For answers and report; continued.", show_default=False)],
+    images: Images = None,
+    split: Split = None,
+    limit: Limit = None,
+    blank_image: Blind = False,
+    json: Json = False,
+    batch_size: BatchSize = 16,
+    *,
+    system: System,
+    generation: dict[str, Any],
+) -> None:
+    """Measure a system on any benchmark by its name; answers and report are kept in a folder, to be scored and compared."""
+    import_quickly()
+    from ..evaluate.benchmarks.registry import BENCHMARKS
+    from ..io.atomic import saying, write_text
+
+    if benchmark not in BENCHMARKS:
+        raise UserError(f"{benchmark}: no such benchmark; there are {', '.join(BENCHMARKS)}")
+    with saying(output):
+        output.mkdir(parents=True, exist_ok=True)
+    measuring = Measuring(images, split, limit, output, blank_image, json, batch_size)
+    measured = _measured(benchmark, data, measuring=measuring, system=system, generation=generation)
+    kept = measured.report.as_dict()
+    kept["notes"] = [*kept["notes"], *measured.notes]
+    write_text(output / "report.json", jsonlib.dumps(kept, ensure_ascii=False, indent=1) + "\n")
+    _say(measured, json)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", show_default=False, help="Answers, or the folder of a run.")],
+    b: Annotated[Path, typer.Argument(metavar="B", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Compare two runs question by question (paired bootstrap over images)."""
+    import_quickly()
+    from ..evaluate.run import compare as compared
+
+    _print(compared(a, b), json)
+
+
+@app.command()
 def score(
-    predictions: Annotated[Path, typer.Argument(metavar="PREDICTIONS", show_default=False)],
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PREDICTIONS", show_default=False, help="The file, or the folder of a run.")
+    ],
     blank_image: Annotated[Path | None, typer.Option(help="Answers about grey pictures, to set beside.")] = None,
     grid: Grid = None,
     json: Json = False,
@@ -163,7 +240,12 @@ def score(
     _print(score_answers(predictions, blank_image, grid), json)
 
 
-def _evaluate(
+def _evaluate(name: str, annotations: Path, *, measuring: Measuring, **given: Any) -> None:
+    """Measure, and print what came of it."""
+    _say(_measured(name, annotations, measuring=measuring, **given), measuring.json)
+
+
+def _measured(
     name: str,
     annotations: Path,
     *,
@@ -175,8 +257,7 @@ def _evaluate(
     things: tuple[str, ...] = (),
     grid: int | None = None,
     report: dict[str, Any] | None = None,
-) -> None:
-    """Measure, and print what came of it."""
+) -> Any:
     import_quickly()
     from ..evaluate.run import Asked, run_benchmark
     from ..jobs.made_by import signature
@@ -194,7 +275,7 @@ def _evaluate(
         prior_split=fitting.prior_split,
         grid=grid,
     )
-    measured = run_benchmark(
+    return run_benchmark(
         name,
         annotations,
         system.load,
@@ -205,14 +286,17 @@ def _evaluate(
         report=report,
         watch=Bar(),
     )
-    _print(measured.report, json=measuring.json, notes=measured.notes)
-    print(f"answers are kept in {measured.file}", file=sys.stderr)
+
+
+def _say(measured: Any, json: bool) -> NoReturn:
+    _print(measured.report, json=json, notes=measured.notes)
+    remark(f"answers are kept in {measured.file}")
     raise typer.Exit(int(bool(measured.problems)))
 
 
 def _print(report: Any, json: bool, notes: list[str] | tuple[str, ...] = ()) -> None:
     if json:
         row = report.as_dict()
-        print(jsonlib.dumps(row | {"notes": [*row["notes"], *notes]}, ensure_ascii=False, indent=1))
+        say(jsonlib.dumps(row | {"notes": [*row["notes"], *notes]}, ensure_ascii=False, indent=1))
     else:
-        print("\n".join([report.as_text(), *notes]))
+        say("\n".join([report.as_text(), *notes]))

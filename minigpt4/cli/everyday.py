@@ -21,6 +21,7 @@ from .options import (
     options,
     ready_to_draw,
 )
+from .terminal import say
 
 
 @options(system=SYSTEM, generation=DECODING)
@@ -64,11 +65,11 @@ def ask(
         if draw is not None:
             answer.draw(draw)
         row = {"image": photos if len(photos) > 1 else photos[0], "question": question, "answer": answer}
-        print(to_json(row | found_in(answer)) if json else answer)
+        say(to_json(row | found_in(answer)) if json else answer)
         return
     for piece in assistant.stream(images, question, **generation):
-        print(piece, end="", flush=True)
-    print()
+        say(piece, end="", flush=True)
+    say()
 
 
 @options(system=SYSTEM, generation=DECODING)

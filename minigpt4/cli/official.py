@@ -1,7 +1,6 @@
 """Commands for the published systems: their files in, what was trained out again."""
 
 import os
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import Dtype
+from .terminal import console, say_line
 
 
 class KindName(StrEnum):
@@ -55,13 +55,12 @@ def import_official(
 ) -> None:
     """Turn the published files of a system into a folder for --model, with an account of every tensor."""
     _quietly()
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ..checkpoints.official.importing import import_official as run
 
     columns = (TextColumn("writing"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task("writing", total=None, visible=False)
         account = run(
             vit,
@@ -79,8 +78,8 @@ def import_official(
             progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
         )
     for line in account.lines():
-        print(line)
-    print(f"{output}: ready; try: minigpt4 chat PHOTO --model {output}")
+        say_line(line)
+    say_line(f"{output}: ready; try: minigpt4 chat PHOTO --model {output}")
 
 
 def export_official(
@@ -92,7 +91,7 @@ def export_official(
     _quietly()
     from ..checkpoints.official.exporting import export_official as run
 
-    print(f"{output}: {len(run(model, output, qformer=qformer))} tensors")
+    say_line(f"{output}: {len(run(model, output, qformer=qformer))} tensors")
 
 
 def _quietly() -> None:

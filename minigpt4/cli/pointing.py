@@ -1,6 +1,5 @@
 """Commands that point: the tasks of MiniGPT-v2 that take or give boxes, and short answers."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +8,7 @@ import typer
 from ..errors import UserError
 from ..io.jsonl import to_json
 from .options import DECODING, SYSTEM, Draw, Json, System, box_row, found_in, options, ready_to_draw
+from .terminal import remark, say, say_line
 
 Photo = Annotated[Path, typer.Argument(metavar="PHOTO", show_default=False)]
 Phrase = Annotated[str, typer.Argument(metavar="PHRASE", show_default=False)]
@@ -59,7 +59,7 @@ def ground(
     size = _ready(photo, draw)
     answer = system.load().ground(photo, **generation)
     if not json:
-        print(answer.plain_text)
+        say(answer.plain_text)
     _show(answer, {"image": str(photo)}, size, draw, json)
 
 
@@ -94,7 +94,7 @@ def identify(
     if draw is not None:
         answer.draw(draw)
     row = {"image": str(photo), "width": size[0], "height": size[1], "box": box_row(chosen, size), "answer": answer}
-    print(to_json(row) if json else answer)
+    say(to_json(row) if json else answer)
 
 
 @options(system=SYSTEM, generation=DECODING)
@@ -109,7 +109,7 @@ def vqa(
     """Answer a question about a photo in a word or two."""
     _ready(photo, None, f"[vqa] {question}")
     answer = system.load().vqa(photo, question, **generation)
-    print(to_json({"image": str(photo), "question": question, "answer": answer}) if json else answer)
+    say(to_json({"image": str(photo), "question": question, "answer": answer}) if json else answer)
 
 
 def _ready(photo: Path, draw: Path | None, question: str = "") -> tuple[int, int]:
@@ -128,15 +128,15 @@ def _show(answer: Any, asked: dict[str, Any], size: tuple[int, int], draw: Path 
         answer.draw(draw)
     if json:
         empty = {"text": answer.plain_text, "width": size[0], "height": size[1], "phrases": []}
-        print(to_json(asked | {"answer": answer} | empty | found_in(answer)))
+        say(to_json(asked | {"answer": answer} | empty | found_in(answer)))
         return
     if not answer.phrases:
-        print(f"no box in the answer: {answer}", file=sys.stderr)
+        remark(f"no box in the answer: {answer}")
     named = len(answer.phrases) > 1 or "phrase" not in asked
     for phrase, boxes in answer.phrases:
         for box in boxes:
             place = ",".join(str(round(v)) for v in box.pixels(*size))
-            print(f"{phrase}: {place}" if named and phrase else place)
+            say_line(f"{phrase}: {place}" if named and phrase else place)
 
 
 def _drawn_in(mask: Path) -> Any:

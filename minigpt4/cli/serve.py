@@ -1,6 +1,5 @@
 """The commands that serve: an API for programs, a page for people."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +7,7 @@ import typer
 
 from ..errors import UserError
 from .options import SYSTEM, Group, System, import_quickly, options
+from .terminal import remark, say_line
 
 _LIMITS = "Limits"
 _ACCESS = "Access"
@@ -78,7 +78,7 @@ def _serve(system: System, *, page: bool, host: str, port: int, name: str | None
             raise UserError("--new-key needs --keys FILE, where its hash is kept")
         from ..serve.keys import add_key
 
-        print(add_key(keys, given["new_key"]))
+        say_line(add_key(keys, given["new_key"]))
         return
     from ..serve.keys import keys_for
 
@@ -102,7 +102,7 @@ def _serve(system: System, *, page: bool, host: str, port: int, name: str | None
     )
 
     def ready(address: str) -> None:
-        print(f"{'The page' if page else 'The API'}: {address}{'' if page else '/v1'}  (stop with Ctrl-C)", file=sys.stderr)
+        remark(f"{'The page' if page else 'The API'}: {address}{'' if page else '/v1'}  (stop with Ctrl-C)")
 
     run(
         name or Path(system.model).name or system.model,

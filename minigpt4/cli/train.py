@@ -1,13 +1,12 @@
 """Commands about training and its data."""
 
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..errors import UserError
+from .terminal import hear_the_log, remark, say_line
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", show_default=False)]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe.")]
@@ -17,7 +16,7 @@ data = typer.Typer(no_args_is_help=True, help="Look at the data of a recipe.")
 
 def train(recipe: Recipe, set: Set = None) -> None:
     """Run a training stage, or a pipeline of them; started again, it goes on where it stopped."""
-    _speak()
+    hear_the_log()
     from ..train.loop import Interrupted
     from ..train.loop import train as run
     from ..train.pipeline import is_pipeline, load_pipeline, run_pipeline
@@ -26,13 +25,13 @@ def train(recipe: Recipe, set: Set = None) -> None:
     try:
         if is_pipeline(recipe):
             told = run_pipeline(load_pipeline(recipe, set or ()))
-            print(f"{recipe}: {told.count('done')} steps done, {told.count('skipped')} were there already")
+            say_line(f"{recipe}: {told.count('done')} steps done, {told.count('skipped')} were there already")
             return
         output = run(load_recipe(recipe, set or ()))
     except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
+        remark(stopped)
         raise typer.Exit(130) from None
-    print(f"{output}: trained; look at {output / 'report.html'}")
+    say_line(f"{output}: trained; look at {output / 'report.html'}")
 
 
 @data.command()
@@ -74,7 +73,7 @@ def conversations(
     """Make conversations of several tasks out of what rows of our schema say about the same picture."""
     from ..curate.conversations import conversations_file
 
-    print(f"{output}: {conversations_file(rows, output, seed, per_image):,} conversations")
+    say_line(f"{output}: {conversations_file(rows, output, seed, per_image):,} conversations")
 
 
 @data.command()
@@ -87,10 +86,4 @@ def describe(
     from ..curate.describe import descriptions_file
 
     made, images = descriptions_file(captions, output, sentences)
-    print(f"{output}: descriptions of {made:,} of {images:,} pictures")
-
-
-def _speak() -> None:
-    """Let the house's own log be heard."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("minigpt4").setLevel(logging.INFO)
+    say_line(f"{output}: descriptions of {made:,} of {images:,} pictures")

@@ -14,9 +14,10 @@ from typing import Any
 from ..data.schema import Description, parse_row
 from ..errors import UserError
 from ..io.jsonl import read_rows, write_rows
+from ..metrics.phrase import head_place
 from ..metrics.words import PEOPLE, content_words, singular, stems, words
 from ..prompt.text import join_tokens
-from .facts import NUMBERS, Facts, contradict, facts_of, head_after
+from .facts import NUMBERS, Facts, contradict, facts_of
 
 MOST = 4
 SAME_WORDS = 0.5
@@ -138,7 +139,7 @@ def _with_verb(text: str) -> str:
     if len(tokens) < 3 or NUMBERS.get(tokens[0]) is None or tokens[0] == "another":
         return text
     one = NUMBERS[tokens[0]] == 1
-    head = head_after(tokens, 1, one)
+    head = head_place(tokens, 1, sentence=True, one=one)
     if head is None or head + 1 >= len(tokens) or not tokens[head + 1].endswith("ing") or parts[head].endswith(","):
         return text
     rest = tokens[head + 1 :]
@@ -160,7 +161,7 @@ def _told(sentence: Sentence, earlier: Sequence[Sentence]) -> str:
     first, _, rest = text.partition(" ")
     number = NUMBERS.get(first.lower())
     tokens = [re.sub(r"\W+$", "", word).lower() for word in text.split()]
-    head = head_after(tokens, 1, one=number == 1) if number and first.lower() != "another" else None
+    head = head_place(tokens, 1, sentence=True, one=number == 1) if number and first.lower() != "another" else None
     if head is None:
         return text
     noun = singular(tokens[head])

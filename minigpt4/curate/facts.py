@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
+from ..metrics.phrase import COLOURS, head_place
 from ..metrics.words import ADULT, CHILD, FEMALE, MALE, NEUTRAL, PEOPLE, PLURAL_ONLY, singular, words
 
 NUMBERS = {word: n for n, word in enumerate(("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), 1)}
@@ -11,10 +12,6 @@ VAGUE = words("several many some few multiple various numerous")
 GROUPS = {"pair": 2, "couple": 2, "trio": 3}  # of how many; other groups are of "two or more"
 GROUPS |= dict.fromkeys(words("group crowd bunch team row line pack herd flock number lot band crew class"), 0)
 
-ANIMALS = words("dog puppy cat kitten horse pony bird cow sheep goat bear elephant giraffe zebra duck goose monkey animal")
-
-COLOURS = {word: word for word in words("red blue green yellow orange purple pink black white brown grey")}
-COLOURS |= {"gray": "grey", "tan": "brown", "beige": "brown", "golden": "brown", "gold": "brown", "violet": "purple"}
 INSIDE = words(
     "indoors indoor inside room kitchen bedroom bathroom livingroom office gym restaurant hallway classroom couch sofa "
     "carpet rug"
@@ -24,12 +21,6 @@ OUTSIDE = words(
     "road sidewalk yard hill meadow woods trail sea"
 )
 
-_NOUNS_IN_ING = words("building clothing wedding painting railing ceiling ring string wing evening morning thing")
-_STOPS = words(
-    "in on at of with by near to from into onto over under through across along around behind beside between against next "
-    "while as for and or but that which who is are was were has have be been being the his her its their this these those "
-    "there a an it they he she up down off out outside inside above below during"
-)
 _WORD = re.compile(r"[a-z0-9]+(?:['-][a-z]+)*|[,;:.]")
 
 
@@ -58,7 +49,10 @@ def facts_of(sentence: str) -> Facts:
     coloured: set[int] = set()
     for i, token in enumerate(tokens):
         number = NUMBERS.get(token)
-        if (number is None and token not in VAGUE) or (head := head_after(tokens, i + 1, one=number == 1)) is None:
+        if number is None and token not in VAGUE:
+            continue
+        head = head_place(tokens, i + 1, sentence=True, one=number == 1)
+        if head is None:
             continue
         for place in range(i + 1, head):
             if tokens[place] in COLOURS:
@@ -67,11 +61,11 @@ def facts_of(sentence: str) -> Facts:
         least, exact = (number, True) if number is not None else (2, False)
         if tokens[head] in GROUPS and tokens[head + 1 : head + 2] == ["of"]:
             least, exact = GROUPS[tokens[head]] or 2, GROUPS[tokens[head]] > 0
-            head = head_after(tokens, head + 2, one=False) or head
+            head = head_place(tokens, head + 2, sentence=True) or head
         counted.add(head)
         _add(facts, tokens[head], least, exact)
     for i, token in enumerate(tokens):
-        if token in COLOURS and i not in coloured and (head := head_after(tokens, i + 1, one=False)) is not None:
+        if token in COLOURS and i not in coloured and (head := head_place(tokens, i + 1, sentence=True)) is not None:
             # Without a number "the red car turns" looks like "red tennis shoes": both words may be what is red.
             for place in {head, head - 1} - set(range(i + 1)):
                 facts.colours.setdefault(singular(tokens[place]), set()).add(COLOURS[token])
@@ -84,43 +78,6 @@ def _add(facts: Facts, noun: str, least: int, exact: bool) -> None:
     noun = singular(noun)
     before, was_exact = facts.counts.get(noun, (0, True))
     facts.counts[noun] = (before + least, exact and was_exact)
-
-
-def head_after(tokens: list[str], start: int, one: bool) -> int | None:
-    """The place of the noun that the words from `start` on lead up to.
-
-    Args:
-        one: whether it is a single thing: then a word in -s is the verb.
-    """
-    head = None
-    i = start
-    while i < len(tokens) and i < start + 5:
-        token = tokens[i]
-        if (
-            token in COLOURS
-            and tokens[i + 1 : i + 2] in (["and"], [","])
-            and tokens[i + 2 : i + 3]
-            and tokens[i + 2] in COLOURS
-        ):
-            i += 2  # black and white
-            continue
-        if token in ("and", ",") and i == start and tokens[i + 1 : i + 2] and tokens[i + 1] in COLOURS:
-            i += 1
-            continue
-        if token in _STOPS or not token[:1].isalnum() or (token.endswith("ing") and token not in _NOUNS_IN_ING):
-            break
-        if one and head is not None and token.endswith("s") and not token.endswith(("ss", "us")):
-            break
-        head = i
-        if (not one and singular(token) != token) or (singular(token) in PEOPLE | ANIMALS and not _goes_on(tokens, i + 1)):
-            break  # that was the noun; what follows is its verb
-        i += 1
-    return head if head is None or tokens[head] not in COLOURS else None
-
-
-def _goes_on(tokens: list[str], i: int) -> bool:
-    """Whether a word for someone is followed by another one: ``a baby girl``."""
-    return tokens[i : i + 1] != [] and singular(tokens[i]) in PEOPLE | ANIMALS
 
 
 def contradict(a: Facts, b: Facts) -> str | None:

@@ -3,20 +3,15 @@
 import hashlib
 import json
 import random
-import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice, pairwise
 from typing import Any, Literal
 
 import numpy as np
-from rich.console import Console, Group
-from rich.progress import track
-from rich.table import Table
-from rich.text import Text
 
 from ..errors import UserError
 from ..media.images import open_image
@@ -28,9 +23,10 @@ from .source import Problem, Source, StreamSource
 Dataset = Source | StreamSource | tuple[str, Mapping[str, Any]]
 """A dataset, or its format and options: then it is opened here, and what is wrong with it is told instead of raised."""
 OpenImages = int | Literal["all"]
+Progress = Callable[[str, int, int | None], object]
+"""(What is looked at, how many of it are done, of how many if that is known.)"""
 
 KEPT = 1000  # problems of one kind in one dataset that are told one by one; the others are counted
-SHOWN = 10  # of them in the table
 
 
 @dataclass(kw_only=True)
@@ -74,35 +70,12 @@ class Report:
         """Those of all datasets."""
         return [problem for one in self.datasets for problem in one.problems]
 
-    def table(self) -> Group:
-        """For `rich` to print: a table of the datasets, and under it the problems with their places."""
-        kinds = sorted({kind for one in self.datasets for kind in one.counts})
-        table = Table()
-        for heading in ("dataset", "format"):
-            table.add_column(heading)
-        for heading in ("samples", "pictures", "opened", *kinds):
-            table.add_column(heading, justify="right")
-        for one in self.datasets:
-            numbers = (one.samples, one.images, one.opened, *(one.counts[kind] for kind in kinds))
-            table.add_row(one.name, one.format, *(f"{number:,}" for number in numbers))
-        lines: list[Table | Text] = [table]
-        for one in self.datasets:
-            for kind, count in one.counts.items():
-                told = [problem for problem in one.problems if problem.kind == kind][:SHOWN]
-                lines.append(Text(f"{one.name}: {count:,} x {kind}", style="bold"))
-                lines += [Text(f"  {problem.message}", overflow="fold") for problem in told]
-                if count > len(told):
-                    lines.append(Text(f"  ... and {count - len(told):,} more (with --json: the first {KEPT:,})"))
-        if self.ok:
-            lines.append(Text("Nothing is missing or broken."))
-        return Group(*lines)
-
 
 def check(
     datasets: Sequence[Dataset],
     open_images: OpenImages = 100,
     held_out: Sequence[Dataset] = (),
-    progress: bool = False,
+    progress: Progress | None = None,
 ) -> Report:
     """Count samples and pictures, and list what is missing, broken or there twice.
 
@@ -110,7 +83,7 @@ def check(
         datasets: what is trained on.
         open_images: how many pictures of each dataset to open, evenly spread, or ``all``.
         held_out: what is validated on; pictures that are trained on too are told.
-        progress: show how far it is, on standard error.
+        progress: told how far it is.
     """
     reports = []
     trained: set[str] = set()
@@ -146,7 +119,7 @@ def _open(dataset: Dataset) -> tuple[Source | StreamSource | None, DatasetReport
         return None, report
 
 
-def _check_items(source: Items, report: DatasetReport, open_images: OpenImages, progress: bool) -> dict[str, int]:
+def _check_items(source: Items, report: DatasetReport, open_images: OpenImages, progress: Progress | None) -> dict[str, int]:
     """Fills the report; returns the pictures, each with the first sample that has it."""
     report.samples = len(source)
     images: dict[str, int] = {}
@@ -173,7 +146,7 @@ def _check_items(source: Items, report: DatasetReport, open_images: OpenImages, 
     return images
 
 
-def _look(source: Items, report: DatasetReport, indices: list[int], open_images: OpenImages, progress: bool) -> None:
+def _look(source: Items, report: DatasetReport, indices: list[int], open_images: OpenImages, progress: Progress | None) -> None:
     """Open pictures: of each sample listed, evenly spread, until there were as many as wanted."""
     indices = [index for index in indices if not source.is_missing(index)]
     wanted = len(indices) if open_images == "all" else min(open_images, len(indices))
@@ -206,7 +179,7 @@ def _digest(image: Any) -> str:
     return hashlib.blake2b(image.tobytes() + repr(image.size).encode(), digest_size=16).hexdigest()
 
 
-def _check_stream(source: TarStream, report: DatasetReport, open_images: OpenImages, progress: bool) -> None:
+def _check_stream(source: TarStream, report: DatasetReport, open_images: OpenImages, progress: Progress | None) -> None:
     for problem in _told(source.survey(), source.name, progress):
         if problem is None:
             report.samples += 1
@@ -244,8 +217,13 @@ def _equal(digests: array) -> list[tuple[int, int]]:
     return sorted(pairs, key=lambda pair: pair[1])
 
 
-def _told(items: Iterable[Any], name: str, progress: bool, total: int | None = None) -> Iterable[Any]:
-    """The items, with a progress bar that goes away at the end."""
-    if not progress:
-        return items
-    return track(items, description=name, total=total, transient=True, console=Console(file=sys.stderr))
+def _told(items: Iterable[Any], name: str, progress: Progress | None, total: int | None = None) -> Iterator[Any]:
+    """The items; `progress` hears how many are done, every hundred of them."""
+    if total is None and isinstance(items, Sequence):
+        total = len(items)
+    for done, item in enumerate(items):
+        if progress is not None and done % 100 == 0:
+            progress(name, done, total)
+        yield item
+    if progress is not None and total is not None:
+        progress(name, total, total)

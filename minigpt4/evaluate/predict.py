@@ -33,7 +33,8 @@ def predict(
         images: the folder that the rows' pictures are in.
         file: JSON Lines of the rows with ``answer`` and ``by``; continued if it exists.
         by: who answers (`jobs.made_by.signature`).
-        ask_many: [([picture], question), ...] -> answers. It is not called if nothing is left to answer.
+        ask_many: [([picture], question), ...] -> answers, with the candidates behind where there are any. It is not called if
+            nothing is left to answer.
         blank_image: show a grey picture in place of each.
         prepare: called before the first question, if any is left.
 
@@ -43,21 +44,23 @@ def predict(
     grey = Image.new("RGB", (224, 224), GREY)
     if blank_image:
         ask_many = _once(ask_many)
-    items = [
-        (f"{benchmark.name}, {row['image']}", row, ([grey if blank_image else images / row["image"]], benchmark.question(row)))
-        for row in rows
-    ]
+    items = []
+    for row in rows:
+        asked: tuple = ([grey if blank_image else images / row["image"]], benchmark.question(row))
+        if benchmark.candidates is not None:
+            asked = (*asked, tuple(benchmark.candidates(row)))
+        items.append((f"{benchmark.name}, {row['image']}", row, asked))
     return answer_rows(items, file, "answer", by, ask_many, batch_size, prepare, watch)
 
 
 def _once(ask_many: Callable[[list], Sequence[str]]) -> Callable[[list], Sequence[str]]:
     """Asks each question once: about the same picture, its answer is the same."""
-    known: dict[str, str] = {}
+    known: dict[tuple, str] = {}
 
     def ask(batch: list) -> list[str]:
-        new = {question: (images, question) for images, question in batch if question not in known}
+        new = {tuple(asked): (images, *asked) for images, *asked in batch if tuple(asked) not in known}
         known.update(zip(new, ask_many(list(new.values())) if new else (), strict=True))
-        return [known[question] for _, question in batch]
+        return [known[tuple(asked)] for _, *asked in batch]
 
     return ask
 

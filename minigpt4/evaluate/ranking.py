@@ -1,14 +1,26 @@
 """Choosing among given answers: each is scored by how likely the language model finds it after the question."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 
 from ..data.examples import build_example
+from ..engine.engine import Engine
+from ..media.images import ImageInput
 from ..model.modeling import IGNORE, MiniGPT4ForConditionalGeneration
 from ..model.processing import MiniGPT4Processor
+from ..prompt.templates import with_images
 
 NO_CANDIDATE = 9999.0
+
+
+class Ranker(Protocol):
+    """What of `inference.assistant.Assistant` is needed to choose among answers."""
+
+    model: MiniGPT4ForConditionalGeneration
+    processor: MiniGPT4Processor
+    engine: Engine
 
 
 @torch.inference_mode()
@@ -59,6 +71,17 @@ def candidate_losses(
         for i, own in zip(rows, logp.split(counts), strict=True):
             losses[i].append(-own.sum().item() / (room - 1 if official else len(own)))
     return losses
+
+
+def choose(system: Ranker, items: Sequence[tuple[Sequence[ImageInput], str, Sequence[str]]]) -> list[str]:
+    """The likeliest of the candidates for each (images, question, candidates)."""
+    processor = system.processor
+    prompts = [processor.chat.training_prompt(with_images(processor.plain(asked), len(shown))) for shown, asked, _ in items]
+    encoded = system.engine.encode([image for shown, _, _ in items for image in shown])
+    embeds = torch.stack([image.embeds for image in encoded]) if encoded else None
+    candidates = [given for _, _, given in items]
+    losses = candidate_losses(system.model, processor, prompts, embeds, candidates)
+    return [given[rank(own)[0]] for given, own in zip(candidates, losses, strict=True)]
 
 
 def rank(losses: Sequence[float], choices: int | None = None) -> list[int]:

@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..jobs.made_by import BY
 from ..jobs.resumable import Load, Watch
-from .benchmarks.base import Against, Choice, Row
+from .benchmarks.base import Against, Benchmark, Choice, Row
 from .benchmarks.registry import BENCHMARKS
 from .predict import aligned, answered, predict
+from .table import Line, Report
+
+ANSWERS, BLANK = "answers.jsonl", "answers.blank-image.jsonl"
+"""The files of answers in a folder that a run writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +27,7 @@ class Asked:
         split: of the annotations; all of them when not given.
         limit: so many questions, always the same ones.
         images: the folder that the annotations' images are in; their own folder when not given.
-        predictions: where answers are kept; named after benchmark and annotations when not given.
+        predictions: where answers are kept, a file or an existing folder; named after benchmark and annotations when not given.
         blank_image: ask about a grey image as well.
         prior, prior_split: other questions that fixed boxes are fitted to.
         grid: cells a side of the vision encoder.
@@ -88,7 +93,14 @@ def run_benchmark(
 
     loaded = cache(load)
 
+    if benchmark.candidates is not None and settings:
+        raise UserError(f"{name} ranks given answers: {', '.join(settings)} would change nothing; leave it out")
+
     def ask_many(batch: list) -> Sequence[str]:
+        if benchmark.candidates is not None:
+            from .ranking import choose
+
+            return choose(loaded(), batch)  # type: ignore[arg-type]
         return loaded().ask_many(batch, batch_size=batch_size, **settings)
 
     for message in unusable:
@@ -97,11 +109,16 @@ def run_benchmark(
 
     def answers(file: Path, blank_image: bool) -> list[Row]:
         who = f"{by} blank_image" if blank_image else by
-        problems.extend(predict(benchmark, rows, images, file, who, ask_many, batch_size, blank_image, loaded, watch).problems)
+        outcome = predict(benchmark, rows, images, file, who, ask_many, batch_size, blank_image, loaded, watch)
+        if not outcome.answered:
+            raise UserError(f"{annotations}: none of the {len(rows):,} questions could be asked (are the images in {images}?)")
+        problems.extend(outcome.problems)
         return answered(file, rows)
 
     part = f"-{asked.split}" if asked.split else ""
     file = asked.predictions or Path(f"{name}-{annotations.stem}{part}.jsonl")
+    if file.is_dir():
+        file = file / ANSWERS
     done, sightless, notes = answers(file, False), None, []
     if unusable:
         notes.append(f"{len(unusable):,} rows of the annotations cannot be used and were not asked, the first: {unusable[0]}")
@@ -120,13 +137,51 @@ def score_answers(predictions: Path, blank_image: Path | None = None, grid: int 
     Raises:
         UserError: answers to several benchmarks, to none, or none in common with those about a grey image.
     """
-    rows = answered(predictions)
-    names = {row["benchmark"] for row in rows}
-    if len(names) > 1 or not names <= set(BENCHMARKS):
-        raise UserError(f"{predictions}: answers to {', '.join(sorted(names))}; give those of one benchmark")
+    benchmark, rows = _kept(predictions)
     sightless = None
+    if blank_image is None and predictions.is_dir() and (predictions / BLANK).exists():
+        blank_image = predictions / BLANK
     if blank_image is not None:
         rows, sightless = aligned(rows, answered(blank_image))
         if not rows:
             raise UserError(f"{blank_image}: has no question in common with {predictions}")
-    return BENCHMARKS[names.pop()].report(rows, Against(blank_image=sightless, grid=grid))
+    return benchmark.report(rows, Against(blank_image=sightless, grid=grid))
+
+
+def compare(a: Path, b: Path) -> Report:
+    """Two runs of one benchmark, question by question: the scores of each on the questions that both have answered, and how far
+    the first is ahead, with an interval of the difference (paired bootstrap: the same images are drawn for both).
+
+    Raises:
+        UserError: runs of different benchmarks, or without a question in common.
+    """
+    (benchmark, rows), (other, others) = _kept(a), _kept(b)
+    if benchmark.name != other.name:
+        raise UserError(f"{a} has answers to {benchmark.name}, {b} to {other.name}: they cannot be compared")
+    count = len(rows) + len(others)
+    rows, others = aligned(rows, others)
+    if not rows:
+        raise UserError(f"{a} and {b} have no question in common")
+    pairs = list(zip(*(benchmark.report(some, Against()).lines for some in (rows, others)), strict=True))
+    lines = []
+    for one, two in pairs:
+        if one.name.rpartition(": ")[2].partition(",")[0] != "model":
+            continue
+        what = one.name.replace("model", "", 1).strip(", ")
+        ahead = {name: score - two.scores[name] for name, score in one.scores.items() if name in two.scores}
+        for name, scores in (("A", one.scores), ("B", two.scores), ("A - B", ahead)):
+            lines.append(Line(f"{what} {name}".strip(), scores))
+    left = count - 2 * len(rows)
+    notes = [f"A: {a} ({rows[0].get(BY)})", f"B: {b} ({others[0].get(BY)})"]
+    if left:
+        notes.append(f"{left:,} answers to questions that only one of them has are left out")
+    return Report(benchmark.name, len(rows), lines, notes)
+
+
+def _kept(predictions: Path) -> tuple[Benchmark, list[Row]]:
+    """The benchmark that a file answers, and its rows; of a folder, the file that a run keeps there."""
+    rows = answered(predictions / ANSWERS if predictions.is_dir() else predictions)
+    names = {row["benchmark"] for row in rows}
+    if len(names) > 1 or not names <= set(BENCHMARKS):
+        raise UserError(f"{predictions}: answers to {', '.join(sorted(names))}; give those of one benchmark")
+    return BENCHMARKS[names.pop()], rows

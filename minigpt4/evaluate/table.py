@@ -10,6 +10,9 @@ from ..metrics.interval import Score
 _MODEL, _BLIND = "model", "model, blank-image"
 """How lines of the model's own answers are called, and of those before a grey picture."""
 
+_PLAIN = {"CIDEr": (1, 3), "words": (1, 1)}
+"""Measures that are no shares: by what they are multiplied to be shown, and with how many decimals."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -46,12 +49,12 @@ class Report:
 
     def as_text(self) -> str:
         """A table: each score with its 95 % interval, and how far the model is ahead by the first measure, with an interval of
-        its own; CIDEr is a plain number, all others are percent."""
+        its own; CIDEr and words are plain numbers, all others are percent."""
         measures = list(dict.fromkeys(name for line in self.lines for name in line.scores))
-        rows = [[self.benchmark, *measures, "model ahead by", ""]]
-        for line in self.lines:
-            cells = [_cell(name, line.scores.get(name)) for name in measures]
-            rows.append([line.name, *cells, _cell(measures[0], self._ahead(line).get(measures[0]), "+"), line.note])
+        ahead = [_cell(measures[0], self._ahead(line).get(measures[0]), "+") for line in self.lines]
+        rows = [[self.benchmark, *measures, "model ahead by" if any(ahead) else "", ""]]
+        for line, lead in zip(self.lines, ahead, strict=True):
+            rows.append([line.name, *(_cell(name, line.scores.get(name)) for name in measures), lead, line.note])
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         return "\n".join([table[0], "-" * max(map(len, table)), *table[1:], "", f"{self.items:,} questions", *self.notes])
@@ -76,6 +79,6 @@ def _cell(measure: str, score: Score | None, sign: str = "") -> str:
         return ""
     if math.isnan(score.value):
         return "-"
-    scale, digits = (1, 3) if measure == "CIDEr" else (100, 1)
+    scale, digits = _PLAIN.get(measure, (100, 1))
     value, low, high = (f"{scale * v:{sign}.{digits}f}" for v in (score.value, score.low, score.high))
     return value.rjust(5) + ("" if math.isnan(score.low) else f" ({low} .. {high})")

@@ -40,6 +40,32 @@ class Against:
 
 
 @dataclass(frozen=True, kw_only=True)
+class File:
+    """A file or folder that a benchmark's data has.
+
+    Args:
+        names: what it may be called, the official name first.
+        source: where it comes from.
+        needed: whether there is nothing to ask without it.
+    """
+
+    names: tuple[str, ...]
+    source: str
+    needed: bool = True
+
+    def find(self, folder: Path) -> Path | None:
+        """Where it is, if it is there."""
+        return next((folder / name for name in self.names if (folder / name).exists()), None)
+
+    def the(self, folder: Path) -> Path:
+        """Where it is. Raises UserError if it is not there."""
+        found = self.find(folder)
+        if found is None:
+            raise UserError(f"{folder / self.names[0]}: no such file; it comes from {self.source}")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """A benchmark: annotations -> rows -> answers -> report."""
 
@@ -49,9 +75,15 @@ class Benchmark:
     question: Callable[[Row], str]
     report: Callable[..., Any]
     """(Answered rows, `Against`) -> report."""
+    candidates: Callable[[Row], list[str]] | None = None
+    """The answers to choose from by their likelihood, where nothing is written."""
+    files: tuple[File, ...] = ()
+    """What a folder of the official data has; `read` takes the folder then, and images are named from there."""
+    images: File | None = None
+    """The folder of images in it."""
 
     def rows(self, path: Path, choice: Choice = Choice()) -> tuple[list[Row], Problems]:
-        """The questions in annotations, no two the same, and what is wrong with rows that cannot be used.
+        """The questions in annotations, each with its prompt, no two the same; and what is wrong with rows that cannot be used.
 
         Raises:
             UserError: not a layout that is known, or nothing to ask for in it.
@@ -68,7 +100,15 @@ class Benchmark:
             seen[key] += 1
             if seen[key] > 1:  # two people said the same of a picture: both count, and are told apart
                 row["again"] = seen[key]
+            row["prompt"] = self.question(row)
         return rows, problems
+
+
+def image_in(folder: Path, images: File, *names: str) -> str:
+    """The first of several names that an image has in a folder of data, from there; the first of all where there is none."""
+    place = images.find(folder) or folder / images.names[0]
+    found = next((name for name in names if (place / name).exists()), names[0])
+    return str((place / found).relative_to(folder))
 
 
 def new_row(benchmark: str, image: str, size: tuple[int, int] | None = None, **truth: Any) -> Row:

@@ -1,4 +1,4 @@
-"""Captions against those that people wrote: CIDEr, BLEU-4 and ROUGE-L as the COCO tools have them."""
+"""Captions against those that people wrote: CIDEr, BLEU-4 and ROUGE-L as in the COCO tools, and METEOR of words and stems."""
 
 import math
 from collections import defaultdict
@@ -11,6 +11,7 @@ from ...data.schema import Description, parse_row
 from ...errors import UserError
 from ...metrics.caption import TOKENIZERS, bleu, cider, rouge_l
 from ...metrics.interval import Score, bootstrap
+from ...metrics.meteor import has_stemmer, meteor
 from ...prompt.templates import CAPTION
 from ..annotations import Problems, rows_in_format, rows_of
 from ..baselines import most_common
@@ -18,7 +19,7 @@ from ..table import Line, Report
 from .base import Against, Benchmark, Choice, Row, new_row
 
 NAME = "captions"
-CIDER, BLEU, ROUGE, DISTINCT = "CIDEr", "BLEU-4", "ROUGE-L", "distinct"
+CIDER, BLEU, METEOR, ROUGE, DISTINCT = "CIDEr", "BLEU-4", "METEOR (exact, stem)", "ROUGE-L", "distinct"
 
 
 def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
@@ -81,6 +82,7 @@ def report(rows: Sequence[Row], against: Against, tokens: str = "plain") -> Repo
         scores = {
             CIDER: bootstrap(cider(references, said, tokenizer)),
             BLEU: Score(bleu(references, said, tokenizer), math.nan, math.nan),
+            **({METEOR: bootstrap(meteor(references, said, tokenizer))} if has_stemmer() else {}),
             ROUGE: bootstrap(rouge_l(references, said, tokenizer)),
             DISTINCT: Score(len(set(said)) / len(said), math.nan, math.nan),
         }
@@ -97,7 +99,8 @@ def report(rows: Sequence[Row], against: Against, tokens: str = "plain") -> Repo
     if all(len(texts) > 1 for texts in references):
         person = [texts[0] for texts in references]
         lines.append(line("a person", person, [texts[1:] for texts in references], "against the other people"))
-    return Report(NAME, len(rows), lines, [f"tokens: {tokens}"])
+    notes = [f"tokens: {tokens}"] + ([] if has_stemmer() else ["METEOR: pip install 'minigpt4[evaluate]'"])
+    return Report(NAME, len(rows), lines, notes)
 
 
 BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report)

@@ -1,0 +1,87 @@
+"""CHAIR and POPE against cases worked out by hand."""
+
+import math
+
+import pytest
+
+from minigpt4.metrics.objects import Named, chair, kinds, named, objects_in
+from minigpt4.metrics.yes_no import official_yes, said_yes, yes_no
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("A man rides a horse.", ["person", "horse"]),
+        ("Two men ride horses, and a woman watches.", ["person", "horse", "person"]),
+        ("a hot dog on a plate", ["hot dog"]),
+        ("Hotdogs and dogs", ["hot dog", "dog"]),
+        ("the batter stands at home plate with a baseball bat", ["baseball bat"]),
+        ("three buses at a bus stop", ["bus"]),
+        ("a train on train tracks", ["train"]),
+        ("an orange and white cat in an orange shirt eats an orange", ["cat", "orange"]),
+        ("A teddy bear, a polar bear", ["teddy bear", "bear"]),
+        ("wine glasses, knives, mice and scissors", ["wine glass", "knife", "mouse", "scissors"]),
+        ("toilet paper beside the toilet", ["toilet"]),
+        ("a baseball player on a tennis court with a tennis racquet", ["person", "tennis racket"]),
+        ("carrot cake", ["cake"]),
+        ("a laptop computer with its computer mouse and a computer monitor", ["laptop", "mouse", "tv"]),
+        ("The sky is blue.", []),
+        ("", []),
+    ],
+)
+def test_things_are_named_by_the_longest_phrase(text, found):
+    assert objects_in(text) == found
+
+
+def test_every_kind_is_known_by_its_own_name_and_in_the_plural():
+    assert len(kinds()) == 80
+    for kind in kinds():
+        assert objects_in(f"There is a {kind} here.") == [kind]
+        plural = {"knife": "knives", "mouse": "mice", "sheep": "sheep", "person": "people", "skis": "skis"}
+        plural |= {"scissors": "scissors", "sandwich": "sandwiches", "bench": "benches", "couch": "couches", "bus": "buses"}
+        plural |= {"wine glass": "wine glasses", "toothbrush": "toothbrushes", "broccoli": "broccoli"}
+        assert objects_in(f"There are two {plural.get(kind, kind + 's')} here.") == [kind]
+
+
+def test_chair():
+    texts = [
+        named("A man with two dogs and a dog.", {"person", "dog", "cat"}),  # three mentions, all there; two of three kinds
+        named("A cat and a dog on a bed.", {"cat"}),  # three mentions, two false
+        named("It is cold.", {"bird"}),
+    ]
+    assert texts == [Named(3, 0, 2, 3, 8), Named(3, 2, 1, 1, 8), Named(0, 0, 0, 1, 3)]
+    assert chair(texts) == {"CHAIR_i": 2 / 6, "CHAIR_s": 1 / 3, "recall": 3 / 5, "words": 19 / 3}
+    assert all(math.isnan(value) for value in chair([]).values())
+
+
+@pytest.mark.parametrize(
+    ("text", "official", "said"),
+    [
+        ("Yes", True, True),
+        ("No, there is not.", False, False),
+        ("no", False, False),
+        ("NO", True, False),  # the official rule knows two spellings
+        ("Yes. But no cat", True, True),
+        ("There is not", False, None),
+        ("I cannot say", True, None),
+        ("", True, None),
+        ("Yes, there is no doubt", False, True),
+        ("nothing", True, None),
+        ("\nNo", True, False),
+        ("No\nYes", True, False),
+    ],
+)
+def test_what_was_said(text, official, said):
+    assert official_yes(text) is official
+    assert said_yes(text) is said
+
+
+def test_pope_by_hand():
+    said = [True, True, True, False, False, True]
+    truth = [True, False, True, True, False, True]
+    found = yes_no(said, truth)
+    assert (found.accuracy, found.precision, found.recall) == (4 / 6, 3 / 4, 3 / 4)
+    assert (found.f1, found.yes_ratio) == (3 / 4, 4 / 6)
+    never = yes_no([False, False], [True, False])
+    assert (never.accuracy, never.recall, never.f1, never.yes_ratio) == (0.5, 0.0, 0.0, 0.0)
+    assert math.isnan(never.precision)
