@@ -10,14 +10,10 @@ from transformers import AutoTokenizer, GenerationConfig
 from ..errors import UserError
 from ..model.configuration import MiniGPT4Config
 from ..model.processing import MiniGPT4ImageProcessor, MiniGPT4Processor
-from ..prompt.tasks import TASKS
 from . import pocket
 
 TRAINED = "trained.safetensors"
 """The file of a folder that holds what training changed, and nothing of what it left as it was."""
-
-TASK_SETTINGS = "task_settings.json"
-"""The file beside the weights that says how questions of a task are decoded: ``{"caption": {"num_beams": 3}}``."""
 
 
 def find_folder(source: str | os.PathLike) -> Path:
@@ -99,24 +95,6 @@ def read_generation_config(folder: Path) -> GenerationConfig | None:
         return GenerationConfig.from_pretrained(folder)
     except Exception as error:
         raise UserError(f"{folder / 'generation_config.json'}: cannot be used ({in_one_line(error)})") from error
-
-
-def read_task_settings(folder: Path) -> dict[str, dict[str, Any]]:
-    """A folder's decoding settings by task (`TASK_SETTINGS`), where they differ from its generation_config.json; may be empty.
-
-    Raises:
-        UserError: a damaged file, or an unknown task.
-    """
-    file = folder / TASK_SETTINGS
-    if not file.exists():
-        return {}
-    settings = _read_json(file, "cannot be read")
-    for task, own in settings.items():
-        if task not in TASKS:
-            raise UserError(f"{file}: there is no task {task!r}; there are {', '.join(TASKS)}")
-        if not isinstance(own, dict):
-            raise UserError(f'{file}: "{task}" must be an object of settings, like {{"num_beams": 3}}')
-    return settings
 
 
 def vision_folder(config: MiniGPT4Config) -> str:
