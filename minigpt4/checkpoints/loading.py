@@ -68,7 +68,12 @@ def best_dtype(config: MiniGPT4Config, device: str | torch.device = "cpu") -> to
     seven of 96 greedy captions of the pocket model were others in batches of 16 than one by one.
     """
     on_cpu = torch.device(device).type == "cpu"
-    return torch.float32 if on_cpu and _llm_size(config.text_config) <= _SMALL_LLM else fast_dtype(device)
+    return torch.float32 if on_cpu and is_small(config) else fast_dtype(device)
+
+
+def is_small(config: MiniGPT4Config) -> bool:
+    """Whether the language model is one that answers in float32 on a CPU."""
+    return _llm_size(config.text_config) <= _SMALL_LLM
 
 
 def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
