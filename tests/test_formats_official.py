@@ -11,6 +11,7 @@ from collections import Counter
 
 import pytest
 from official_rows import asked, drawn, folder, pairs  # noqa: F401  (a fixture)
+from PIL import Image
 
 from minigpt4.data.formats import SOURCES, build_source
 from minigpt4.errors import UserError
@@ -290,3 +291,19 @@ def test_every_official_name_is_there():
         "llava_detail llava_reason llava_conversation multitask_conversation unnatural_instruction"
     )
     assert set(official.split()) <= set(SOURCES)
+
+
+@pytest.mark.parametrize("format", ["coco_vqa", "gqa"])
+def test_a_name_without_its_folder_is_no_ones_if_two_could_be_meant(tmp_path, format):
+    for name in ("a/1.jpg", "flat/1.jpg", "flat/2.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    answer = ["red"] if format == "coco_vqa" else "red"
+    rows = [{"image": image, "question": "Colour?", "answer": answer} for image in ("a/1.jpg", "b/1.jpg", "b/2.jpg")]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    folders = [str(tmp_path / "flat"), str(tmp_path)]
+    source = build_source(format, annotations=str(tmp_path / "rows.json"), images=folders)
+    assert source.images(0) == (tmp_path / "a/1.jpg",)  # not the one of the folder that comes first
+    assert source.images(2) == (tmp_path / "flat/2.jpg",)  # left out of its folder, but there is only one of this name
+    with pytest.raises(UserError, match="no picture b/1.jpg in"):
+        source.images(1)

@@ -6,11 +6,14 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
-import minigpt4.model  # noqa: F401  (makes AutoTokenizer know the class)
 from minigpt4.errors import UserError
+from minigpt4.model import MiniGPT4ImageProcessor, MiniGPT4Processor  # (AutoTokenizer then knows the class)
 from minigpt4.model.legacy_llama_tokenizer import PAD_STRING, legacy_llama_tokenizer, official_pad_id, pieces_to_text
+from minigpt4.prompt.jinja import as_jinja
+from minigpt4.prompt.templates import IMAGE, PLACEHOLDER
 
 spm = pytest.importorskip("sentencepiece")
 
@@ -149,3 +152,23 @@ def test_what_is_no_tokenizer_is_named(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         legacy_llama_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("extra_bos", [False, True])
+@pytest.mark.parametrize("template", ["vicuna-v0", "llama-2", "minigpt-v2"])
+def test_a_question_in_jinja_has_our_ids_in_one_piece(folder, template, extra_bos):
+    """What a server reads of an exported folder: one text, of which the placeholder is a token."""
+    tokenizer = legacy_llama_tokenizer(folder)
+    processor = MiniGPT4Processor(MiniGPT4ImageProcessor(), tokenizer, template=template, extra_bos=extra_bos)
+    asked = "[vqa] what colour is the dog ?"
+    ours = processor.prompt_ids([{"role": "user", "content": f"{IMAGE} {asked}"}])
+    jinja = as_jinja(processor.chat, processor.special_texts, tokenizer.bos_token, extra_bos)
+    content = [{"type": "image"}, {"type": "text", "text": asked}]
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": content}], chat_template=jinja, tokenize=False, add_generation_prompt=True
+    )
+    tokenizer.add_tokens([AddedToken(PLACEHOLDER, special=True, normalized=False)], special_tokens=True)
+    place = tokenizer.convert_tokens_to_ids(PLACEHOLDER)
+    assert place == processor.image_token_id
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert [i for one in ids for i in [one] * (processor.num_image_tokens if one == place else 1)] == ours

@@ -8,11 +8,14 @@ from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
+    ConvNextConfig,
     Dinov2Config,
     GPT2Config,
     MambaConfig,
     Qwen2Config,
+    ResNetConfig,
     SiglipVisionConfig,
+    SwinConfig,
 )
 
 from minigpt4.model import MiniGPT4Config, MiniGPT4ForConditionalGeneration
@@ -79,6 +82,10 @@ VISION = {
     "dinov2": Dinov2Config(image_size=32, patch_size=8, hidden_size=24, num_hidden_layers=1, num_attention_heads=2),
     "eva": tiny_eva(),
     "efficientnet_lite": EfficientNetLiteConfig(image_size=128, width_multiplier=0.3, depth_multiplier=0.5),
+    # whose last feature map is a grid of 4 x 4: as (B, C, 4, 4), as (B, 16, C), and without a size of its own
+    "convnext": ConvNextConfig(image_size=128, patch_size=4, hidden_sizes=[8, 12, 16, 24], depths=[1, 1, 1, 1]),
+    "swin": SwinConfig(image_size=32, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4),
+    "resnet": ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 24], depths=[1, 1, 1], layer_type="basic", image_size=64),
 }
 LLMS = {
     "llama": tiny_llama(),

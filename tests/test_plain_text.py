@@ -105,3 +105,9 @@ def test_in_a_question_and_in_the_history_of_a_chat(tmp_path, monkeypatch):
     chat.ask("y", max_new_tokens=3)
     assert [message["content"] for message in seen[0].messages] == [f"{IMAGE} x < ImageHere>", "< ImageHere> < /s>", "y"]
     assert "".join(chat.stream(PLACEHOLDER, max_new_tokens=3)) is not None
+
+
+def test_marks_that_a_blank_does_not_break_are_left_alone():
+    processor = tiny_processor(tiny_config(), "chatml")
+    processor.tokenizer.add_special_tokens({"additional_special_tokens": ["  ", "x y"]})
+    assert processor.plain("a   x y") == "a   x y"  # and it comes to an end

@@ -2,8 +2,10 @@
 
 import gzip
 import json
+import random
 
 import pytest
+from PIL import Image
 
 from minigpt4.data.formats import build_source
 from minigpt4.data.formats.files import load_json
@@ -11,7 +13,7 @@ from minigpt4.data.formats.rows import prompts_of
 from minigpt4.errors import UserError
 from minigpt4.io.jsonl import read_rows
 
-ROWS = [{"a": 1}, {"a": "é"}]
+ROWS = [{"image": f"{name}.png", "question": f"Is it {name}?", "answer": "Yes."} for name in ("a", "é")]
 LINES = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS).encode()
 ARRAY = json.dumps(ROWS, indent=1, ensure_ascii=False).encode()
 DEEP = b"[" * 100_000
@@ -46,11 +48,31 @@ def test_what_is_something_else_is_named_once(tmp_path, data, said):
         build_source("jsonl", name="d", annotations=str(tmp_path / "rows"))
 
 
-def test_training_names_arrays_and_packed_files(tmp_path):
-    for data, said in ((ARRAY, "is a JSON array"), (gzip.compress(LINES), "packed with gzip"), (b"a,b\n1,2\n", "CSV")):
-        (tmp_path / "rows").write_bytes(data)
-        with pytest.raises(UserError, match=said):
-            build_source("jsonl", name="d", annotations=str(tmp_path / "rows"))
+@pytest.mark.parametrize("data", [LINES, ARRAY, gzip.compress(LINES), gzip.compress(ARRAY)])
+def test_training_reads_arrays_and_packed_files_as_it_reads_lines(tmp_path, data):
+    (tmp_path / "rows").write_bytes(data)
+    for row in ROWS:
+        Image.new("RGB", (8, 8)).save(tmp_path / row["image"])
+    source = build_source("jsonl", name="d", annotations=str(tmp_path / "rows"))
+    questions = [source.sample(i, random.Random(0)).turns[0].question for i in range(len(source))]
+    assert questions == [row["question"] for row in ROWS]
+    assert [source.images(i)[0].name for i in range(len(source))] == [row["image"] for row in ROWS]
+
+
+def test_a_row_of_an_array_that_is_wrong_is_named(tmp_path):
+    (tmp_path / "rows").write_text(json.dumps([{"question": "?", "answer": "!"}, {"question": "?"}, 3]))
+    source = build_source("jsonl", name="d", annotations=str(tmp_path / "rows"), malformed="skip")
+    assert len(source) == 1
+    assert [problem.message for problem in source.malformed] == [
+        f'{tmp_path}/rows:2: no "answers"',
+        f"{tmp_path}/rows[3]: expected a JSON object, found int",
+    ]
+
+
+def test_training_names_what_is_no_json_lines(tmp_path):
+    (tmp_path / "rows").write_bytes(b"a,b\n1,2\n")
+    with pytest.raises(UserError, match="CSV"):
+        build_source("jsonl", name="d", annotations=str(tmp_path / "rows"))
 
 
 def test_a_damaged_packing_and_deep_nesting_are_one_line_in_every_reader(tmp_path):

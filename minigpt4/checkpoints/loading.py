@@ -20,7 +20,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
     AutoModelForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
@@ -31,7 +30,7 @@ from ..errors import UserError
 from ..model.adapters import lora_form, merge_lora
 from ..model.configuration import MiniGPT4Config
 from ..model.legacy_llama_tokenizer import LegacyLlamaTokenizer
-from ..model.modeling import MiniGPT4ForConditionalGeneration, vision_class
+from ..model.modeling import MiniGPT4ForConditionalGeneration
 from ..model.processing import MiniGPT4Processor
 from .folders import (
     TRAINED,
@@ -45,6 +44,7 @@ from .folders import (
     vision_folder,
 )
 from .official.files import weights_of_folder
+from .parts import LLM, config_of_part, llm_of_part, vision_of_part
 from .quantize import quantization_config
 
 _LORA = ".lora_"
@@ -68,7 +68,12 @@ def best_dtype(config: MiniGPT4Config, device: str | torch.device = "cpu") -> to
     seven of 96 greedy captions of the pocket model were others in batches of 16 than one by one.
     """
     on_cpu = torch.device(device).type == "cpu"
-    return torch.float32 if on_cpu and _llm_size(config.text_config) <= _SMALL_LLM else fast_dtype(device)
+    return torch.float32 if on_cpu and is_small(config) else fast_dtype(device)
+
+
+def is_small(config: MiniGPT4Config) -> bool:
+    """Whether the language model is one that answers in float32 on a CPU."""
+    return _llm_size(config.text_config) <= _SMALL_LLM
 
 
 def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
@@ -117,7 +122,10 @@ def load_system(
     if quantize is not None:
         options["quantization_config"] = quantization_config(quantize, dtype)
     own = (folder / "tokenizer_config.json").exists() or not (folder / TRAINED).exists()
-    processor = load_processor(folder, folder if own else tokenizer_source(config))
+    tokenizer = folder if own else tokenizer_source(config)
+    if not own:
+        config_of_part(str(tokenizer), LLM)  # a folder that is gone is said to be gone
+    processor = load_processor(folder, tokenizer)
     model = _load(folder, config, dtype, adapters, options)
     return (model if placed else model.to(device)).eval(), processor
 
@@ -127,13 +135,11 @@ def load_parts(
 ) -> tuple[PreTrainedModel, PreTrainedModel]:
     """The frozen vision encoder and language model that `config` names; `options` are for the language model's
     ``from_pretrained``."""
-    vision_tower = vision_class(config.vision_config).from_pretrained(
-        vision_folder(config), config=config.vision_config, dtype=dtype
-    )
+    vision_tower = vision_of_part(vision_folder(config), config.vision_config, dtype)
     folder = text_folder(config)
     language_model = None if options else _llm_in_one_file(Path(folder), dtype)
     if language_model is None:
-        language_model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options or {})
+        language_model = llm_of_part(folder, dtype, options or {})
     return vision_tower, language_model
 
 
@@ -146,7 +152,7 @@ def _llm_in_one_file(folder: Path, dtype: torch.dtype) -> PreTrainedModel | None
     file = folder / "model.safetensors"
     if not file.is_file():
         return None
-    config = AutoConfig.from_pretrained(folder)
+    config = config_of_part(str(folder), LLM)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "quantization_config", None) is not None:
         return None
     with no_init_weights():

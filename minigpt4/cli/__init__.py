@@ -10,6 +10,7 @@ from .curate import curate
 from .dialogue import converse
 from .evaluate import app as evaluate
 from .everyday import ask, caption, chat
+from .export import export
 from .official import export_official, import_official
 from .pointing import detect, ground, identify, refer, vqa
 from .serve import serve, web
@@ -25,7 +26,7 @@ app = typer.Typer(
 )
 
 _COMMANDS = (ask, caption, chat, refer, detect, ground, identify, vqa, converse, train, serve, web, import_official)
-for _command in (*_COMMANDS, export_official):
+for _command in (*_COMMANDS, export_official, export):
     app.command()(_command)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(data, name="data")

@@ -12,7 +12,7 @@ from ..data.formats import build_source
 from ..data.source import Source
 from ..errors import UserError
 from ..io.jsonl import Row
-from ..media.images import EXTENSIONS, open_image
+from ..media.images import images_in, open_image
 from .recipe import Draw
 
 
@@ -39,9 +39,7 @@ def drawn(draw: Draw, seed: int, keep: Path) -> list[Row]:
 def _of_folder(folder: Path, count: int | None, rng: random.Random) -> list[Row]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected where the images are (draw.folder)")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    if not found:
-        raise UserError(f"{folder}: no images in this folder")
+    found = images_in([folder])
     return [{"id": f"{i:06d}", "image": str(found[i])} for i in _picks(len(found), count, rng)]
 
 

@@ -63,7 +63,8 @@ class Report:
 
     def to_json(self) -> str:
         rows = [asdict(one) | {"counts": dict(one.counts)} for one in self.datasets]
-        return json.dumps({"ok": self.ok, "datasets": rows}, ensure_ascii=False, indent=1)
+        text = json.dumps({"ok": self.ok, "datasets": rows}, ensure_ascii=False, indent=1)
+        return text.encode(errors="backslashreplace").decode()  # names of files need not be text
 
     @property
     def problems(self) -> list[Problem]:

@@ -15,6 +15,9 @@ from .lock import hold
 
 Row = dict[str, Any]
 
+GZIP = b"\x1f\x8b"
+"""How a file packed by gzip begins."""
+
 
 def to_json(row: Row) -> str:
     """A row as a line (without its end). File names that are no text are written with escapes, and read back the same."""
@@ -34,7 +37,7 @@ def read_rows(path: str | os.PathLike) -> Iterator[tuple[int, Row | UserError]]:
     """
     try:
         with open(path, "rb") as raw:
-            packed = raw.peek(2)[:2] == b"\x1f\x8b"
+            packed = raw.peek(2)[:2] == GZIP
             with gzip.open(raw) if packed else raw as file:
                 yield from _rows(file, os.fspath(path))  # type: ignore[arg-type]
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

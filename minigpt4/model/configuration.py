@@ -5,7 +5,10 @@ from typing import Any, Literal
 
 from transformers import AutoConfig, Blip2QFormerConfig, PreTrainedConfig
 
+from .vision.shape import grid_and_width
+
 CONNECTORS = ("concat", "qformer")
+USUAL_SIZE = 224
 CONCAT_ORDERS = ("row", "square")
 
 
@@ -14,7 +17,8 @@ class MiniGPT4Config(PreTrainedConfig):
 
     Args:
         vision_config: the vision encoder; any vision model of `transformers` that returns patch tokens in raster order
-            (`Blip2VisionConfig` for EVA ViT-g, CLIP, SigLIP, DINOv2, `EfficientNetLiteConfig`, ...).
+            (`Blip2VisionConfig` for EVA ViT-g, CLIP, SigLIP, DINOv2, `EfficientNetLiteConfig`, ...) or whose last feature map
+            is a square grid (ConvNeXt, Swin, ResNet, ...).
         text_config: the language model; any causal language model of `transformers`.
         connector: ``"concat"`` joins `concat_factor` neighbouring patch tokens (MiniGPT-4 with Llama-2, MiniGPT-v2);
             ``"qformer"`` asks `num_query_tokens` learnt queries (MiniGPT-4 with Vicuna).
@@ -66,6 +70,7 @@ class MiniGPT4Config(PreTrainedConfig):
         if self.qformer_config is not None:
             self.qformer_config = _config_of(self.qformer_config, "blip_2_qformer")
         super().__post_init__(**kwargs)
+        self.vision_config.image_size = _side(getattr(self.vision_config, "image_size", None))
         if self.connector not in CONNECTORS:
             raise ValueError(f"connector must be one of {CONNECTORS}, not {self.connector!r}")
         if self.concat_order not in CONCAT_ORDERS:
@@ -75,10 +80,10 @@ class MiniGPT4Config(PreTrainedConfig):
         qformer: Any = self.qformer_config
         if self.connector == "concat":
             self._check_concat()
-        elif qformer.encoder_hidden_size != self.vision_config.hidden_size:
+        elif qformer.encoder_hidden_size != self.vision_width:
             raise ValueError(
                 f"the Q-Former reads tokens of width {qformer.encoder_hidden_size}, "
-                f"but the vision encoder gives {self.vision_config.hidden_size}"
+                f"but the vision encoder gives {self.vision_width}"
             )
         if self.image_token_id is None:
             self.image_token_id = self.text_config.vocab_size
@@ -99,8 +104,13 @@ class MiniGPT4Config(PreTrainedConfig):
 
     @property
     def vision_grid(self) -> int:
-        """Patches along one side of the picture."""
-        return self.vision_config.image_size // self.vision_config.patch_size
+        """Tokens along one side of the picture: patches, or cells of the last feature map."""
+        return grid_and_width(self.vision_config)[0]
+
+    @property
+    def vision_width(self) -> int:
+        """Channels of the vision encoder's tokens."""
+        return grid_and_width(self.vision_config)[1]
 
     @property
     def num_image_tokens(self) -> int:
@@ -112,7 +122,16 @@ class MiniGPT4Config(PreTrainedConfig):
         """Width of what the connector gives to the projection."""
         if self.connector == "qformer":
             return self.qformer_config.hidden_size
-        return self.vision_config.hidden_size * self.concat_factor
+        return self.vision_width * self.concat_factor
+
+
+def _side(size: Any) -> int:
+    """The side of the square image of a vision encoder. One that takes any size does not say one: it gets the usual one."""
+    if isinstance(size, list | tuple) and len(set(size)) == 1:
+        return size[0]
+    if size is not None and not isinstance(size, int):
+        raise ValueError(f"the vision encoder takes images of {size}; expected one number of pixels")
+    return USUAL_SIZE if size is None else size
 
 
 def _config_of(given: Any, kind: str) -> PreTrainedConfig:

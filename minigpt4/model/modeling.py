@@ -146,7 +146,8 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
             vision = next(self.vision_tower.parameters())
             pixel_values = pixel_values.to(vision.device, vision.dtype)
             out = self.vision_tower(pixel_values, output_hidden_states=layer is not None)
-        return out.last_hidden_state if layer is None else out.hidden_states[layer]
+        tokens = out.last_hidden_state if layer is None else out.hidden_states[layer]
+        return tokens.flatten(2).transpose(1, 2) if tokens.ndim == 4 else tokens  # a feature map: (P, V, G, G)
 
     def get_connector_features(self, vision_tokens: torch.Tensor) -> torch.Tensor:
         """The connector alone: (P, T, V) -> (P, K, W)."""

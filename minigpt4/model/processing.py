@@ -66,6 +66,7 @@ class MiniGPT4Processor(ProcessorMixin):
         image_token_id: the id that stands for an image token.
         extra_bos: begin every prompt with one more beginning-of-sequence token than its format has. The published
             inference of MiniGPT-v2 does so (training does not); published numbers were obtained with it.
+        chat_template: the same format in Jinja, for others who read the folder (`prompt.jinja`).
     """
 
     def __init__(
@@ -76,15 +77,16 @@ class MiniGPT4Processor(ProcessorMixin):
         num_image_tokens: int = 32,
         image_token_id: int | None = None,
         extra_bos: bool = False,
-        **kwargs,
+        chat_template: str | None = None,
     ):
-        super().__init__(image_processor, tokenizer)
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.template = template
         self.num_image_tokens = num_image_tokens
         self.image_token_id = len(tokenizer) if image_token_id is None else image_token_id
         self.extra_bos = extra_bos
         self._special_of: tuple = ()
-        self._special_texts = re.compile("")
+        self._special_texts: tuple[str, ...] = ()
+        self._any_special = re.compile("")
 
     @property
     def chat(self) -> ChatTemplate | TokenizerTemplate:
@@ -105,6 +107,12 @@ class MiniGPT4Processor(ProcessorMixin):
         return text
 
     @property
+    def special_texts(self) -> tuple[str, ...]:
+        """What `plain` breaks, the longest first."""
+        _ = self._special
+        return self._special_texts
+
+    @property
     def _special(self) -> re.Pattern[str]:
         """Any special text, the longest first."""
         named = tuple(self.tokenizer.all_special_tokens)
@@ -112,10 +120,12 @@ class MiniGPT4Processor(ProcessorMixin):
         if state != self._special_of:
             chat = self.chat
             added = (token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special)
-            texts = {text for text in (PLACEHOLDER, *named, *added, *chat.stop, chat.end.strip()) if text.strip()}
+            texts = {text.strip() for text in (PLACEHOLDER, *named, *added, *chat.stop, chat.end)} - {""}
+            texts = {text for text in texts if not text[1:2].isspace()}  # a further blank would not break these
             self._special_of = state
-            self._special_texts = re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))))
-        return self._special_texts
+            self._special_texts = tuple(sorted(texts, key=lambda text: (-len(text), text)))
+            self._any_special = re.compile("|".join(map(re.escape, self._special_texts)))
+        return self._any_special
 
     def encode(self, text: str) -> list[int]:
         """Ids of one text; each `PLACEHOLDER` becomes `num_image_tokens` times the image token.
@@ -270,7 +280,7 @@ class MiniGPT4Processor(ProcessorMixin):
         Raises:
             UserError: a part or a keyword that is not understood.
         """
-        if chat_template is not None:
+        if chat_template not in (None, self.chat_template):
             raise UserError("chat_template: the format is the one that the system was trained with, and no other")
         given = {**(processor_kwargs or {}), **kwargs}
         limits = {key: given.pop(key) for key in ("padding", "truncation", "max_length", "padding_side") if key in given}

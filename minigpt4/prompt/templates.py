@@ -105,6 +105,11 @@ class TokenizerTemplate:
     def render(self, messages: Sequence[Message], open_turn: bool = True) -> str:
         return self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=open_turn)
 
+    @property
+    def jinja(self) -> str:
+        """The template as the tokenizer has it."""
+        return self._tokenizer.get_chat_template()
+
     def training_prompt(self, question: str, first: bool = True) -> str:
         whole = self.render([{"role": "user", "content": question}])
         if first:

@@ -7,13 +7,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from ..checkpoints.folders import TRAINED, find_folder, text_folder, vision_folder
 from ..checkpoints.loading import fast_dtype, learnt_before, load_parts, load_system
+from ..checkpoints.parts import LLM, VISION, config_of_part, tokenizer_of_part
 from ..checkpoints.pocket import FOLDERS
 from ..errors import UserError
+from ..media.images import check_image
 from ..model.adapters import learn_merged, set_lora
 from ..model.configuration import MiniGPT4Config
 from ..model.modeling import MiniGPT4ForConditionalGeneration
@@ -45,6 +47,11 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> Prepared:
         UserError: the base or a part is not there, or values of the recipe do not fit it.
     """
     recipe = settled(recipe, device)
+    for image in recipe.validation.images:
+        try:
+            check_image(image)
+        except UserError as error:
+            raise UserError(f"validation.images: {error}") from None
     dtype = DTYPES[recipe.precision]
     try:
         model, processor, before = _from_parts(recipe.model, dtype) if recipe.model.vision else _from_base(recipe, dtype)
@@ -52,6 +59,9 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> Prepared:
         if isinstance(error, UserError):
             raise
         raise UserError(f"the recipe's model cannot be built: {error}") from error
+    if recipe.data.pack and getattr(model.language_model, "_is_stateful", False):
+        kind = model.config.text_config.model_type
+        raise UserError(f"data.pack: rows of several examples are not for a recurrent language model ({kind}); set it to false")
     lora = recipe.trained.lora.model_dump() if recipe.trained.lora else None
     if set_lora(model.language_model, model.config.lora, lora):
         model.config.base_source = _absolute(recipe.model.base)  # its adapters are part of our language model now
@@ -254,16 +264,17 @@ def _new_config(wanted: Model) -> tuple[MiniGPT4Config, str, PreTrainedTokenizer
     """Configuration, folder of the vision encoder, and tokenizer of a new system."""
     sources = MiniGPT4Config(vision_source=_absolute(wanted.vision), text_source=_absolute(wanted.text))
     vision_path, text_path = vision_folder(sources), text_folder(sources)
-    vision = _config_of(vision_path, "vision_config")
+    vision = config_of_part(vision_path, VISION)
     if wanted.image_size is not None:
         vision.image_size = wanted.image_size
-    tokenizer = AutoTokenizer.from_pretrained(text_path)
+    text = config_of_part(text_path, LLM)
+    tokenizer = tokenizer_of_part(text_path)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     config = MiniGPT4Config(
         **{
             "vision_config": vision.to_dict(),
-            "text_config": _config_of(text_path, "text_config").to_dict(),
+            "text_config": text.to_dict(),
             "vision_source": sources.vision_source,
             "text_source": sources.text_source,
         }
@@ -272,14 +283,9 @@ def _new_config(wanted: Model) -> tuple[MiniGPT4Config, str, PreTrainedTokenizer
     return config, vision_path, tokenizer
 
 
-def _config_of(source: str, part: str) -> Any:
-    config = AutoConfig.from_pretrained(source)
-    return getattr(config, part, config)  # CLIP and its kin hold a vision and a text model in one
-
-
 def _statistics(source: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of the pixels that a vision encoder was trained with."""
-    if (Path(source) / "config.json").exists() and _config_of(source, "vision_config").model_type == "efficientnet_lite":
+    if (Path(source) / "config.json").exists() and config_of_part(source, VISION).model_type == "efficientnet_lite":
         return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     try:
         file = cached_file(source, "preprocessor_config.json")

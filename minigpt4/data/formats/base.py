@@ -1,6 +1,7 @@
 """What all datasets of known length share: items that may be missing their picture, and rows that may be malformed."""
 
 import logging
+import os
 import random
 from abc import ABC, abstractmethod
 from array import array
@@ -185,6 +186,7 @@ class Annotated(Items):
                     self._origin.append(number)
                     self._row.append(row)
         self._arrange()
+        self._shared = self._shared_names()
         self._settle(len(self._items))
 
     def _understood(self, value: Any, where: str) -> list[tuple]:
@@ -218,7 +220,26 @@ class Annotated(Items):
 
     @abstractmethod
     def _names(self, item: tuple) -> tuple[str, ...]:
-        """Names the item's picture may have, in the order in which they are tried; none for text alone."""
+        """Names the item's picture may have, in the order in which they are tried; none for text alone.
+
+        What a row names itself is the first. The others are the same picture as it is called where its folder was left out, or
+        another year.
+        """
+
+    def _shared_names(self) -> frozenset[str]:
+        """Names without their folder that several pictures of different folders would go by: whose they are is not known."""
+        owner: dict[str, str] = {}
+        shared = set()
+        for item in self._items:
+            first, *others = self._names(item) or ("",)
+            for name in others:
+                if os.path.basename(first) == name and owner.setdefault(name, first) != first:
+                    shared.add(name)
+        return frozenset(shared)
+
+    def _possible(self, content: tuple) -> tuple[str, ...]:
+        names = self._names(content)
+        return tuple(name for i, name in enumerate(names) if not i or name not in self._shared)
 
     @abstractmethod
     def _turns(self, item: tuple, image: Path | None, rng: random.Random) -> tuple[Turn, ...]: ...
@@ -253,15 +274,15 @@ class Annotated(Items):
 
     def _turns_of(self, item: int, rng: random.Random) -> tuple[Turn, ...]:
         content = self._items[item]
-        names = self._names(content)
+        names = self._possible(content)
         return self._turns(content, self._folders.find(names) if names and self._folders else None, rng)
 
     def _keys(self, item: int) -> tuple[str, ...]:
-        names = self._names(self._items[item])
+        names = self._possible(self._items[item])
         return (str((self._folders and self._folders.find(names)) or names[0]),) if names else ()
 
     def _images(self, item: int) -> tuple[Path, ...]:
-        names = self._names(self._items[item])
+        names = self._possible(self._items[item])
         if not names:
             return ()
         found = self._folders.find(names) if self._folders else None
@@ -273,7 +294,7 @@ class Annotated(Items):
         return self._place(self._files[self._origin[item]], self._row[item])
 
     def _absent(self, item: int) -> str | None:
-        names = self._names(self._items[item])
+        names = self._possible(self._items[item])
         if not names or (self._folders and self._folders.find(names)):
             return None
         return self._lacks(item, names)

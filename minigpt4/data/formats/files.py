@@ -91,9 +91,9 @@ class Folders:
         self._listed: dict[str, frozenset[str]] = {}
 
     def find(self, names: Iterable[str]) -> Path | None:
-        """The first of several possible names that exists in the first folder that has one."""
-        for folder in self.folders:
-            for name in names:
+        """The first of several possible names that exists, in the first folder that has it."""
+        for name in names:
+            for folder in self.folders:
                 path = os.path.normpath(os.path.join(folder, name))
                 parent, base = os.path.split(path)
                 if base in self._names(parent):

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
-from ...io.jsonl import other_kind
 from ..schema import Row
 from .files import Folders, Paths, files
 from .rows import Lines, RowItems
 
 
 class JsonLines(RowItems):
-    """Rows in one or several JSON Lines files; every line is checked when the dataset is opened, and none is kept in memory.
+    """Rows in one or several JSON Lines files; every line is checked when the dataset is opened, and none is kept in memory. A
+    JSON array of rows and files packed by gzip are read too; their rows are kept.
 
     Args:
         annotations: the files, or patterns of their names.
@@ -30,19 +30,10 @@ class JsonLines(RowItems):
         self._file_of, self._line_of = array("l"), array("q")  # of each row, its file and its place there
         for i, lines in enumerate(self._files):
             for j, (number, line) in enumerate(lines.scan()):
-                if j == 0:
-                    self._must_be_lines(line, lines.path)
                 self._file_of.append(i)
                 self._line_of.append(j)
                 self._take(len(self._file_of) - 1, _loads(line, f"{lines.path}:{number}"), f"{lines.path}:{number}")
         self._settle(len(self._row_of))
-
-    @staticmethod
-    def _must_be_lines(line: bytes, path: str) -> None:
-        kind = "is packed with gzip; unpack it" if line.startswith(b"\x1f\x8b") else other_kind(line)
-        if kind is not None:
-            kind = "is a JSON array; write each row on a line of its own (jq -c '.[]')" if kind == "array" else kind
-            raise UserError(f"{path}: {kind}")
 
     def _where(self, item: int) -> str:
         row = self._row_of[item]
@@ -79,7 +70,9 @@ class JsonLines(RowItems):
         return None
 
 
-def _loads(line: bytes, where: str) -> Any:
+def _loads(line: bytes | UserError, where: str) -> Any:
+    if isinstance(line, UserError):
+        return line
     try:
         return json.loads(line)
     except RecursionError:

@@ -1,5 +1,6 @@
 """Rows of our own schema as samples, wherever the rows are stored (the schema is in `data.schema`)."""
 
+import json
 import random
 from abc import abstractmethod
 from array import array
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
+from ...io.jsonl import GZIP, other_kind, read_rows
 from ...media.images import ImageInput
 from ...prompt.boxes import Rounding
 from ...prompt.tasks import TASKS
@@ -133,15 +135,36 @@ def prompts_of(given: str | list[str] | None) -> tuple[str, ...]:
 
 
 class Lines:
-    """The lines of a file, by number, without keeping the file in memory: where each begins."""
+    """The lines of a file, by number, without keeping the file in memory: where each begins. Only rows that are no lines of the
+    file as it lies on disk (those of an array, or of a packed file) are kept."""
 
     def __init__(self, path: str):
         self.path = path
         self.starts = array("q")
         self.numbers = array("q")
+        self._kept: list[bytes | UserError] | None = None
 
-    def scan(self) -> Iterator[tuple[int, bytes]]:
-        """Numbered lines that are not blank; remembers where they are."""
+    def scan(self) -> Iterator[tuple[int, bytes | UserError]]:
+        """Numbered lines that are not blank, as they are or with what is wrong with them; remembers where they are.
+
+        Raises:
+            UserError: the file cannot be read, or is something else altogether (CSV, UTF-16).
+        """
+        try:
+            with open(self.path, "rb") as file:
+                first = file.readline()
+        except OSError as error:
+            raise UserError(f"{self.path}: {error.strerror}") from None
+        kind = other_kind(first)
+        if first.startswith(GZIP) or kind == "array":
+            self._kept = []
+            for number, row in read_rows(self.path):
+                self.numbers.append(number)
+                self._kept.append(row if isinstance(row, UserError) else json.dumps(row).encode())
+                yield number, self._kept[-1]
+            return
+        if kind is not None:
+            raise UserError(f"{self.path}: {kind}")
         try:
             with open(self.path, "rb") as file:
                 start = 0
@@ -154,8 +177,10 @@ class Lines:
         except OSError as error:
             raise UserError(f"{self.path}: {error.strerror}") from None
 
-    def read(self, i: int) -> bytes:
+    def read(self, i: int) -> bytes | UserError:
         """Line number `i` of those scanned, counted from 0. The file is opened anew: processes share no position in it."""
+        if self._kept is not None:
+            return self._kept[i]
         try:
             with open(self.path, "rb") as file:
                 file.seek(self.starts[i])
