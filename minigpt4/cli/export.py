@@ -1,6 +1,5 @@
 """The command that writes a system for others to read."""
 
-import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .options import Dtype, Model, import_quickly
+from .terminal import say_line
 
 DtypeOption = Annotated[Dtype | None, typer.Option(help="Of the weights; float32 for small systems, else bfloat16.")]
 
@@ -25,6 +25,5 @@ def export(
 
     if not sys.stderr.isatty():
         library.disable_progress_bar()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     run(model, folder, dtype.torch if dtype else None)
-    print(f'{folder}: ready; after "import minigpt4.model": pipeline("image-text-to-text", model="{folder}")')
+    say_line(f'{folder}: ready; after "import minigpt4.model": pipeline("image-text-to-text", model="{folder}")')
