@@ -28,7 +28,7 @@ def address(system):
         yield f"{address}/v1#tiny"
 
 
-@pytest.fixture()
+@pytest.fixture
 def questions(tmp_path):
     """Twelve questions about four images, of which one is missing, one a PNG and one larger than any endpoint is sent."""
     for i, (color, size, kind) in enumerate([("red", (40, 30), "jpg"), ("blue", (1200, 900), "jpg"), ("green", (9, 9), "png")]):
@@ -58,7 +58,8 @@ def test_our_own_endpoint_gives_the_answers_and_the_score_of_the_folder(question
 
 
 @pytest.mark.parametrize(
-    "settings", [{"max_new_tokens": 3}, {"num_beams": 2}, {"do_sample": True, "seed": 3, "temperature": 1.5}, {"do_sample": False}]
+    "settings",
+    [{"max_new_tokens": 3}, {"num_beams": 2}, {"do_sample": True, "seed": 3, "temperature": 1.5}, {"do_sample": False}],
 )
 def test_decoding_is_what_was_asked_for(questions, system, address, settings, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -141,7 +142,7 @@ def test_one_refused_question_takes_no_other_with_it_and_is_asked_once(questions
 
 def test_the_ceiling_ends_the_run_and_what_was_answered_counts(questions, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    server, served = other(completion("red", 100, 10), cost=0.0028)
+    _, served = other(completion("red", 100, 10), cost=0.0028)
     with pytest.raises(UserError, match=r"cost ceiling of 0.0028 is reached .* what was answered is kept in vqa-vqa.jsonl"):
         asked(questions, lambda: served)
     kept = answered(tmp_path / "vqa-vqa.jsonl")
