@@ -29,8 +29,9 @@ def average(first: str, share: float, second: str, target: str) -> None:
     mixed = {name: share * one[name] + (1 - share) * other[name] for name in other}
     mixed = {name: weight.to(torch.bfloat16).contiguous() for name, weight in mixed.items()}
     save_file(mixed, Path(target) / "trained.safetensors", metadata={"format": "pt"})
-    for name in ("config.json", "processor_config.json", "generation_config.json"):
-        shutil.copy(Path(second) / name, Path(target) / name)
+    for name in ("config.json", "processor_config.json", "generation_config.json", "task_settings.json"):
+        if (source := Path(second) / name).exists():
+            shutil.copy(source, Path(target) / name)
 
 
 if __name__ == "__main__":

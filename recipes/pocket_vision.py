@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import nn
 
-from minigpt4.checkpoints.folders import find_folder
+from minigpt4.checkpoints.folders import find_folder, read_task_settings
 from minigpt4.checkpoints.loading import learnt_before, load_system, save_trained
 from minigpt4.data.augment import box_in, some_part
 from minigpt4.media.images import Part, open_image
@@ -252,7 +252,8 @@ def main() -> None:
     shown = [str(args.data.parent / name) for name in random.Random(1).sample(lesson.names, min(3000, len(lesson)))]
     left = refit(before, model, [shown[i : i + 32] for i in range(0, len(shown), 32)], processor)
     print(json.dumps({"not reached by the projection": left}))
-    save_trained(model, processor, args.to, before=learnt_before(find_folder(args.base)))
+    base = find_folder(args.base)
+    save_trained(model, processor, args.to, before=learnt_before(base), task_settings=read_task_settings(base))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """A base whose vision encoder is set to give more begins as the base was, and its vision encoder sees as it did."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import tiny_folder
 from test_train import recipe_of, world  # noqa: F401  (a fixture)
 
+from minigpt4.checkpoints.folders import read_task_settings, write_task_settings
 from minigpt4.checkpoints.loading import load_system
 from minigpt4.errors import UserError
 from minigpt4.model.adapters import learn_merged, merged_for_use
@@ -173,12 +176,14 @@ def test_more_layers_than_the_vision_has_are_refused(world, base):
         parse_recipe(given | {"trained": {"vision_layers": 1}}, "test")
 
 
-def test_a_vision_that_learnt_is_kept_by_the_stages_after_it(world, base, tmp_path):
+def test_a_vision_that_learnt_and_settings_by_task_are_kept_by_the_stages_after_it(world, base, tmp_path):
     first = recipe_of(world, tmp_path / "first", model={"base": str(base)}, trained__vision_tower=True, steps=2)
     first = train(parse_recipe(first, "test"))
     tuned, own = (load_system(folder, dtype=torch.float32)[0].vision_tower.state_dict() for folder in (first, base))
     changed = {name for name in own if not torch.equal(own[name], tuned[name])}
     assert "conv_stem.weight" in changed
+    settings = {"caption": {"num_beams": 3}}
+    write_task_settings(first, settings)
     assert not any("running" in name for name in changed)  # the statistics are those of many more pictures
     for lora in (recipe_of(world, "")["trained"]["lora"], None):  # the adapters go on, or become part of the base
         folder = tmp_path / f"then-{bool(lora)}"
@@ -190,3 +195,4 @@ def test_a_vision_that_learnt_is_kept_by_the_stages_after_it(world, base, tmp_pa
             later = load_system(train(parse_recipe(stage, "test")), dtype=torch.float32)[0].vision_tower.state_dict()
             for name in tuned:
                 torch.testing.assert_close(later[name], tuned[name], msg=name)
+            assert read_task_settings(Path(stage["output"])) == settings

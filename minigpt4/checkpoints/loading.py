@@ -7,6 +7,7 @@ weight. A *trained* folder holds what training changed, and says in its configur
     trained.safetensors    projection.*, and if trained: connector.*, vision_tower.*, language_model.<module>.lora_{A,B}.weight
     processor_config.json  picture size and statistics, chat template
     generation_config.json default decoding
+    task_settings.json     decoding by task, if the system has its own
 """
 
 import copy
@@ -42,6 +43,7 @@ from .folders import (
     text_folder,
     tokenizer_source,
     vision_folder,
+    write_task_settings,
 )
 from .official.files import weights_of_folder
 from .parts import LLM, config_of_part, llm_of_part, vision_of_part
@@ -315,9 +317,15 @@ def save_trained(
     folder: str | os.PathLike,
     dtype: torch.dtype | None = None,
     before: Collection[str] = (),
+    task_settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write a trained folder; `dtype` converts floating tensors on the way, `before` names what earlier training has changed
-    (`learnt_before`)."""
+    """Write a trained folder.
+
+    Args:
+        dtype: of floating tensors in the file; that of the model when not given.
+        before: what earlier training has changed (`learnt_before`).
+        task_settings: decoding settings by task (`folders.read_task_settings`).
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = trained_weights(model, before)
@@ -329,6 +337,7 @@ def save_trained(
         part._name_or_path = ""  # where this machine had it is nobody's business
     config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
+    write_task_settings(folder, task_settings or {})
     processor.to_json_file(folder / "processor_config.json")
     if isinstance(processor.tokenizer, LegacyLlamaTokenizer):  # the language model's own folder would be read differently
         processor.tokenizer.save_pretrained(folder)

@@ -37,8 +37,6 @@ class MiniGPT4Config(PreTrainedConfig):
             folder or a hub id. ``None`` when the weights are all in one place.
         base_source: a system whose weights the stored ones change, where the frozen parts are not those of `vision_source` and
             `text_source` as they are (adapters of an earlier stage merged into the language model, a trained vision encoder).
-        task_generation: decoding settings by task, for instance ``{"caption": {"num_beams": 3}}``, where they should differ
-            from the system's generation_config.json.
     """
 
     model_type = "minigpt4"
@@ -59,10 +57,10 @@ class MiniGPT4Config(PreTrainedConfig):
     vision_source: str | None = None
     text_source: str | None = None
     base_source: str | None = None
-    task_generation: dict[str, dict[str, Any]] | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
+        kwargs.pop("task_generation", None)  # of older folders: see `checkpoints.folders.read_task_settings`
         if self.connector == "qformer" and self.qformer_config is None:
             self.qformer_config = {}
         self.vision_config = _config_of(self.vision_config, "blip_2_vision_model")

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..checkpoints.folders import TASK_SETTINGS
+from ..checkpoints.folders import TRAINED as WEIGHTS
 from ..errors import UserError
-
-WEIGHTS = "trained.safetensors"
 
 
 def average(shares: Mapping[str, float], target: str | Path) -> Path:
@@ -40,7 +40,7 @@ def average(shares: Mapping[str, float], target: str | Path) -> Path:
             mixed[name] = mixed[name] + part if name in mixed else part
     target = Path(target)
     target.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "processor_config.json", "generation_config.json"):
+    for name in ("config.json", "processor_config.json", "generation_config.json", TASK_SETTINGS):
         if (source := Path(list(shares)[-1]) / name).exists():
             shutil.copy(source, target / name)
     whole = {name: weight.to(torch.bfloat16).contiguous() for name, weight in mixed.items()}

@@ -120,7 +120,7 @@ class Trainer:
         self.output = Path(recipe.output)
         self._make_output()
         torch.manual_seed(recipe.seed)
-        self.model, self.processor, self.learnt_before = prepare(recipe, world.device)
+        self.model, self.processor, self.learnt_before, self.task_settings = prepare(recipe, world.device)
         self.trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.names: dict[torch.Tensor, str] = {p: n for n, p in self.trained.items()}
 
@@ -325,7 +325,7 @@ class Trainer:
             parameter.copy_(weights[name])
 
     def _write_trained(self, folder: Path) -> None:
-        save_trained(self.model, self.processor, folder, before=self.learnt_before)
+        save_trained(self.model, self.processor, folder, before=self.learnt_before, task_settings=self.task_settings)
 
     # saving and continuing -------------------------------------------------------------------------------------------
 

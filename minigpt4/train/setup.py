@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
-from ..checkpoints.folders import TRAINED, find_folder, text_folder, vision_folder
+from ..checkpoints.folders import TRAINED, find_folder, read_task_settings, text_folder, vision_folder
 from ..checkpoints.loading import fast_dtype, learnt_before, load_parts, load_system
 from ..checkpoints.parts import LLM, VISION, config_of_part, tokenizer_of_part
 from ..checkpoints.pocket import FOLDERS
@@ -38,6 +38,8 @@ class Prepared(NamedTuple):
     processor: MiniGPT4Processor
     learnt_before: frozenset[str]
     """Weights that an earlier stage has changed and that this one stores as well (`checkpoints.loading.learnt_before`)."""
+    task_settings: dict[str, dict[str, Any]]
+    """Decoding settings by task, as the base has them (`checkpoints.folders.read_task_settings`)."""
 
 
 def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> Prepared:
@@ -54,7 +56,9 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> Prepared:
             raise UserError(f"validation.images: {error}") from None
     dtype = DTYPES[recipe.precision]
     try:
-        model, processor, before = _from_parts(recipe.model, dtype) if recipe.model.vision else _from_base(recipe, dtype)
+        model, processor, before, task_settings = (
+            _from_parts(recipe.model, dtype) if recipe.model.vision else _from_base(recipe, dtype)
+        )
     except (ValueError, TypeError) as error:
         if isinstance(error, UserError):
             raise
@@ -78,7 +82,7 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> Prepared:
     model.to(device).eval()  # until training begins: features may be made before
     if torch.device(device).type == "cpu":
         model.vision_tower.to(memory_format=torch.channels_last)  # convolutions on a CPU run twice as fast
-    return Prepared(model, processor, before)
+    return Prepared(model, processor, before, task_settings)
 
 
 def settled(recipe: Recipe, device: torch.device | str) -> Recipe:
@@ -172,7 +176,7 @@ def _from_base(recipe: Recipe, dtype: torch.dtype) -> Prepared:
         _begin_anew(model, part)
     if wanted.template not in (None, PLAIN):
         processor.template = wanted.template
-    return Prepared(model, processor, learnt_before(folder))
+    return Prepared(model, processor, learnt_before(folder), read_task_settings(folder))
 
 
 def _rebuilt(model: MiniGPT4ForConditionalGeneration, changes: dict[str, Any]) -> MiniGPT4ForConditionalGeneration:
@@ -257,7 +261,7 @@ def _from_parts(wanted: Model, dtype: torch.dtype) -> Prepared:
     """A new system of a vision encoder and a language model that have not met."""
     config, _, _ = _new_config(wanted)
     model = MiniGPT4ForConditionalGeneration(config, *load_parts(config, dtype)).to(dtype)
-    return Prepared(model, new_processor(wanted), frozenset())
+    return Prepared(model, new_processor(wanted), frozenset(), {})
 
 
 def _new_config(wanted: Model) -> tuple[MiniGPT4Config, str, PreTrainedTokenizerBase]:
