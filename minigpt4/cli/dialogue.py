@@ -9,6 +9,7 @@ import typer
 
 from ..errors import UserError
 from ..io.jsonl import to_json
+from .endpoints import KEY, Account, endpoint, is_endpoint, prices_of
 from .options import SYSTEM, Json, System, options
 from .terminal import console, remark, say, say_line
 
@@ -41,7 +42,7 @@ def converse(
         bool,
         typer.Option("--detect", help="The system of --model looks for what is named, and at it.", rich_help_panel=_AGENTS),
     ] = False,
-    key_env: Annotated[str, typer.Option(help="Variable that holds the key.", rich_help_panel=_AGENTS)] = "OPENAI_API_KEY",
+    key_env: Annotated[str, typer.Option(help="Variable that holds the key.", rich_help_panel=_AGENTS)] = KEY,
     prices: Annotated[str | None, typer.Option(help="IN,OUT: money for a million tokens.", rich_help_panel=_AGENTS)] = None,
     max_cost: Annotated[float | None, typer.Option(min=0.0, help="Money to spend at most.", rich_help_panel=_AGENTS)] = None,
     cache_folder: Annotated[
@@ -88,7 +89,9 @@ def converse(
         if len(files) == 1:
             check_image(files[0])
 
-    make = _Agents(system, key_env, _prices(prices), max_cost, cache_folder)
+    account = Account(key_env, prices, max_cost)
+    prices_of(prices)  # a wrong price is said now
+    make = _Agents(system, account, cache_folder)
 
     @cache
     def partners() -> Partners:
@@ -167,8 +170,8 @@ def _many(files: list[Path], output: Path, html: Path | None, truth: Path | None
 class _Agents:
     """Makes agents of what the options name; each system is loaded once, each endpoint has one account."""
 
-    def __init__(self, system: System, key_env: str, prices: tuple[float, float], max_cost: float | None, folder: Path | None):
-        self._system, self._key_env, self._prices, self._max_cost, self._folder = system, key_env, prices, max_cost, folder
+    def __init__(self, system: System, account: Account, folder: Path | None):
+        self._system, self._account, self._folder = system, account, folder
         self._made: dict[str, Any] = {}
         self._systems: dict[str, Any] = {}
 
@@ -183,29 +186,10 @@ class _Agents:
     def __call__(self, named: str | None) -> Any:
         name = named or self._system.model
         if name not in self._made:
-            self._made[name] = self._endpoint(name) if name.startswith(("http://", "https://")) else self._local(name)
+            self._made[name] = endpoint(name, self._account, self._folder) if is_endpoint(name) else self._local(name)
         return self._made[name]
 
     def _local(self, name: str) -> Any:
         from ..dialogue.agents import LocalAgent
 
         return LocalAgent(self.assistant(name).engine, name)
-
-    def _endpoint(self, name: str) -> Any:
-        from ..dialogue.endpoint import Endpoint, Limits
-
-        url, _, model = name.partition("#")
-        if not model:
-            raise UserError(f"{name}: name the endpoint's model too: {url}#MODEL")
-        limits = Limits(cost=self._max_cost)
-        return Endpoint(url, model, key_env=self._key_env, prices=self._prices, limits=limits, cache=self._folder)
-
-
-def _prices(given: str | None) -> tuple[float, float]:
-    if given is None:
-        return 0.0, 0.0
-    try:
-        read, written = (float(part) for part in given.split(","))
-    except ValueError:
-        raise UserError(f"--prices {given}: expected two numbers like 0.15,0.60") from None
-    return read, written

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ..errors import UserError
+from .endpoints import ACCOUNT, Account, Who
 from .options import DECODING, SYSTEM, BatchSize, Group, Json, System, import_quickly, options
 from .terminal import remark, say, say_line
 
@@ -77,7 +78,7 @@ MEASURING = Group(
     Measuring,
 )
 FITTING = Group({"prior": (Prior, None), "prior_split": (PriorSplit, None)}, Fitting)
-ASKED = {"measuring": MEASURING, "system": SYSTEM, "generation": DECODING}
+ASKED = {"measuring": MEASURING, "system": SYSTEM, "generation": DECODING, "account": ACCOUNT}
 
 
 @app.command()
@@ -179,7 +180,7 @@ def prepare(
 
 
 @app.command()
-@options(system=SYSTEM, generation=DECODING)
+@options(system=SYSTEM, generation=DECODING, account=ACCOUNT)
 def run(
     benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", show_default=False)],
     data: Annotated[Path, typer.Option(help="Its official data, or annotations as its own command takes.", show_default=False)],
@@ -193,6 +194,7 @@ def run(
     *,
     system: System,
     generation: dict[str, Any],
+    account: Account,
 ) -> None:
     """Measure a system on any benchmark by its name; answers and report are kept in a folder, to be scored and compared."""
     import_quickly()
@@ -204,7 +206,7 @@ def run(
     with saying(output):
         output.mkdir(parents=True, exist_ok=True)
     measuring = Measuring(images, split, limit, output, blank_image, json, batch_size)
-    measured = _measured(benchmark, data, measuring=measuring, system=system, generation=generation)
+    measured = _measured(benchmark, data, measuring=measuring, system=system, generation=generation, account=account)
     kept = measured.report.as_dict()
     kept["notes"] = [*kept["notes"], *measured.notes]
     write_text(output / "report.json", jsonlib.dumps(kept, ensure_ascii=False, indent=1) + "\n")
@@ -252,6 +254,7 @@ def _measured(
     measuring: Measuring,
     system: System,
     generation: dict[str, Any],
+    account: Account = Account(),
     fitting: Fitting = Fitting(),
     single_box: bool = False,
     things: tuple[str, ...] = (),
@@ -260,9 +263,9 @@ def _measured(
 ) -> Any:
     import_quickly()
     from ..evaluate.run import Asked, run_benchmark
-    from ..jobs.made_by import signature
     from .batch import Bar
 
+    who = Who(system, account, generation)
     asked = Asked(
         split=measuring.split,
         limit=measuring.limit,
@@ -275,17 +278,20 @@ def _measured(
         prior_split=fitting.prior_split,
         grid=grid,
     )
-    return run_benchmark(
+    measured = run_benchmark(
         name,
         annotations,
-        system.load,
-        signature(system.model, generation | system.kept_as),
+        who.load,
+        who.by,
         asked,
         batch_size=measuring.batch_size,
         settings=generation,
         report=report,
         watch=Bar(),
     )
+    if who.cost:
+        remark(f"spent: {who.cost:.4f}")
+    return measured
 
 
 def _say(measured: Any, json: bool) -> NoReturn:

@@ -18,10 +18,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from PIL import Image
+
 from ..engine.completion import EncodedImage
 from ..errors import UserError
 from ..io.jsonl import write_rows
-from ..media.images import ImageInput, open_image
+from ..media.images import ImageInput, open_image, regular_file
 from .agents import AgentError, CostCeiling, Prompt, Reply, Spent
 
 try:
@@ -32,6 +34,7 @@ except ImportError as missing:
 _AGAIN = frozenset({408, 409, 425, 429})  # and all from 500 on
 _CHARACTERS_A_TOKEN = 3  # a careful guess, where an endpoint does not count
 _TOKENS_AN_IMAGE = 1500  # the same
+_SENT = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}  # kinds of files that every endpoint takes
 
 
 class _Again(Exception):
@@ -80,7 +83,8 @@ class Endpoint:
 
     Args:
         base_url: up to and without ``/chat/completions``, like ``http://127.0.0.1:8000/v1``.
-        images: whether the model takes images; they are sent as JPEG in data URIs, no side longer than `side` pixels.
+        images: whether the model takes images; they are sent as JPEG in data URIs, no side longer than `side` pixels. Without
+            a `side` they are sent as they are: files byte for byte, what is in memory as PNG.
         key_env: the environment variable that holds the key; without it, none is sent.
         prices: money for a million tokens of the prompt, and of the reply.
         cache: a folder that keeps replies by request; a request that it holds is not sent again, and costs nothing.
@@ -93,7 +97,7 @@ class Endpoint:
         model: str,
         *,
         images: bool = True,
-        side: int = 768,
+        side: int | None = 768,
         key_env: str = "OPENAI_API_KEY",
         prices: tuple[float, float] = (0.0, 0.0),
         limits: Limits = Limits(),
@@ -164,7 +168,34 @@ class Endpoint:
         self._spent.add(cached=1)
         return reply
 
+    def described(self) -> dict[str, Any]:
+        """What the endpoint says of its model (GET /models); nothing where it lists no models.
+
+        Raises:
+            UserError: nobody is there, the key is refused, or it has no model of this name.
+        """
+        try:
+            found = self._client.get(f"{self.base_url}/models", headers=self._headers())
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise UserError(f"{self.base_url}: cannot be reached ({type(error).__name__}); is the server running?") from None
+        if found.status_code in (401, 403):
+            raise UserError(f"{self.base_url}: HTTP {found.status_code}; is the key in ${self.key_env}?")
+        try:
+            listed = found.json()["data"] if found.status_code == 200 else None
+            models = None if listed is None else {str(model["id"]): model for model in listed}
+        except (ValueError, KeyError, TypeError, RecursionError):
+            models = None
+        if models is None:
+            return {}
+        if self.model not in models:
+            raise UserError(f"{self.base_url}: has no model {self.model!r}; it has {', '.join(list(models)[:10]) or 'none'}")
+        return models[self.model]
+
     # the request -----------------------------------------------------------------------------------------------------
+
+    def _headers(self) -> dict[str, str]:
+        key = os.environ.get(self.key_env)
+        return {"Authorization": f"Bearer {key}"} if key else {}
 
     def _body(self, prompt: Prompt) -> dict[str, Any]:
         if prompt.images and not self.images:
@@ -223,8 +254,7 @@ class Endpoint:
 
     def _attempt(self, body: dict[str, Any], guess: tuple[int, int]) -> Reply:
         self._spent.add(requests=1)
-        key = os.environ.get(self.key_env)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = self._headers()
         end = time.monotonic() + self.limits.timeout
         data = bytearray()
         try:
@@ -280,14 +310,21 @@ def _text_length(body: dict[str, Any]) -> int:
     return sum(map(len, texts))
 
 
-def _data_uri(image: ImageInput | EncodedImage, side: int) -> str:
+def _data_uri(image: ImageInput | EncodedImage, side: int | None) -> str:
     if isinstance(image, EncodedImage):
         raise UserError("an image that has been encoded here cannot be sent to an endpoint")
-    picture = open_image(image)
-    picture.thumbnail((side, side))
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=90)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    if side is None and not isinstance(image, Image.Image) and (kind := _SENT.get(Path(image).suffix.lower())):
+        buffer.write(regular_file(image).read_bytes())
+    elif side is None:
+        kind = "png"
+        open_image(image).save(buffer, "PNG")
+    else:
+        kind = "jpeg"
+        picture = open_image(image)
+        picture.thumbnail((side, side))
+        picture.save(buffer, "JPEG", quality=90)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _message(data: bytes) -> str:

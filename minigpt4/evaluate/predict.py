@@ -8,11 +8,13 @@ from PIL import Image
 
 from ..errors import UserError
 from ..io.jsonl import read_rows
-from ..jobs.made_by import BY, IMAGES
+from ..jobs.made_by import BY, IMAGES, PARSED
 from ..jobs.resumable import Outcome, Watch, answer_rows
 from .benchmarks.base import Benchmark, Row
 
 GREY = (128, 128, 128)
+AskMany = Callable[[list], Sequence[str | UserError]]
+"""Answers to questions; in place of one that there is no answer to, what is wrong with it."""
 
 
 def predict(
@@ -21,7 +23,7 @@ def predict(
     images: Path,
     file: Path,
     by: str,
-    ask_many: Callable[[list], Sequence[str]],
+    ask_many: AskMany,
     batch_size: int = 16,
     blank_image: bool = False,
     prepare: Callable[[], object] | None = None,
@@ -50,14 +52,14 @@ def predict(
         if benchmark.candidates is not None:
             asked = (*asked, tuple(benchmark.candidates(row)))
         items.append((f"{benchmark.name}, {row['image']}", row, asked))
-    return answer_rows(items, file, "answer", by, ask_many, batch_size, prepare, watch)
+    return answer_rows(items, file, "answer", by, ask_many, batch_size, prepare, watch, benchmark.parse)
 
 
-def _once(ask_many: Callable[[list], Sequence[str]]) -> Callable[[list], Sequence[str]]:
+def _once(ask_many: AskMany) -> AskMany:
     """Asks each question once: about the same picture, its answer is the same."""
-    known: dict[tuple, str] = {}
+    known: dict[tuple, str | UserError] = {}
 
-    def ask(batch: list) -> list[str]:
+    def ask(batch: list) -> list[str | UserError]:
         new = {tuple(asked): (images, *asked) for images, *asked in batch if tuple(asked) not in known}
         known.update(zip(new, ask_many(list(new.values())) if new else (), strict=True))
         return [known[tuple(asked)] for _, *asked in batch]
@@ -94,4 +96,4 @@ def aligned(rows: Sequence[Row], others: Sequence[Row]) -> tuple[list[Row], list
 
 
 def _key(row: Row) -> str:
-    return json.dumps({k: v for k, v in row.items() if k not in ("answer", BY, IMAGES)}, sort_keys=True)
+    return json.dumps({k: v for k, v in row.items() if k not in ("answer", BY, IMAGES, PARSED)}, sort_keys=True)

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..dialogue.agents import AgentError
 from ..errors import UserError
 from ..jobs.made_by import BY
 from ..jobs.resumable import Load, Watch
@@ -93,14 +94,20 @@ def run_benchmark(
 
     loaded = cache(load)
 
+    def prepare() -> None:
+        system: Any = loaded()
+        if benchmark.candidates is not None and hasattr(system, "check_choosing"):
+            system.check_choosing(name)  # an endpoint that cannot is refused before it is asked anything
+
     if benchmark.candidates is not None and settings:
         raise UserError(f"{name} ranks given answers: {', '.join(settings)} would change nothing; leave it out")
 
-    def ask_many(batch: list) -> Sequence[str]:
+    def ask_many(batch: list) -> Sequence[str | UserError]:
         if benchmark.candidates is not None:
             from .ranking import choose
 
-            return choose(loaded(), batch)  # type: ignore[arg-type]
+            system: Any = loaded()
+            return system.choose(batch) if hasattr(system, "choose") else choose(system, batch)
         return loaded().ask_many(batch, batch_size=batch_size, **settings)
 
     for message in unusable:
@@ -109,7 +116,10 @@ def run_benchmark(
 
     def answers(file: Path, blank_image: bool) -> list[Row]:
         who = f"{by} blank_image" if blank_image else by
-        outcome = predict(benchmark, rows, images, file, who, ask_many, batch_size, blank_image, loaded, watch)
+        try:
+            outcome = predict(benchmark, rows, images, file, who, ask_many, batch_size, blank_image, prepare, watch)
+        except AgentError as error:
+            raise UserError(f"{error}; what was answered is kept in {file}") from None
         if not outcome.answered:
             raise UserError(f"{annotations}: none of the {len(rows):,} questions could be asked (are the images in {images}?)")
         problems.extend(outcome.problems)
@@ -127,6 +137,7 @@ def run_benchmark(
         done, sightless = aligned(done, sightless)
     if missing := len(rows) - len(done):
         notes.append(f"{missing:,} of {len(rows):,} questions could not be asked and are not scored")
+    notes += _unread(benchmark, done)
     against = Against(blank_image=sightless, prior=prior, grid=asked.grid)
     return Measured(benchmark.report(done, against, **report or {}), file, notes, problems)
 
@@ -145,7 +156,17 @@ def score_answers(predictions: Path, blank_image: Path | None = None, grid: int 
         rows, sightless = aligned(rows, answered(blank_image))
         if not rows:
             raise UserError(f"{blank_image}: has no question in common with {predictions}")
-    return benchmark.report(rows, Against(blank_image=sightless, grid=grid))
+    report = benchmark.report(rows, Against(blank_image=sightless, grid=grid))
+    return replace(report, notes=[*report.notes, *_unread(benchmark, rows)])
+
+
+def _unread(benchmark: Benchmark, rows: Sequence[Row]) -> list[str]:
+    """What is said of answers in which nothing can be read; they count, as wrong ones."""
+    unread = [row for row in rows if benchmark.parse(row) is None]
+    if not unread:
+        return []
+    said = " ".join(unread[0]["answer"].split())[:60]
+    return [f"{len(unread):,} of {len(rows):,} answers cannot be read, the first about {unread[0]['image']}: {said!r}"]
 
 
 def compare(a: Path, b: Path) -> Report:

@@ -13,6 +13,8 @@ from ..media.images import ImageInput, regular_file
 
 BY, IMAGES = "by", "image_digest"
 """The keys that an answer's row gets."""
+PARSED = "parsed"
+"""The key for what an answer says, read as it is scored; null where nothing can be read in it."""
 
 
 def signature(model: str, settings: Mapping[str, Any]) -> str:

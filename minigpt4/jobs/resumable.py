@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from ..errors import UserError
 from ..io.jsonl import Output, Row, read_rows
 from ..media.images import ImageInput, check_image, regular_file
-from .made_by import BY, IMAGES, check_maker, digest
+from .made_by import BY, IMAGES, PARSED, check_maker, digest
 
 Item = tuple[str, Row, Any]
 """Where a row stands (for messages), the row, and what to ask: an image, or (images, question)."""
@@ -149,10 +149,11 @@ def answer_rows(
     file: Path,
     key: str,
     by: str,
-    answer: Callable[[list], Sequence[str]],
+    answer: Callable[[list], Sequence[str | UserError]],
     batch_size: int,
     prepare: Callable[[], object] | None = None,
     watch: Watch = Watch(),
+    parse: Callable[[Row], Any] | None = None,
 ) -> Outcome:
     """Answer what a file does not answer yet, batch by batch. At the end the file is in the order of the items, and an item has
     one row there at most.
@@ -160,15 +161,16 @@ def answer_rows(
     Args:
         key: what an answer is called in its row; `made_by.BY` and `made_by.IMAGES` stand beside it.
         by: who answers.
-        answer: a batch of what to ask -> its answers.
+        answer: a batch of what to ask -> its answers; in place of one that there is no answer to, what is wrong.
         prepare: called before `watch` hears of the beginning, if there is anything to answer.
+        parse: an answered row -> what its answer says, which stands beside it under `made_by.PARSED`.
 
     Raises:
         UserError: a file that is something else, that another command is writing, that holds answers by somebody else, or
             about an image that has changed since.
     """
     outcome = Outcome()
-    output = Output(file, key, beside=(BY, IMAGES))
+    output = Output(file, key, beside=(BY, IMAGES, PARSED))
     try:
         check_maker(file, output.rows, by)
         shown = output.beside(IMAGES)
@@ -193,7 +195,8 @@ def answer_rows(
                     watch.wrong(outcome.problems[-1])
                 else:
                     seen = digest(_images_of(asked))
-                    good.append(row | {key: str(result), BY: by} | ({IMAGES: seen} if seen else {}))
+                    done = row | {key: str(result), BY: by} | ({IMAGES: seen} if seen else {})
+                    good.append(done if parse is None else done | {PARSED: parse(done)})
             output.write(good)
             outcome.answered += len(good)
             watch.advance(len(group))
@@ -239,7 +242,7 @@ def _check_unchanged(file: Path, item: Item, before: str | None) -> None:
 
 
 def _answered(
-    group: list, answer: Callable[[list], Sequence[str]], prepare: Callable[[], object] | None = None
+    group: list, answer: Callable[[list], Sequence[str | UserError]], prepare: Callable[[], object] | None = None
 ) -> Iterator[tuple[Any, str | UserError]]:
     """The items of a group with their answers, in order; with what is wrong where something is. If `prepare` fails, all do."""
     found: dict[int, str | UserError] = {}
@@ -257,7 +260,9 @@ def _answered(
         yield item, found[i]
 
 
-def _halving(some: list[int], answer: Callable[[list[int]], Sequence[str]]) -> Iterator[tuple[int, str | UserError]]:
+def _halving(
+    some: list[int], answer: Callable[[list[int]], Sequence[str | UserError]]
+) -> Iterator[tuple[int, str | UserError]]:
     """Answers of some items; where they are refused together, they are split until the one at fault stands alone."""
     if not some:
         return

@@ -10,6 +10,7 @@ from ...metrics.vqa import vizwiz_accuracy
 from ...prompt.tasks import TASKS
 from ..annotations import Problems
 from ..table import Report
+from . import parsing
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
 from .short import ACCURACY, accuracies, answers_of, key_of, text_of
 
@@ -59,4 +60,6 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     return accuracies(NAME, rows, against, measures, lambda row: row["answers"])
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, files=(ANNOTATIONS,), images=IMAGES)
+BENCHMARK = Benchmark(
+    name=NAME, read=read, question=question, report=report, parse=parsing.short_answer, files=(ANNOTATIONS,), images=IMAGES
+)

@@ -75,6 +75,8 @@ class Benchmark:
     question: Callable[[Row], str]
     report: Callable[..., Any]
     """(Answered rows, `Against`) -> report."""
+    parse: Callable[[Row], Any]
+    """What an answered row's answer says, for JSON; None where nothing can be read in it. It stands beside the answer."""
     candidates: Callable[[Row], list[str]] | None = None
     """The answers to choose from by their likelihood, where nothing is written."""
     files: tuple[File, ...] = ()

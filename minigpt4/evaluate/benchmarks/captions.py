@@ -16,6 +16,7 @@ from ...prompt.templates import CAPTION
 from ..annotations import Problems, rows_in_format, rows_of
 from ..baselines import most_common
 from ..table import Line, Report
+from . import parsing
 from .base import Against, Benchmark, Choice, Row, new_row
 
 NAME = "captions"
@@ -103,4 +104,4 @@ def report(rows: Sequence[Row], against: Against, tokens: str = "plain") -> Repo
     return Report(NAME, len(rows), lines, notes)
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report)
+BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, parse=parsing.words)

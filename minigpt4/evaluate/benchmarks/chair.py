@@ -15,6 +15,7 @@ from ...metrics.interval import bootstrap
 from ...metrics.objects import kinds, named, objects_in
 from ..annotations import Problems
 from ..table import Line, Report
+from . import parsing
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
 from .captions import read as read_captions
 
@@ -98,6 +99,7 @@ BENCHMARKS = [
         read=partial(read, name=name),
         question=question,
         report=partial(report, name=name),
+        parse=parsing.objects,
         files=(INSTANCES, CAPTIONS),
         images=IMAGES,
     )

@@ -14,6 +14,7 @@ from ...metrics.vqa import exact
 from ...prompt.tasks import TASKS
 from ..annotations import Problems, rows_of
 from ..table import Report
+from . import parsing
 from .aokvqa import ANNOTATIONS as AOKVQA_FILE
 from .aokvqa import IMAGES as AOKVQA_IMAGES
 from .aokvqa import entries_of
@@ -94,6 +95,7 @@ def _benchmark(name: str, read: Callable, files: tuple[File, ...] = (), images: 
         read=read,
         question=question,
         report=partial(report, name=name),
+        parse=parsing.chosen,
         candidates=lambda row: row["choices"],
         files=files,
         images=images,

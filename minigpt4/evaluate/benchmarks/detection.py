@@ -16,6 +16,7 @@ from ...prompt.tasks import TASKS
 from ..annotations import Place, Problems, read_places
 from ..baselines import WHOLE, best_box, centre_box, on_grid
 from ..table import Line, Report
+from . import parsing
 from .base import Against, Benchmark, Choice, Row, boxes_of, boxes_to_row, new_row
 
 NAME = "detection"
@@ -86,4 +87,4 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     return Report(NAME, len(rows), lines, notes)
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report)
+BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, parse=parsing.boxes)

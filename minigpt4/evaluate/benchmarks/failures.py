@@ -14,6 +14,7 @@ from ...metrics.interval import bootstrap
 from ...metrics.words import content_words
 from ..annotations import Problems
 from ..table import Line, Report
+from . import parsing
 from .base import Against, Benchmark, Choice, Row, new_row
 from .captions import read as read_captions
 
@@ -67,4 +68,4 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     return Report(NAME, len(rows), [*lines("model", rows), *blank_image], ["counted by rules: see docs/pointing.md"])
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report)
+BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, parse=parsing.words)

@@ -9,6 +9,7 @@ from ...metrics.vqa import exact
 from ...prompt.tasks import TASKS
 from ..annotations import Problems
 from ..table import Report
+from . import parsing
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
 from .short import ACCURACY, KIND, accuracies, key_of, text_of
 
@@ -52,4 +53,6 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     return accuracies(NAME, rows, against, {ACCURACY: lambda text, row: exact(text, row["truth"])}, lambda row: [row["truth"]])
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, files=(QUESTIONS,), images=IMAGES)
+BENCHMARK = Benchmark(
+    name=NAME, read=read, question=question, report=report, parse=parsing.short_answer, files=(QUESTIONS,), images=IMAGES
+)

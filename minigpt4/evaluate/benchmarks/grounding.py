@@ -19,6 +19,7 @@ from ..annotations import Problems, read_places
 from ..baselines import best_box, centre_box
 from ..demo_format import official_phrases
 from ..table import Line, Report
+from . import parsing
 from .base import Against, Benchmark, Choice, Row, boxes_to_row, new_row
 
 NAME = "grounding"
@@ -91,4 +92,4 @@ def _count(said: Sequence[Phrase], truth: Sequence[tuple[str, Box]]) -> tuple[in
     return len(said), named, right, len(found), len({box for _, box in truth})
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report)
+BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, parse=parsing.phrases)

@@ -7,6 +7,7 @@ from ...errors import UserError
 from ...metrics.vqa import yes_or_no
 from ..annotations import Problems, rows_of
 from ..table import Report
+from . import parsing
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
 from .short import ACCURACY, accuracies, text_of
 
@@ -39,4 +40,6 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     return accuracies(NAME, rows, against, measures, lambda row: ["yes" if row["label"] else "no"])
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, files=(ANNOTATIONS,), images=IMAGES)
+BENCHMARK = Benchmark(
+    name=NAME, read=read, question=question, report=report, parse=parsing.yes_no, files=(ANNOTATIONS,), images=IMAGES
+)

@@ -16,6 +16,7 @@ from ...prompt.tasks import TASKS
 from ..annotations import Problems, read_places
 from ..baselines import most_common
 from ..table import Line, Report
+from . import parsing
 from .base import Against, Benchmark, Choice, Row, boxes_of, boxes_to_row, new_row
 
 NAME = "identify"
@@ -62,4 +63,4 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     return Report(NAME, len(rows), lines)
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report)
+BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, parse=parsing.words)

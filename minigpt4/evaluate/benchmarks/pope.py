@@ -12,6 +12,7 @@ from ...metrics.interval import Score, bootstrap
 from ...metrics.yes_no import official_yes, said_yes, yes_no
 from ..annotations import Problems, rows_of
 from ..table import Line, Report
+from . import parsing
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
 from .short import text_of
 
@@ -84,4 +85,4 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     return Report(NAME, len(rows), lines, ["strict: an answer that says neither yes nor no is wrong"])
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, files=FILES, images=IMAGES)
+BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, parse=parsing.yes_no, files=FILES, images=IMAGES)

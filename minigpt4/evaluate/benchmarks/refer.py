@@ -13,6 +13,7 @@ from ...prompt.tasks import TASKS
 from ..annotations import Problems, read_places
 from ..baselines import WHOLE, best_box, centre_box, largest_boxes, mean_box, on_grid
 from ..table import Line, Report
+from . import parsing
 from .base import Against, Benchmark, Choice, Row, boxes_of, boxes_to_row, new_row
 
 NAME = "refer"
@@ -98,4 +99,4 @@ def _official(rows: Sequence[Row], images: Sequence[str]) -> dict[str, Score]:
     return {OFFICIAL: bootstrap(right, groups=images)}
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report)
+BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, parse=parsing.boxes)

@@ -11,6 +11,7 @@ from ...errors import UserError
 from ...metrics.vqa import vizwiz_accuracy
 from ..annotations import Problems
 from ..table import Report
+from . import parsing
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
 from .short import ACCURACY, KIND, accuracies, answers_of, text_of
 
@@ -54,4 +55,6 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     )
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, files=(ANNOTATIONS,), images=IMAGES)
+BENCHMARK = Benchmark(
+    name=NAME, read=read, question=question, report=report, parse=parsing.short_answer, files=(ANNOTATIONS,), images=IMAGES
+)

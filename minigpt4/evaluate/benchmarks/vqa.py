@@ -17,6 +17,7 @@ from ...prompt.tasks import TASKS
 from ..annotations import Problems, rows_in_format, rows_of
 from ..baselines import most_common
 from ..table import Line, Report
+from . import parsing
 from .base import Against, Benchmark, Choice, Row, new_row
 
 NAME = "vqa"
@@ -109,4 +110,4 @@ def _beginning(row: Row) -> str:
     return " ".join(row["question"].lower().split()[:2])
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report)
+BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, parse=parsing.short_answer)

@@ -11,6 +11,7 @@ from ...metrics.vqa import vqa_accuracy
 from ...prompt.tasks import TASKS
 from ..annotations import Problems
 from ..table import Report
+from . import parsing
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
 from .short import ACCURACY, KIND, accuracies, question_pairs
 
@@ -77,6 +78,7 @@ BENCHMARKS = [
         read=partial(read, name=name),
         question=question,
         report=partial(report, name=name),
+        parse=parsing.short_answer,
         files=files,
         images=_IMAGES,
     )

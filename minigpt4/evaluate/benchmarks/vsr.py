@@ -13,6 +13,7 @@ from ...metrics.vqa import exact
 from ..annotations import Problems, rows_of
 from ..baselines import most_common
 from ..table import Line, Report
+from . import parsing
 from .base import Against, Benchmark, Choice, Row, new_row
 
 NAME = "vsr"
@@ -65,4 +66,4 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     return Report(NAME, len(rows), lines)
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report)
+BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, parse=parsing.true_false)

@@ -1,0 +1,88 @@
+"""A system behind an OpenAI-compatible endpoint, asked as a loaded one is, so that what is served can be measured as it is."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..dialogue.agents import AgentError, CostCeiling, Prompt
+from ..dialogue.endpoint import Endpoint, Limits
+from ..errors import UserError
+from ..inference.assistant import Images, as_list
+
+_EVERYWHERE = frozenset(("max_new_tokens", "temperature", "top_p", "seed", "do_sample"))
+"""Decoding settings that every endpoint has; the others are those of `minigpt4 serve`."""
+_SECONDS, _AT_A_TIME = 600.0, 8
+
+
+def connect(
+    model: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    key_env: str = "OPENAI_API_KEY",
+    prices: tuple[float, float] = (0.0, 0.0),
+    max_cost: float | None = None,
+) -> "Served":
+    """The system at ``http://host/v1#name``, which is to decode by these settings.
+
+    Raises:
+        UserError: no name, nobody there, no model of that name there, or a setting that it does not have.
+    """
+    url, _, name = model.partition("#")
+    if not name:
+        raise UserError(f"{model}: name the endpoint's model too: {url}#MODEL")
+    limits = Limits(cost=max_cost, timeout=_SECONDS, concurrency=_AT_A_TIME)
+    served = Served(Endpoint(url, name, side=None, key_env=key_env, prices=prices, limits=limits))
+    served.body(settings or {})
+    return served
+
+
+class Served:
+    """A system behind an endpoint. Images are sent as they are, so that it sees what a loaded one would see.
+
+    Raises:
+        UserError: nobody is there, or it has no model of this name.
+    """
+
+    def __init__(self, endpoint: Endpoint):
+        self.endpoint = endpoint
+        self._ended: CostCeiling | None = None
+        self.ours = endpoint.described().get("owned_by") == "minigpt4"
+        """Whether it is a `minigpt4 serve`, which knows further settings and what its system wants for each task."""
+
+    def ask_many(self, items: Sequence[tuple[Images, str]], batch_size: int = 16, **settings: Any) -> list[str | UserError]:
+        """An answer to each question, or what was wrong with that one alone. (The endpoint bounds how many are on their way.)
+
+        Others are asked for their likeliest answer where no setting says otherwise; a system of ours decodes as it does for
+        everybody.
+
+        Raises:
+            CostCeiling: no more money may be spent, as was found out with the questions before.
+        """
+        if self._ended is not None:
+            raise self._ended
+        self.endpoint.settings = self.body(settings)
+        messages = [[{"role": "user", "content": question}] for _, question in items]
+        prompts = [Prompt(messages=m, images=as_list(images)) for m, (images, _) in zip(messages, items, strict=True)]
+        replies = self.endpoint.answer(prompts)
+        self._ended = next((reply for reply in replies if isinstance(reply, CostCeiling)), None)
+        return [UserError(str(reply)) if isinstance(reply, AgentError) else reply.text for reply in replies]
+
+    def check_choosing(self, benchmark: str) -> None:
+        """Raises UserError: an endpoint gives text, and says nothing of how likely it finds a text that is given."""
+        raise UserError(
+            f"{benchmark} takes the likeliest of given answers, and {self.endpoint.name} cannot be asked how likely they are; "
+            "name a folder with --model"
+        )
+
+    def body(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings as the endpoint names them. Raises UserError where it has no such setting."""
+        own = sorted(set(settings) - _EVERYWHERE)
+        if own and not self.ours:
+            raise UserError(f"{self.endpoint.name}: {', '.join(own)}: only `minigpt4 serve` has that; leave it out")
+        body = {name: value for name, value in settings.items() if name not in ("max_new_tokens", "do_sample")}
+        if "max_new_tokens" in settings:
+            body["max_tokens"] = settings["max_new_tokens"]
+        if settings.get("do_sample") is False or (not self.ours and settings.get("do_sample") is None):
+            body.setdefault("temperature", 0.0)
+        elif settings.get("do_sample"):
+            body.setdefault("temperature", 1.0)
+        return body
