@@ -35,6 +35,24 @@ def images(tmp_path_factory):
     return paths
 
 
+def test_candidates_are_scored_in_their_order(images):
+    model = assistant()
+    given = ["a dog", "no", "two birds in a tree"]
+    scored = model.score(images[0], "what?", given)
+    assert [score.text for score in scored] == given
+    assert sum(score.probability for score in scored) == pytest.approx(1)
+    shares = torch.tensor([score.logprob for score in scored]).softmax(0)
+    assert [score.probability for score in scored] == pytest.approx(shares.tolist(), abs=1e-5)
+    assert [score.tokens for score in scored] == [len(text) + 1 for text in given]  # letters, and the end
+    many = model.score_many([(image, "what?", given) for image in images[:3]])
+    assert [score.logprob for score in many[0]] == pytest.approx([score.logprob for score in scored], abs=1e-4)
+    assert many[1] != many[0]
+    assert model.score(images[0], "what?", ["<|im_end|>"])[0].text == "<|im_end|>"  # as given, though not read as such
+    for wrong in ([], ["a", " "], "yes"):
+        with pytest.raises(UserError, match="one or more texts"):
+            model.score(images[0], "what?", wrong)
+
+
 # many questions ---------------------------------------------------------------------------------------------------------
 
 

@@ -248,3 +248,76 @@ def test_a_window_of_attention_goes_through_the_library_too():
     embeds = model.get_image_features(processor.image_processor(list(asked.images))["pixel_values"])
     said = model.generate(**ids, image_embeds=embeds, max_new_tokens=8)[0].tolist()
     assert list(Engine(model, processor).generate([asked])[0][0].token_ids) == said
+
+
+CANDIDATES = ["no", "a long answer, with an end", "n", "not", "no"]
+
+
+def whole_row_logprobs(model, processor, asked: Request) -> list[list[float]]:
+    """Each candidate behind the prompt in a row of its own, read afresh."""
+    said = []
+    for text in asked.candidates:
+        prompt = processor.prompt_ids(asked.messages)
+        ids = prompt + processor.tokenizer(text + processor.chat.end, add_special_tokens=False)["input_ids"]
+        embeds = None
+        if asked.images:
+            embeds = model.get_image_features(processor.image_processor(list(asked.images))["pixel_values"])
+        logp = model(torch.tensor([ids]), image_embeds=embeds).logits[0].log_softmax(-1)
+        said.append([logp[place - 1, ids[place]].item() for place in range(len(prompt), len(ids))])
+    return said
+
+
+def scored(number: int, candidates=tuple(CANDIDATES)) -> Request:
+    asked = request(number)
+    return Request(messages=asked.messages, images=asked.images, candidates=candidates)
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(prefill=16), Limits(rows=2, prefix_bytes=0)])
+def test_candidates_are_scored_as_each_would_be_alone(parts, limits, alone):
+    model, processor = parts
+    engine = Engine(model, processor, limits)
+    tickets = []
+    for number in range(5):  # among questions that are answered
+        tickets += [engine.submit(scored(number)), engine.submit(request(number, max_new_tokens=6))]
+    for number in range(5):
+        done, written = tickets[2 * number].result(), tickets[2 * number + 1].result()
+        assert written[0].token_ids == alone(number, 0, 6)[0]
+        assert [one.text for one in done] == CANDIDATES
+        for one, wanted in zip(done, whole_row_logprobs(model, processor, scored(number)), strict=True):
+            assert [token.logprob for token in one.logprobs] == pytest.approx(wanted, abs=1e-4)
+            assert one.logprob == pytest.approx(sum(wanted), abs=1e-3)
+    assert not engine._scheduler._rows
+
+
+def test_candidates_share_what_was_read(parts):
+    engine = Engine(*parts)
+    first = engine.score(scored(1))
+    assert first[0].cached_tokens == 0
+    again = engine.score(scored(1, ["yes"]))
+    assert again[0].cached_tokens == again[0].prompt_tokens - 1
+    answered = engine.generate([request(1, max_new_tokens=3)])[0][0]
+    assert answered.cached_tokens == answered.prompt_tokens - 1
+
+
+def test_what_cannot_be_scored_is_refused(parts):
+    engine = Engine(*parts)
+    with pytest.raises(UserError, match="no candidates"):
+        engine.score(request(1))
+    with pytest.raises(UserError, match="settings of decoding"):
+        Request(messages=[], candidates=["a"], params=SamplingParams(max_new_tokens=3))
+    with pytest.raises(UserError, match="list of texts"):
+        Request(messages=[], candidates="yes")
+    with pytest.raises(UserError, match="context of 512"):
+        engine.score(scored(1, ["a" * 600]))
+
+
+def test_a_recurrent_model_scores_too():
+    config = tiny_config(
+        text_config=MambaConfig(vocab_size=128, hidden_size=32, num_hidden_layers=2, eos_token_id=2, bos_token_id=1)
+    )
+    model = MiniGPT4ForConditionalGeneration(config).eval()
+    processor = tiny_processor(config)
+    for one, wanted in zip(
+        Engine(model, processor).score(scored(1)), whole_row_logprobs(model, processor, scored(1)), strict=True
+    ):
+        assert [token.logprob for token in one.logprobs] == pytest.approx(wanted, abs=1e-4)

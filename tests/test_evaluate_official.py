@@ -238,6 +238,20 @@ def test_the_likeliest_candidate_is_chosen(assistant, tmp_path):
         assert losses[given.index(best)] == min(losses)
 
 
+def test_official_systems_choose_by_the_official_measure(monkeypatch):
+    model = tiny_model()
+    system = Assistant(model, tiny_processor(model.config, "minigpt-v2"))
+    likely = str(system.ask([], "why?", max_new_tokens=20, min_new_tokens=20))  # long, and made of likely tokens
+    given = ["why", likely]
+    monkeypatch.setattr(system, "official", True)
+    (losses,) = candidate_losses(model, system.processor, ["[INST] why? [/INST]"], None, [given], official=True)
+    (own,) = candidate_losses(model, system.processor, ["[INST] why? [/INST]"], None, [given])
+    best, by_own = given[losses.index(min(losses))], given[own.index(min(own))]
+    assert choose(system, [([], "why?", given)]) == [best]
+    monkeypatch.setattr(system, "official", False)
+    assert choose(system, [([], "why?", given)]) == [by_own] != [best]
+
+
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path, assistant):
     monkeypatch.chdir(tmp_path)

@@ -40,11 +40,21 @@ class Request:
             through `MiniGPT4Processor.plain`, so that it never becomes a place for an image.
         images: in order of their places.
         params: how it is decoded; what it leaves open is as the system says.
+        candidates: answers that are given; each is scored, in place of one being written. Text from people must be `plain` here
+            too.
     """
 
     messages: Sequence[Message]
     images: Sequence[ImageInput | EncodedImage] = ()
     params: SamplingParams = field(default_factory=SamplingParams)
+    candidates: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.candidates:
+            if isinstance(self.candidates, str):
+                raise UserError("candidates must be a list of texts")
+            if self.params != SamplingParams():
+                raise UserError("candidates are scored as they stand: settings of decoding do not go with them")
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,12 @@ class Completion:
     def generated_tokens(self) -> int:
         """Tokens of the answer."""
         return len(self.token_ids)
+
+    @property
+    def logprob(self) -> float:
+        """Log-probability of the whole answer, its end included; of candidates, and where log-probabilities were asked for."""
+        assert self.logprobs is not None
+        return sum(one.logprob for one in self.logprobs)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from .limits import Limits, Stats
 from .params import SamplingParams
 from .rows import has_plain_cache
 from .scheduler import Scheduler
+from .scoring import whole_logprobs
 from .streaming import StopAtText, cut_at
 from .ticket import Ticket
 
@@ -118,6 +119,17 @@ class Engine:
             raise UserError("beam search cannot be streamed: leave out num_beams, or ask without streaming")
         return iter(self.submit(request))
 
+    def score(self, request: Request) -> list[Completion]:
+        """A request's candidates in order, each with its log-probability, its end included (`Completion.logprob`); the
+        prompt is read once.
+
+        Raises:
+            UserError: no candidates, or what `submit` refuses.
+        """
+        if not request.candidates:
+            raise UserError("there are no candidates to score")
+        return self.generate([request])[0]
+
     def submit(self, request: Request, deliver: Callable[[Piece | Exception], None] | None = None) -> Ticket:
         """Queue a request; its answers come through the ticket.
 
@@ -130,7 +142,8 @@ class Engine:
                 their places in it.
             EngineFull: too many requests are waiting.
         """
-        params = request.params.with_room(self.most_new_tokens)
+        candidates = [self.processor.answer_ids(text) for text in request.candidates]
+        params = request.params.with_room(max(map(len, candidates), default=self.most_new_tokens))
         ids = self.prompt_ids(request.messages, params.max_new_tokens or 1)
         each = self.processor.num_image_tokens
         places = ids.count(self.processor.image_token_id) / each
@@ -143,6 +156,7 @@ class Engine:
             self.processor.tokenizer,
             stop=(*self.processor.chat.stop, *params.stop),
             image_token_id=self.processor.image_token_id,
+            candidates=candidates,
             needs_library=params.num_beams > 1 or not self._plain,
             deliver=deliver,
         )
@@ -183,6 +197,12 @@ class Engine:
     def _with_library(self, tickets: Sequence[Ticket]) -> None:
         """Answer tickets that go together by `transformers` generation: beams, and models with a cache of their own kind."""
         params = tickets[0].params
+        if tickets[0].candidates:
+            (ticket,) = tickets
+            known = torch.stack([image.embeds for image in ticket.images]) if ticket.images else None
+            prompt = self.model.embed(torch.tensor([ticket.ids], device=self.model.device), known)[0]
+            ticket.score(whole_logprobs(self.model, prompt, ticket.candidates, self.limits.prefill))
+            return
         rows = self.processor.pad([ticket.ids for ticket in tickets])
         images = [image.embeds for ticket in tickets for image in ticket.images]
         settings: dict[str, Any] = {

@@ -58,6 +58,8 @@ class OfficialEngine(Engine):
 
     @torch.inference_mode()
     def _batch(self, requests: Sequence[Request], params: SamplingParams) -> list[Completion]:
+        if any(request.candidates for request in requests):
+            raise UserError("official behaviour ranks candidates by `evaluate`, not by single requests")
         for name, plain in (("n", 1), ("logprobs", None), ("stop", ()), ("min_new_tokens", 0), ("no_repeat_ngram_size", 0)):
             if getattr(params, name) != plain:
                 raise UserError(f"official behaviour with {name} is not offered")

@@ -158,6 +158,11 @@ class Rows:
             layer.grow(rows if rows <= have[0] else max(rows, have[0] * 3 // 2), max(wide, have[2]))
 
 
+def prefix_of(cache: DynamicCache, row: int, length: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """A copy of the first positions of a row of a cache: keys and values (N, length, D) of each layer."""
+    return [(layer.keys[row, :, :length].clone(), layer.values[row, :, :length].clone()) for layer in cache.layers]
+
+
 def cache_of(prefix: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> DynamicCache:
     """A cache of one row that begins with what `Rows.prefix` gave."""
     cache = DynamicCache()

@@ -22,9 +22,10 @@ from ..errors import UserError
 from .completion import Completion, EngineFull, FinishReason, Piece, TokenLogprob
 from .images import ImageCache
 from .limits import Limits, Stats
-from .prefix import PrefixCache
-from .rows import Rows, cache_of
+from .prefix import Prefix, PrefixCache
+from .rows import Rows, cache_of, prefix_of
 from .sampling import next_tokens
+from .scoring import candidate_logprobs
 from .ticket import Ticket
 
 log = logging.getLogger(__name__)
@@ -164,7 +165,7 @@ class Scheduler:
         reason = out_of_memory(error)
         if reason is error:
             raise error
-        largest = max((row.ticket for row in self._rows), key=lambda ticket: ticket.most_tokens * ticket.params.n)
+        largest = max((row.ticket for row in self._rows), key=lambda ticket: ticket.most_tokens * ticket.rows)
         largest.fail(reason)
         for number in range(len(self._rows) - 1, -1, -1):
             if self._rows[number].ticket is largest:
@@ -188,16 +189,16 @@ class Scheduler:
             self._cancel(ticket)
 
     def _cancel(self, ticket: Ticket) -> None:
-        for index in range(ticket.params.n):
+        for index in range(ticket.answers):
             self._finish(_Branch(ticket, index), [], "cancelled")
 
     # prompts ---------------------------------------------------------------------------------------------------------
 
     def _fits(self, ticket: Ticket, others: Sequence[Ticket]) -> bool:
         """Whether there is room for a ticket beside what runs and is about to run."""
-        running = sum(len(row.branches) for row in self._rows) + (self._prefill.ticket.params.n if self._prefill else 0)
-        branches = running + sum(t.params.n for t in others) + ticket.params.n
-        if branches == ticket.params.n:  # alone: there is no better moment
+        running = sum(len(row.branches) for row in self._rows) + (self._prefill.ticket.rows if self._prefill else 0)
+        branches = running + sum(t.rows for t in others) + ticket.rows
+        if branches == ticket.rows:  # alone: there is no better moment
             return True
         longest = max(t.most_tokens for t in (ticket, *others, *(row.ticket for row in self._rows)))
         return branches <= self.limits.rows and branches * longest <= self.limits.tokens
@@ -324,14 +325,29 @@ class Scheduler:
         self, tickets: Sequence[Ticket], cache: DynamicCache, lengths: Sequence[int], logits: torch.Tensor, seconds: float
     ) -> None:
         """Prompts have been read: their answers begin."""
-        first = len(self._rows)
+        first, answered = len(self._rows), [row for row, ticket in enumerate(tickets) if not ticket.candidates]
         for row, (ticket, length) in enumerate(zip(tickets, lengths, strict=True)):
             ticket.timings.prefill += seconds
             self.stats.prompt_tokens += length
             self.stats.cached_tokens += ticket.cached_tokens
+            if ticket.candidates:
+                self._score(ticket, prefix_of(cache, row, length), logits[row])
+                continue
             self._cache.add(cache, row, length)
             self._rows.append(_Row(ticket, [_Branch(ticket, index) for index in range(ticket.params.n)], []))
-        self._take(list(range(first, len(self._rows))), logits)
+        if answered:
+            self._take(list(range(first, len(self._rows))), logits[answered])
+
+    def _score(self, ticket: Ticket, prefix: Prefix, logits: torch.Tensor) -> None:
+        """A prompt has been read, with these logits (V) at its end: say how likely each of its candidates is."""
+        if self.limits.prefix_bytes and not self.prefixes.covers(ticket.symbols):
+            self.prefixes.keep(ticket.symbols, prefix)
+        try:
+            scores = candidate_logprobs(self.model, prefix, logits, ticket.candidates, self.limits.prefill)
+        except Exception as error:
+            ticket.fail(out_of_memory(error))
+            return
+        ticket.score(scores)
 
     # answers ---------------------------------------------------------------------------------------------------------
 

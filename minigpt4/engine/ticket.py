@@ -6,7 +6,7 @@ from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
-from .completion import Completion, EncodedImage, Piece, Request, Timings
+from .completion import Completion, EncodedImage, Piece, Request, Timings, TokenLogprob
 from .params import SamplingParams
 from .prefix import Symbols
 from .sampling import Chances
@@ -19,6 +19,7 @@ class Ticket:
     Args:
         ids: the prompt's, with `image_token_id` for each image token.
         params: with a limit of new tokens.
+        candidates: ids of answers to be scored, their ends included, in place of writing any.
         stop: texts at which answers end.
         needs_library: it cannot be decoded beside others (beams).
         deliver: receives the pieces, and the error if one ends them, in the engine's thread; then there is nothing to iterate.
@@ -33,11 +34,13 @@ class Ticket:
         *,
         stop: Sequence[str],
         image_token_id: int,
+        candidates: Sequence[Sequence[int]] = (),
         needs_library: bool = False,
         deliver: "Callable[[Piece | Exception], None] | None" = None,
     ):
         self.request, self.ids, self.params = request, list(ids), params
         self.tokenizer, self.stop, self.needs_library = tokenizer, tuple(stop), needs_library
+        self.candidates = candidates
         self.images: list[EncodedImage] = []
         self.symbols: Symbols = tuple(ids)
         self.cached_tokens = 0
@@ -56,6 +59,16 @@ class Ticket:
         return self.params.max_new_tokens
 
     @property
+    def answers(self) -> int:
+        """How many completions will come."""
+        return len(self.candidates) or self.params.n
+
+    @property
+    def rows(self) -> int:
+        """How many rows it may need at once; candidates stand beside each other in one."""
+        return 1 if self.candidates else self.params.n
+
+    @property
     def most_tokens(self) -> int:
         """Of its prompt and its longest possible answer."""
         return len(self.ids) + self.most_new_tokens
@@ -63,7 +76,8 @@ class Ticket:
     def goes_with(self, other: "Ticket") -> bool:
         """Whether the library may decode both in one batch."""
         same = replace(self.params, seed=None) == replace(other.params, seed=None)
-        return self.needs_library and same and not self.params.samples and self.stop == other.stop
+        alike = same and not self.params.samples and self.stop == other.stop
+        return self.needs_library and alike and not (self.candidates or other.candidates)
 
     def text_stream(self) -> TextStream:
         """What makes text of one answer's tokens."""
@@ -93,6 +107,15 @@ class Ticket:
         """Hand a piece of an answer out."""
         self._deliver(piece)
 
+    def score(self, logprobs: Sequence[Sequence[float]]) -> None:
+        """Hand the candidates out, each with the log-probabilities of its tokens."""
+        self.timings.total = time.monotonic() - self.since
+        for index, (ids, own) in enumerate(zip(self.candidates, logprobs, strict=True)):
+            each = tuple(TokenLogprob(i, self.tokenizer.decode([i]), value) for i, value in zip(ids, own, strict=True))
+            text = self.request.candidates[index]
+            done = Completion(text=text, token_ids=tuple(ids), finish_reason="stop", logprobs=each, **self.counts())
+            self.put(Piece(index, text, each, done))
+
     def fail(self, error: Exception) -> None:
         """No more will come."""
         self._deliver(error)
@@ -102,7 +125,7 @@ class Ticket:
         self.cancelled = True
 
     def __iter__(self) -> Iterator[Piece]:
-        left = self.params.n
+        left = self.answers
         try:
             while left:
                 piece = self._pieces.get()

@@ -1,12 +1,13 @@
 """Choosing among given answers: each is scored by how likely the language model finds it after the question."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import torch
 
 from ..data.examples import build_example
 from ..engine.engine import Engine
+from ..inference.choice import Score
 from ..media.images import ImageInput
 from ..model.modeling import IGNORE, MiniGPT4ForConditionalGeneration
 from ..model.processing import MiniGPT4Processor
@@ -21,6 +22,10 @@ class Ranker(Protocol):
     model: MiniGPT4ForConditionalGeneration
     processor: MiniGPT4Processor
     engine: Engine
+    official: bool
+
+    def score_many(self, items: Iterable[tuple[Any, str, Sequence[str]]]) -> list[list[Score]]:
+        """Scores of each question's candidates."""
 
 
 @torch.inference_mode()
@@ -74,13 +79,19 @@ def candidate_losses(
 
 
 def choose(system: Ranker, items: Sequence[tuple[Sequence[ImageInput], str, Sequence[str]]]) -> list[str]:
-    """The likeliest of the candidates for each (images, question, candidates)."""
+    """The likeliest of the candidates for each (images, question, candidates), by the mean over a candidate's tokens.
+
+    A system that answers as the official code does chooses by that code's measure.
+    """
+    if not system.official:
+        scored = system.score_many(items)
+        return [max(own, key=lambda score: score.logprob_per_token).text for own in scored]
     processor = system.processor
     prompts = [processor.chat.training_prompt(with_images(processor.plain(asked), len(shown))) for shown, asked, _ in items]
     encoded = system.engine.encode([image for shown, _, _ in items for image in shown])
     embeds = torch.stack([image.embeds for image in encoded]) if encoded else None
     candidates = [given for _, _, given in items]
-    losses = candidate_losses(system.model, processor, prompts, embeds, candidates)
+    losses = candidate_losses(system.model, processor, prompts, embeds, candidates, official=True)
     return [given[rank(own)[0]] for given, own in zip(candidates, losses, strict=True)]
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 from ..checkpoints.folders import find_folder, read_task_settings, task_settings_file
 from ..checkpoints.loading import load_system
+from ..engine.completion import Request
 from ..engine.engine import Engine
 from ..engine.official import OfficialEngine
 from ..errors import UserError
@@ -31,6 +32,7 @@ from ..prompt.boxes import Box
 from ..prompt.tasks import NO_TASK, TASKS, split_identifier
 from .answer import Answer
 from .chat import Chat, about
+from .choice import Score, scores, scoring
 from .looks import Look, ask
 from .refine import at_each_thing, at_what_was_found
 from .self_consistency import agreed
@@ -177,6 +179,28 @@ class Assistant:
         if task.subject and not subject.strip():
             raise UserError(f"{task.identifier} needs a {task.subject}")
         return self.ask(images, task.instruction(subject.strip()), **settings)
+
+    # choosing --------------------------------------------------------------------------------------------------------
+
+    def score(self, images: Images, question: str, candidates: Sequence[str]) -> list[Score]:
+        """How likely each of some given answers is, in their order. The images and the question are read once.
+
+        Raises:
+            UserError: no candidates, an empty one, or what `ask` refuses.
+        """
+        return self.score_many([(images, question, candidates)])[0]
+
+    def score_many(self, items: Iterable[tuple[Images, str, Sequence[str]]], batch_size: int = 16) -> list[list[Score]]:
+        """The same for many questions, each with its own candidates."""
+
+        given: list[Sequence[str]] = []
+
+        def requests() -> Iterator[Request]:
+            for images, question, candidates in items:
+                given.append(candidates)
+                yield scoring(Look.at(as_list(images), question, self.engine.plain), candidates)
+
+        return [scores(done, own) for done, own in zip(self.engine.generate(requests(), batch_size), given, strict=True)]
 
     # many questions --------------------------------------------------------------------------------------------------
 

@@ -142,6 +142,10 @@ class MiniGPT4Processor(ProcessorMixin):
                 ids += self.tokenizer(piece, add_special_tokens=False)["input_ids"]
         return ids
 
+    def answer_ids(self, text: str) -> list[int]:
+        """Ids of an answer with its end, as training writes it."""
+        return self.tokenizer(text + self.chat.end, add_special_tokens=False)["input_ids"]
+
     def prompt_ids(self, messages: Sequence[Message], official: bool = False, open_turn: bool = True) -> list[int]:
         """Ids of a conversation up to where the assistant is to speak (with `open_turn`), with one beginning-of-sequence
         token if its format has one (and another one with `extra_bos`). Answers of the past are tokenised by themselves, as in
