@@ -5,7 +5,7 @@
 
 Starts vLLM's server (an environment of its own: docs/serving.md), asks it ten questions about the pictures of docs/images with
 the official client, streamed, and asks our engine the same. Then it sends what must not end a server: a typed ``<ImageHere>``,
-a broken image, a client that leaves. Last, the same question one after the other and all at once, about pictures that neither has
+a broken image, a client that leaves. Last, one question, one after the other and all at once, about pictures that neither has
 seen. Prints what differs; the exit status is 1 if anything does.
 """
 

@@ -89,17 +89,18 @@ class MiniGPT4ForVLLM(nn.Module, SupportsMultiModal):
         super().__init__()
         self.config: MiniGPT4Config = vllm_config.model_config.hf_config
         text = self.config.text_config
-        with self._mark_tower_model(vllm_config, "image"):
+        theirs: Any = self  # the methods of vLLM's interface, which type checkers cannot see here
+        with theirs._mark_tower_model(vllm_config, "image"):
             self.vision_tower, self.connector, self.projection = image_parts(self.config)
             self.to(vllm_config.model_config.dtype)
-        with self._mark_language_model(vllm_config):
+        with theirs._mark_language_model(vllm_config):
             self.language_model = init_vllm_registered_model(
                 vllm_config=vllm_config,
                 hf_config=text,
                 architectures=text.architectures or [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[text.model_type]],
                 prefix=maybe_prefix(prefix, "language_model"),
             )
-        self.configure_mm_token_handling(text.vocab_size, [self.config.image_token_id])
+        theirs.configure_mm_token_handling(text.vocab_size, [self.config.image_token_id])
         self.make_empty_intermediate_tensors = self.language_model.make_empty_intermediate_tensors
 
     @property
