@@ -15,6 +15,7 @@ import contextlib
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -56,8 +57,11 @@ OPTIONS = "--max-model-len 1024 --max-num-seqs 64 --enforce-eager --block-size 3
 
 
 @contextlib.contextmanager
-def vllm_server(python: str, folder: str, dtype: str, further: list[str], port: int = 8765) -> Iterator[str]:
-    """vLLM's server; gives its address."""
+def vllm_server(python: str, folder: str, dtype: str, further: list[str]) -> Iterator[tuple[str, int]]:
+    """vLLM's server; gives its address and its process group."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--dtype", dtype, "--port", str(port)]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
@@ -75,11 +79,21 @@ def vllm_server(python: str, folder: str, dtype: str, further: list[str], port: 
                     sys.exit(f"vLLM does not start:\n{log.read()[-3000:]}")
                 time.sleep(0.5)
             print(f"vLLM is up after {time.monotonic() - begun:.0f} s")
-            yield address
+            yield address, process.pid
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
             process.wait(60)
+
+
+def cpu_seconds(group: int) -> float:
+    """What a process group has used so far."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12]) if int(fields[2]) == group else 0
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _answers(url: str) -> bool:
@@ -184,18 +198,21 @@ def unseen(number: int, seed: int) -> list[Image.Image]:
     return [one.crop((i + seed, i // 4, one.width, one.height)) for i, one in zip(range(number), whole * number, strict=False)]
 
 
-def speed(assistant: Assistant, client: openai.OpenAI, tokens: int) -> None:
-    """Questions a second: one after the other, and all at once."""
+def speed(assistant: Assistant, client: openai.OpenAI, group: int, tokens: int) -> None:
+    """Seconds of the clock and of the processor for a question: one after the other, and all at once."""
     for number, workers in ((8, 1), (32, 32)):
         mine, yours = unseen(number, 1 + workers), unseen(number, 100 + workers)
-        begun = time.monotonic()
+        clock, used = time.monotonic(), time.process_time()
         assistant.engine.generate([asked(assistant, image, "Describe it.", tokens) for image in mine], batch_size=workers)
-        own = number / (time.monotonic() - begun)
-        begun = time.monotonic()
+        own = (time.monotonic() - clock) / number, (time.process_time() - used) / number
+        clock, used = time.monotonic(), cpu_seconds(group)
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(lambda image: theirs(client, image, "Describe it.", tokens), yours))
-        other = number / (time.monotonic() - begun)
-        print(f"{number} questions, {workers} at a time: ours {own:.2f} a second, vLLM {other:.2f} ({other / own:.2f} of ours)")
+        other = (time.monotonic() - clock) / number, (cpu_seconds(group) - used) / number
+        print(
+            f"{number} questions, {workers} at a time, seconds a question: ours {own[0]:.3f} (processor {own[1]:.3f}), "
+            f"vLLM {other[0]:.3f} ({other[1]:.3f}); ours / vLLM {own[0] / other[0]:.2f} ({own[1] / other[1]:.2f})"
+        )
 
 
 def main() -> None:
@@ -208,13 +225,14 @@ def main() -> None:
     parser.add_argument("further", nargs="*", help="options of vLLM's server, after --")
     given = parser.parse_args()
     assistant = load(given.folder, dtype=given.dtype)
-    with vllm_server(given.vllm, given.folder, given.dtype, given.further) as address:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server is ended with us
+    with vllm_server(given.vllm, given.folder, given.dtype, given.further) as (address, group):
         client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
         wrong = compare(assistant, client, given.tokens)
         print(f"{len(QUESTIONS) - wrong} of {len(QUESTIONS)} questions have the same tokens, prompts included")
         wrong += survive(client, address)
         if not given.no_speed:
-            speed(assistant, client, given.tokens)
+            speed(assistant, client, group, given.tokens)
     sys.exit(bool(wrong))
 
 
