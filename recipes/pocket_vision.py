@@ -135,11 +135,9 @@ class Words(nn.Module):
 
 
 def look(model: MiniGPT4ForConditionalGeneration, pixels: torch.Tensor) -> torch.Tensor:
-    """The vision encoder's channels of every cell, without those that tell the place."""
+    """The vision encoder's channels of every cell."""
     with torch.autocast("cpu", torch.bfloat16):
-        tokens = model.get_vision_tokens(pixels.to(memory_format=torch.channels_last))
-    config = model.config.vision_config
-    return tokens[..., : config.hidden_size - 4 * config.coordinates].float()
+        return model.get_vision_tokens(pixels.to(memory_format=torch.channels_last)).float()
 
 
 def losses(head: Words, tokens: torch.Tensor, batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -160,8 +158,7 @@ def tune(
     freeze(model, Trained(projection=False, vision_tower=True, vision_layers=LAYERS))
     model.vision_tower.to(memory_format=torch.channels_last)
     learnt = [p for p in model.vision_tower.parameters() if p.requires_grad]
-    config = model.config.vision_config
-    head = Words(config.hidden_size - 4 * config.coordinates, lesson.shares)
+    head = Words(model.config.vision_config.hidden_size, lesson.shares)
     rates = [(learnt, lr, 0.01), (list(head.parameters()), 2e-3, 0.02)]
     optimizer = torch.optim.AdamW([{"params": p, "lr": 0.0, "weight_decay": decay} for p, _, decay in rates], fused=True)
     order: list[int] = []

@@ -15,7 +15,7 @@ from minigpt4.checkpoints.loading import load_system
 from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig
 
 RECIPE = Path(__file__).parent.parent / "recipes/pocket_vision.py"
-VISION = {"image_size": 128, "width_multiplier": 0.3, "depth_multiplier": 0.5, "coordinates": 1}
+VISION = {"image_size": 128, "width_multiplier": 0.3, "depth_multiplier": 0.5}
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 220)}
 
 

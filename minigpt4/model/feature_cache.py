@@ -264,11 +264,13 @@ def _fingerprint(model: MiniGPT4ForConditionalGeneration, stage: str) -> str:
             flat = tensor.detach().flatten()
             sample = flat[:: max(len(flat) // 64, 1)].float().cpu().numpy()
             digest.update(f"{part}.{name}{tuple(tensor.shape)}{tensor.dtype}".encode() + sample.tobytes())
-    settings = (model.config.vision_feature_layer, model.config.vision_norm_eps)
+    settings: tuple = (model.config.vision_feature_layer, model.config.vision_norm_eps)
+    if stage == "connector_features" and model.config.position_octaves:
+        settings += (model.config.position_octaves, model.config.position_scale)
     return digest.hexdigest() + repr(settings) + repr(sorted(_shape_settings(model).items()))
 
 
 def _shape_settings(model: MiniGPT4ForConditionalGeneration) -> dict[str, Any]:
     """What of the vision encoder's configuration changes its output for the same weights."""
     config = model.config.vision_config.to_dict()
-    return {key: config.get(key) for key in ("image_size", "patch_size", "feature_maps", "coordinates", "coordinate_scale")}
+    return {key: config.get(key) for key in ("image_size", "patch_size", "feature_maps")}

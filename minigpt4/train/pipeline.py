@@ -26,9 +26,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..checkpoints.folders import TRAINED
 from ..checkpoints.pocket import FOLDERS
 from ..errors import UserError
-from .average import WEIGHTS, average
+from .average import average
 from .loop import train
 from .recipe import Recipe, load_recipe
 
@@ -154,7 +155,7 @@ def _do(step: Step, recipe: Recipe | None, name: str) -> None:
 def _outputs(step: Step, recipe: Recipe | None) -> list[Path]:
     if isinstance(step, Script):
         return [Path(path) for path in step.output]
-    return [Path(recipe.output if recipe else step.output) / WEIGHTS]  # type: ignore[union-attr]
+    return [Path(recipe.output if recipe else step.output) / TRAINED]  # type: ignore[union-attr]
 
 
 def _is_whole(path: Path) -> bool:

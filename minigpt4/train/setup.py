@@ -183,11 +183,12 @@ def _rebuilt(model: MiniGPT4ForConditionalGeneration, changes: dict[str, Any]) -
     """The same vision encoder and language model with another connector or projection between them, untrained where its shape
     is new.
 
-    The vision encoder may be set to give more of what it sees (``vision_config``), as long as that takes no other weights: the
-    projection then keeps what it knows, and begins with zeros for what is new.
+    The vision encoder may be set to give more of what it sees (``vision_config``), as long as that takes no other weights, and
+    places may be told (``position_octaves``): the projection then keeps what it knows, and begins with zeros for what is new.
     """
     between = {"connector", "concat_factor", "concat_order", "qformer_config", "num_query_tokens", "projection_depth"}
-    between |= {"vision_config"}
+    widening = {"vision_config", "position_octaves", "position_scale"}
+    between |= widening
     if others := set(changes) - between:
         raise UserError(f"model.config.{min(others)} cannot be changed in a base; {', '.join(sorted(between))} can")
     given_config = model.config.to_dict()
@@ -207,19 +208,20 @@ def _rebuilt(model: MiniGPT4ForConditionalGeneration, changes: dict[str, Any]) -
     own, given = built.state_dict(), model.state_dict()
     kept = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
     for name, weight in given.items():
-        if name.startswith("projection.") and name in own and name not in kept and not set(changes) - {"vision_config"}:
-            kept[name] = _widened(weight, own[name].shape, config.concat_factor if config.connector == "concat" else 1)
+        if name.startswith("projection.") and name in own and name not in kept and not set(changes) - widening:
+            kept[name] = _widened(weight, own[name].shape, config)
     built.load_state_dict(kept, strict=False)
     built.generation_config = model.generation_config
     return built
 
 
-def _widened(weight: torch.Tensor, shape: torch.Size, tokens: int) -> torch.Tensor:
+def _widened(weight: torch.Tensor, shape: torch.Size, config: MiniGPT4Config) -> torch.Tensor:
     """The first matrix of a projection, (out, tokens * channels), with zeros for further channels of each token."""
+    tokens = config.concat_factor if config.connector == "concat" else 1
     wide = weight.new_zeros(shape[0], tokens, shape[1] // tokens)
     narrow = weight.view(weight.shape[0], tokens, -1)
     if narrow.shape[2] > wide.shape[2] or narrow.shape[0] != wide.shape[0]:
-        raise UserError("model.config.vision_config: the vision encoder may give more channels than in the base, not fewer")
+        raise UserError("model.config: a token may have more channels than in the base, not fewer")
     wide[:, :, : narrow.shape[2]] = narrow
     return wide.view(shape)
 

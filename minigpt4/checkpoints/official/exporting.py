@@ -10,7 +10,7 @@ from ...errors import UserError
 from ...model.adapters import lora_form
 from ...model.configuration import MiniGPT4Config
 from ..folders import TRAINED, find_folder, read_config
-from ..loading import read_trained
+from ..trained import read_trained
 from .files import weights_of_folder
 from .keys import official_name
 from .sizes import CONCAT

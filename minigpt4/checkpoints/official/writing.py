@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 
 from ...errors import UserError
 from ...model.configuration import MiniGPT4Config
-from ..folders import TRAINED
+from ..loading import adapter_base
+from ..trained import write_trained
 from .account import Plan
 from .keys import LLM, VISION
 
@@ -51,7 +52,7 @@ class Writer:
         self._shards(folder / "vision", [n for n in names if n.startswith(VISION)], VISION)
         self.config.vision_config.save_pretrained(folder / "vision")
         rest = {n.replace(".default.", "."): self.weight(n) for n in names if not n.startswith(VISION)}
-        save_file(rest, folder / TRAINED, metadata={"format": "pt"})
+        write_trained(folder, rest, self.config.lora, adapter_base(self.config))
 
     def weight(self, name: str) -> torch.Tensor:
         """One weight of ours."""
