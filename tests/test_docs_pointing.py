@@ -2,15 +2,11 @@
 
 import json
 import re
-import shlex
 from pathlib import Path
 
-import pytest
-import typer.main
 from PIL import Image
 from test_pointing import Told
 
-from minigpt4 import cli
 from minigpt4.engine.params import SamplingParams
 from minigpt4.evaluate.annotations import Problems, read_places
 from minigpt4.inference.task_settings import check_task_settings
@@ -20,17 +16,6 @@ GUIDE = (Path(__file__).parent.parent / "docs" / "pointing.md").read_text()
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
-
-
-@pytest.mark.parametrize("line", [line for block in blocks("sh") for line in block.splitlines()])
-def test_every_command_can_be_given_like_this(line):
-    program, *arguments = shlex.split(line)
-    assert program == "minigpt4"
-    command = typer.main.get_command(cli.app)
-    context = command.make_context(program, arguments, resilient_parsing=False)
-    while hasattr(command, "commands"):
-        name, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
-        context = command.make_context(name, arguments, parent=context)
 
 
 def test_the_python_runs(tmp_path, monkeypatch):

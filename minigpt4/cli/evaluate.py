@@ -23,7 +23,7 @@ Predictions = Annotated[
     Path | None,
     typer.Option(help="Where answers are kept; BENCHMARK-ANNOTATIONS.jsonl here when not given. Continued if it exists."),
 ]
-Blind = Annotated[
+BlankImage = Annotated[
     bool, typer.Option("--blank-image", help="Also ask about a grey picture: what the system says without seeing.")
 ]
 Prior = Annotated[Path | None, typer.Option(help="Annotations that fixed boxes and phrases are fitted to.")]
@@ -71,7 +71,7 @@ MEASURING = Group(
         "split": (Split, None),
         "limit": (Limit, None),
         "predictions": (Predictions, None),
-        "blank_image": (Blind, False),
+        "blank_image": (BlankImage, False),
         "json": (Json, False),
         "batch_size": (BatchSize, 16),
     },
@@ -188,7 +188,7 @@ def run(
     images: Images = None,
     split: Split = None,
     limit: Limit = None,
-    blank_image: Blind = False,
+    blank_image: BlankImage = False,
     json: Json = False,
     batch_size: BatchSize = 16,
     *,

@@ -93,7 +93,7 @@ class Shard:
         return tarfile.open(fileobj=stream, mode="r|") if stream else tarfile.open(fileobj=self._file, mode="r:")
 
     def _check_end(self, offset: int) -> None:
-        """A tar ends with blocks of zeros; one that just stops was cut between two files, which tarfile does not mind."""
+        """A tar ends with blocks of zeros; one that just stops was cut between two files, which tarfile lets pass."""
         if self._stream:
             block = self._stream.last
         else:
