@@ -76,7 +76,7 @@ def test_a_curation_and_its_refusals(run, here):
         "rules: {min_words: 1, without: [cut_ending, stray_symbols, near_duplicate, foreign_script]}\n"
     )
     status, out, err = run("curate", "run", "recipe.yaml")
-    assert len(written(here / "out" / "5_rules.jsonl")) == 4
+    assert len(written(here / "out" / "6_rules.jsonl")) == 4
     assert (here / "out" / "report.html").is_file()
     assert status == (0 if "descriptions of 4 images" in out else 2), err
     assert "no such key" in refused(run("curate", "run", "recipe.yaml", "--set", "draw.fodler=x"))
