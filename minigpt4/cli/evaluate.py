@@ -155,6 +155,29 @@ def failures(annotations: Annotations, **common: Any) -> None:
 
 
 @app.command()
+def flaws(
+    answers: Annotated[
+        Path, typer.Argument(metavar="ANSWERS", show_default=False, help="What `failures` kept, or its folder.")
+    ],
+) -> None:
+    """Print what is wrong with each answer and what the rule found; and beside labels by hand, how well both agree."""
+    import_quickly()
+    from ..evaluate.benchmarks.failures import agreement, parse
+    from ..evaluate.run import kept
+
+    benchmark, rows = kept(answers)
+    if benchmark.name != "failures":
+        raise UserError(f"{answers}: has answers to {benchmark.name}, not to failures")
+    for i, row in enumerate(rows, 1):
+        told = "; ".join(f"{kind}: {why}" for kind, why in parse(row).items()) or "nothing wrong"
+        say_line(f"{i} {row['image']}, {row['asked']}: {told}")
+    if any("label" in row for row in rows):
+        say(f"\n{'of ' + str(len(rows)):16}  rule  hand  same  kappa")
+        for one in agreement(rows):
+            say(f"{one.kind:16}  {one.rule:4}  {one.hand:4}  {one.same:4}  {one.kappa:5.2f}")
+
+
+@app.command()
 def prepare(
     benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", show_default=False)],
     data: Annotated[Path, typer.Option(metavar="FOLDER", help="Where its official files are.", show_default=False)],
