@@ -7,6 +7,7 @@ can be scored and compared by itself.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,7 @@ def run_suite(
         limit: questions of each benchmark that has no limit of its own.
         watch: who looks on while a benchmark is asked.
     """
+    load = cache(load)  # one system for all
     parts = []
     for one in wanted:
         part = Part(one)
