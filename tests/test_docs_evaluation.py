@@ -30,7 +30,7 @@ def test_every_benchmark_is_named_with_its_files():
 
 def test_the_commands_are_there():
     shown = re.findall(r"^minigpt4 evaluate (\w+)(.*)$", GUIDE, re.MULTILINE)
-    assert [command for command, _ in shown] == ["prepare", "run", "score", "compare", "run", "flaws"]
+    assert [command for command, _ in shown] == ["prepare", "run", "score", "compare", "all", "run", "flaws"]
     for command, rest in shown:
         told = typer.testing.CliRunner().invoke(app, ["evaluate", command, "--help"], env={"COLUMNS": "200"}).output
         for option in re.findall(r"--[\w-]+", rest):

@@ -44,6 +44,8 @@ class Wanted:
     prior: Path | None = None
     prior_split: str | None = None
     grid: int | None = None
+    blank_image: bool | None = None
+    """Whether to ask about a grey picture as well; as the suite does, where not given."""
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Part:
 
 
 _KINDS: dict[str, type] = {"benchmark": str, "data": str, "images": str, "split": str, "limit": int, "single_box": bool}
-_KINDS |= {"things": list, "prior": str, "prior_split": str, "grid": int}
+_KINDS |= {"things": list, "prior": str, "prior_split": str, "grid": int, "blank_image": bool}
 _PATHS = ("data", "images", "prior")
 
 
@@ -116,7 +118,7 @@ def _wanted(name: Any, entry: Any, file: Path) -> Wanted:
             raise UserError(f"{where}: unknown key {key!r}; there are {', '.join(_KINDS)}")
         if type(value) is not _KINDS[key]:
             raise UserError(f"{where}: {key} must be {_KINDS[key].__name__}, found {value!r}")
-        if key in ("limit", "grid") and value < 1:
+        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
             raise UserError(f"{where}: {key} must be at least 1, found {value!r}")
     benchmark = entry.get("benchmark", name)
     if benchmark not in BENCHMARKS:
@@ -177,10 +179,8 @@ def _run(
     watch: Watch,
 ) -> Measured:
     same = {f.name for f in fields(Asked)} & {f.name for f in fields(Wanted)}
-    asked = Asked(
-        **{name: getattr(one, name) for name in same} | {"limit": one.limit or limit},
-        predictions=folder / ANSWERS,
-        blank_image=blank_image,
-    )
-    given = {} if BENCHMARKS[one.benchmark].candidates is not None else settings
-    return run_benchmark(one.benchmark, one.data, load, by, asked, batch_size=batch_size, settings=given, watch=watch)
+    given = {name: getattr(one, name) for name in same} | {"limit": one.limit or limit}
+    given["blank_image"] = blank_image if one.blank_image is None else one.blank_image
+    asked = Asked(**given, predictions=folder / ANSWERS)
+    settings = {} if BENCHMARKS[one.benchmark].candidates is not None else settings
+    return run_benchmark(one.benchmark, one.data, load, by, asked, batch_size=batch_size, settings=settings, watch=watch)
