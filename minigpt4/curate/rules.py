@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from ..metrics.fluency import flaws
+from ..metrics.fluency import repetition
 
 _SENTENCE = re.compile(r"(?<=[.!?])(?:[\"'\u201d\u2019)]*)\s+|\n+")
 _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
@@ -80,7 +80,7 @@ def _cut_ending(text: str) -> str | None:
 
 def _other_repetition(text: str) -> str | None:
     """What `metrics.fluency` counts as repetition, so that kept texts and measured answers are judged alike."""
-    return "as metrics.fluency counts it" if "repeats" in flaws(text) else None
+    return repetition(text)
 
 
 def _found(pattern: re.Pattern[str], text: str) -> str | None:

@@ -21,6 +21,11 @@ def page(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
+def check_pages() -> None:
+    """Raises UserError where pages cannot be made, before something is worked out to be shown on one."""
+    _environment()
+
+
 def write_page(path: str | os.PathLike, template: str, **values: Any) -> None:
     """Write the page of a template; an older file stays until the new one is whole."""
     text = page(template, **values)
