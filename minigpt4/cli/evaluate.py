@@ -244,7 +244,7 @@ def everything(
     ],
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="For answers and the report; continued.", show_default=False)],
     limit: Annotated[int | None, typer.Option(min=1, help="Questions of each benchmark, the same each time.")] = None,
-    blank_image: Blind = False,
+    blank_image: BlankImage = False,
     batch_size: BatchSize = 16,
     *,
     system: System,
