@@ -31,6 +31,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from ..errors import UserError
+from ..io.atomic import write_text
 from ..io.cache_dir import cache_folder
 
 log = logging.getLogger(__name__)
@@ -132,18 +133,9 @@ def _intact(folder: Path) -> bool:
     except (OSError, ValueError, TypeError, AttributeError):
         return False
     if moved:  # a copy of a folder: the next start need not read all of it
-        with suppress(OSError):
-            _write_manifest(folder, manifest)
+        with suppress(OSError, UserError):
+            write_text(folder / _MANIFEST, json.dumps(manifest, indent=1))
     return bool(manifest)
-
-
-def _write_manifest(folder: Path, manifest: dict[str, list]) -> None:
-    partial = folder / f".{_MANIFEST}-{os.getpid()}"
-    try:
-        partial.write_text(json.dumps(manifest, indent=1))
-        os.replace(partial, folder / _MANIFEST)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _make(folder: Path) -> None:
@@ -168,7 +160,7 @@ def _make(folder: Path) -> None:
             path.chmod(0o644)  # a cache may be shared; safetensors writes files that their owner alone can read
             stat = path.stat()
             manifest[path.relative_to(result).as_posix()] = [stat.st_size, stat.st_mtime_ns, _sha256(path)]
-        _write_manifest(result, manifest)
+        (result / _MANIFEST).write_text(json.dumps(manifest, indent=1))
         if folder.is_dir():
             shutil.rmtree(folder)
         else:

@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 from PIL import ImageOps
 
 from ..errors import UserError
+from ..io.atomic import write_text
 from ..io.cache_dir import cache_folder
 from ..media.images import ImageInput, Part, image_digest, open_image, part_of_image, regular_file
 from .modeling import MiniGPT4ForConditionalGeneration
@@ -73,7 +74,7 @@ class FeatureCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not (self.folder / "about.json").exists():
-                (self.folder / "about.json").write_text(written)
+                write_text(self.folder / "about.json", written)
         except OSError as error:
             raise UserError(f"{self.folder}: the feature cache cannot be written ({error.strerror})") from None
         self._read_index()

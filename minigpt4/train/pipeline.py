@@ -16,7 +16,6 @@ newest checkpoint.
 import hashlib
 import json
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..checkpoints.folders import TRAINED
 from ..checkpoints.pocket import FOLDERS
 from ..errors import UserError
+from ..io.atomic import write_text
 from .average import average
 from .loop import train
 from .recipe import Recipe, load_recipe
@@ -174,9 +174,7 @@ def _digest(before: str, step: Step, recipe: Recipe | None) -> str:
 
 def _write(state: Path, done: list[str]) -> None:
     state.parent.mkdir(parents=True, exist_ok=True)
-    work = state.with_name(f".{state.name}")
-    work.write_text(json.dumps(done, indent=1), encoding="utf-8")
-    os.replace(work, state)
+    write_text(state, json.dumps(done, indent=1))
 
 
 def _filled(given: Any, values: dict[str, str]) -> Any:
