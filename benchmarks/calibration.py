@@ -3,8 +3,8 @@
     python benchmarks/calibration.py QUESTIONS.jsonl --images FOLDER [--model pocket] [--limit 300] [--bare]
 
 Rows (docs/data.md) are taken whose answers are yes or no, true or false, and others passed over. Prints, for each file,
-accuracy beside that of the answer that is more often right, Brier score beside that of its rate, expected calibration error, and
-how often what was said was true.
+accuracy beside that of the answer that is more often right, Brier score beside that of its rate, expected calibration error,
+and how often what was said was true.
 """
 
 import argparse
