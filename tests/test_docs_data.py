@@ -69,8 +69,8 @@ def test_every_format_and_every_option_of_it_is_named():
 
 
 def test_the_recipe_names_formats_and_options_that_there_are():
-    (shown,) = re.findall(r"```yaml\n(.+?)```", GUIDE, re.DOTALL)
-    for dataset in yaml.safe_load(shown)["data"]["datasets"]:
+    shown = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.+?)```", GUIDE, re.DOTALL)]
+    for dataset in [one for block in shown for one in (block if isinstance(block, list) else block["data"]["datasets"])]:
         known = {*options_of(SOURCES[dataset["format"]]), "format", "ratio", "batch", "mirror", "malformed"}
         assert set(dataset) <= known
 

@@ -92,16 +92,21 @@ def _row(line: bytes, where: str) -> Row | UserError:
     return UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
 
 
-def load_json(data: bytes, where: str) -> Any:
-    """The JSON in a line or a file, or, as a UserError that is returned, why there is none; `where` begins the message."""
+def load_json(data: bytes, where: str, what: str = "") -> Any:
+    """The JSON in some bytes, or, as a UserError that is returned, why there is none.
+
+    Args:
+        where: where they stand, which begins the message.
+        what: what goes on with it (``.json is ``).
+    """
     try:
         return json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        return UserError(f"{where}: not UTF-8 text ({error.reason})")
+        return UserError(f"{where}: {what}not UTF-8 text ({error.reason})")
     except ValueError as error:
-        return UserError(f"{where}: not JSON ({error})")
+        return UserError(f"{where}: {what}not JSON ({error})")
     except RecursionError:
-        return UserError(f"{where}: not JSON that can be read (nested too deeply)")
+        return UserError(f"{where}: {what}not JSON that can be read (nested too deeply)")
 
 
 def write_rows(path: str | os.PathLike, rows: Iterable[Row]) -> None:

@@ -90,7 +90,7 @@ class RowStream(Stream):
 
     def _check(self, parts: dict[str, bytes], images: tuple[Any, ...], where: str) -> Any:
         fault = group_fault(Group("", parts=dict.fromkeys(parts)), where)  # type: ignore[arg-type]
-        raw = fault or load_json(parts["json"], f"{where}: .json")
+        raw = fault or load_json(parts["json"], where, ".json is ")
         if isinstance(raw, UserError):
             raise raw
         row = parse_row(raw, where, images)
@@ -190,7 +190,7 @@ class CaptionStream(TarStream):
             raise UserError(f"{where}: has {len(images)} pictures {NEXT_TO_IT}; expected one (jpg, png, webp, ...)")
         caption = None
         if "json" in parts:
-            row = load_json(parts["json"], f"{where}: .json")
+            row = load_json(parts["json"], where, ".json is ")
             if isinstance(row, UserError):
                 raise row
             caption = row.get("caption") if isinstance(row, dict) else None

@@ -168,13 +168,13 @@ class Tar:
                     self._parts.extend((part.offset_data, part.size) if part else (0, 0))
                 self._ends.append(len(self._parts))
                 where = self.where(len(self._keys) - 1)
-                raw = group_fault(group, where) or load_json(shard.read(group, "json"), f"{where}: .json")
+                raw = group_fault(group, where) or load_json(shard.read(group, "json"), where, ".json is ")
                 yield understood(raw, where, self._members(len(self._keys) - 1)[1:])
 
     def read(self, number: int) -> Row:
         text, *images = self._members(number)
         where = self.where(number)
-        return again(load_json(text.read(where), f"{where}: .json"), where, tuple(images))
+        return again(load_json(text.read(where), where, ".json is "), where, tuple(images))
 
     def where(self, number: int) -> str:
         return f"{self.path}:{self._keys[number]}"
