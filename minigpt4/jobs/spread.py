@@ -171,7 +171,7 @@ class Cluster:
                 ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
             else:
                 ray.init(address=self.address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except Exception as error:  # Ray raises plain ones too
             reason = str(error).strip().splitlines()[0][:200]
             raise UserError(f"--ray {self.address}: the cluster cannot be joined ({reason})") from None
         self._joined = True
