@@ -1,6 +1,7 @@
 """Commands that make second-stage data with a first-stage model."""
 
 import sys
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,10 +34,10 @@ def run(
     from ..jobs.spread import Cluster
     from .options import import_quickly
 
-    cluster = Cluster(address=ray, workers=workers) if ray is not None else None
+    cluster = Cluster(ray, workers) if ray is not None else None
     wanted = load_recipe(recipe, set)
     import_quickly()
-    with _bar() as progress:
+    with _bar() as progress, closing(cluster) if cluster is not None else nullcontext():
         done = Pipeline(wanted, progress=progress, cluster=cluster).run()
     kept = exported(wanted, done)
     total, failed = len(done.steps["draw"]), sum("error" in row for rows in done.steps.values() for row in rows)

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..io.jsonl import Row
 from ..io.lock import hold
 from ..jobs.made_by import signature
-from ..jobs.spread import Cluster, spread
+from ..jobs.spread import Cluster
 from ..metrics import fluency
 from . import check as check_code
 from . import rules as rules_code
@@ -156,7 +156,7 @@ def _spread(recipe: Recipe, step: str, batch: int, cluster: Cluster, rows: Seque
     """A step by the workers of a cluster. They need not be in this folder, so images are named in full."""
     named = [row | {"image": os.path.abspath(row["image"])} for row in rows]
     absolute = recipe.model_copy(update={"output": Path(os.path.abspath(recipe.output))})
-    return spread(partial(_worker, absolute.model_dump_json(), step), named, batch, cluster)
+    return cluster.spread(partial(_worker, absolute.model_dump_json(), step), named, batch)
 
 
 def _worker(recipe: str, step: str) -> Callable[[Sequence[Row]], list[Row]]:

@@ -21,26 +21,6 @@ _DEATHS = 2
 """How often workers may die of one batch before it is taken to be the fault of a row in it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """Where the workers are.
-
-    Args:
-        address: ``local`` starts Ray here and ends it again; ``auto`` or ``HOST:PORT`` is a cluster that runs already.
-        workers: processes, each with a system of its own; one CPU each, and one GPU each where the cluster has so many.
-    """
-
-    address: str = "local"
-    workers: int = 2
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a worker ends the whole run."""
-
-    why: str
-
-
 class Deaths:
     """How often workers have died of something: what was begun and never ended. It lives in the cluster, by itself."""
 
@@ -111,57 +91,94 @@ def _halving(work: Work, rows: Sequence[Row]) -> Iterator[Row]:
         yield from _halving(work, rows[len(rows) // 2 :])
 
 
-def spread(make: Callable[[], Work], rows: Sequence[Row], batch: int, cluster: Cluster) -> Iterator[dict[str, Row]]:
-    """What is added to each row, by its id, as the batches are done; each row once.
+class Cluster:
+    """Workers on a Ray cluster, each with a system of its own; one CPU each, and one GPU each where the cluster has so many.
 
     Args:
-        make: called in each worker for what works there. It travels there, and so must all that it holds.
-        rows: each with an ``id``.
-
-    Raises:
-        UserError: Ray is missing, the cluster cannot be had or is lost, or a worker says that it cannot work. What has been
-            handed out by then is done.
+        address: ``local`` starts Ray here, until `close`; ``auto`` or ``HOST:PORT`` is a cluster that runs already.
     """
-    if not rows:
-        return
-    ray = _ray()
-    started = _joined(ray, cluster)
-    try:
-        yield from _mapped(ray, make, rows, batch, cluster)
-    except ray.exceptions.RayError as error:
-        reason = str(error).strip().splitlines()[-1][:200]
-        raise UserError(f"--ray: the workers gave up ({type(error).__name__}: {reason}); what was done is kept") from None
-    finally:
-        if started:
-            ray.shutdown()
 
+    def __init__(self, address: str = "local", workers: int = 2):
+        self.address, self.workers, self._joined = address, workers, False
 
-def _mapped(ray: Any, make: Callable[[], Work], rows: Sequence[Row], batch: int, cluster: Cluster) -> Iterator[dict[str, Row]]:
-    items = [{"row": json.dumps(row)} for row in rows]
-    deaths = ray.remote(num_cpus=0)(Deaths).remote()
-    gpus = int(ray.cluster_resources().get("GPU", 0) >= cluster.workers)
-    dataset = ray.data.from_items(items, override_num_blocks=-(-len(items) // batch)).map_batches(
-        Worker,
-        batch_size=batch,
-        fn_constructor_args=(make, _Called(ray, deaths.begin), _Called(ray, deaths.end)),
-        compute=ray.data.ActorPoolStrategy(size=cluster.workers),
-        num_cpus=1,
-        num_gpus=gpus,
-    )
-    waiting = {row["id"] for row in rows}
-    for block in dataset.iter_batches(batch_size=None, batch_format="numpy"):
-        added: dict[str, Row] = {}
-        for id, text in zip(block["id"], block["added"], strict=True):
-            one = json.loads(text)
-            if "failure" in one:
-                raise UserError(one["failure"])
-            if id in waiting:  # a batch that was done twice after a death counts once
-                waiting.remove(id)
-                added[str(id)] = one
-        if added:
-            yield added
-    if waiting:
-        raise UserError(f"--ray: {len(waiting):,} rows did not come back (such as {min(waiting)}); run it again for them")
+    def spread(self, make: Callable[[], Work], rows: Sequence[Row], batch: int) -> Iterator[dict[str, Row]]:
+        """What is added to each row, by its id, as the batches are done; each row once.
+
+        Args:
+            make: called in each worker for what works there. It travels there, and so must all that it holds.
+            rows: each with an ``id``.
+
+        Raises:
+            UserError: Ray is missing, the cluster cannot be had or is lost, or a worker says that it cannot work. What has been
+                handed out by then is done.
+        """
+        if not rows:
+            return
+        ray = self._ray()
+        try:
+            yield from self._mapped(ray, make, rows, batch)
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1][:200]
+            raise UserError(f"--ray: the workers gave up ({type(error).__name__}: {reason}); what was done is kept") from None
+
+    def close(self) -> None:
+        """Leave the cluster; one that was started here ends."""
+        if self._joined:
+            self._ray().shutdown()
+            self._joined = False
+
+    def _mapped(self, ray: Any, make: Callable[[], Work], rows: Sequence[Row], batch: int) -> Iterator[dict[str, Row]]:
+        items = [{"row": json.dumps(row)} for row in rows]
+        deaths = ray.remote(num_cpus=0)(Deaths).remote()
+        gpus = int(ray.cluster_resources().get("GPU", 0) >= self.workers)
+        dataset = ray.data.from_items(items, override_num_blocks=-(-len(items) // batch)).map_batches(
+            Worker,
+            batch_size=batch,
+            fn_constructor_args=(make, _Called(ray, deaths.begin), _Called(ray, deaths.end)),
+            compute=ray.data.ActorPoolStrategy(size=self.workers),
+            num_cpus=1,
+            num_gpus=gpus,
+        )
+        waiting = {row["id"] for row in rows}
+        for block in dataset.iter_batches(batch_size=None, batch_format="numpy"):
+            added: dict[str, Row] = {}
+            for id, text in zip(block["id"].tolist(), block["added"].tolist(), strict=True):
+                one = json.loads(text)
+                if "failure" in one:
+                    raise UserError(one["failure"])
+                if id in waiting:  # a batch that was done twice after a death counts once
+                    waiting.remove(id)
+                    added[id] = one
+            if added:
+                yield added
+        if waiting:
+            raise UserError(f"--ray: {len(waiting):,} rows did not come back (such as {min(waiting)}); run it again for them")
+
+    def _ray(self) -> Any:
+        """Ray, with the cluster joined."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+        try:
+            import ray
+            import ray.data
+        except ImportError:
+            raise UserError("--ray needs Ray: pip install 'minigpt4[ray]'") from None
+        if ray.is_initialized():
+            return ray
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        try:
+            if self.address == "local":
+                cpus = max(os.cpu_count() or 1, self.workers)
+                ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+            else:
+                ray.init(address=self.address, **quiet)
+        except Exception as error:  # Ray raises plain ones too
+            reason = str(error).strip().splitlines()[0][:200]
+            raise UserError(f"--ray {self.address}: the cluster cannot be joined ({reason})") from None
+        self._joined = True
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        for name in ("ray", "ray.data"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        return ray
 
 
 @dataclass
@@ -173,34 +190,3 @@ class _Called:
 
     def __call__(self, *given: Any) -> Any:
         return self.ray.get(self.method.remote(*given))
-
-
-def _ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise UserError("--ray needs Ray: pip install 'minigpt4[ray]'") from None
-    return ray
-
-
-def _joined(ray: Any, cluster: Cluster) -> bool:
-    """Join the cluster; returns whether this process is to leave it again."""
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
-    if ray.is_initialized():
-        return False
-    try:
-        if cluster.address == "local":
-            cpus = max(os.cpu_count() or 1, cluster.workers + 1)
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-        else:
-            ray.init(address=cluster.address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"--ray {cluster.address}: the cluster cannot be joined ({reason})") from None
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return True
