@@ -12,7 +12,7 @@ FROM may hold, as they are downloaded:
 
 They are first written as the JSON Lines that the other scripts read (`recipes/pocket_data.py` says which, and class folders as
 imagenet_sample1000/labels.jsonl for `recipes/pocket/world.py`). What is already there stays. Then come rows of our schema
-(TO/*.jsonl): everything of `pocket_data`, more of the world (`world`), composed answers (`compose`),
+(TO/*.jsonl): everything of `pocket_data`, more of the world (`world`, `seen`, `things`), composed answers (`compose`),
 and what is held out for measuring is taken away (`hold`). What the language model writes is a step of its own (`talk`).
 """
 
@@ -26,7 +26,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = (HERE.parent / "pocket_data.py", HERE / "world.py", HERE / "hold.py", HERE / "compose.py")
+SCRIPTS = (
+    HERE.parent / "pocket_data.py",
+    HERE / "world.py",
+    HERE / "seen.py",
+    HERE / "things.py",
+    HERE / "hold.py",
+    HERE / "compose.py",
+)
 MARK = re.compile(r"\[/EN#(\d+)((?:/[a-z]+)+) ([^\]]+)\]")
 
 
@@ -47,8 +54,10 @@ def main() -> None:
         if not (source / name).exists():
             write(source / name, ())
     for script in SCRIPTS:
-        output = [str(target / "composed.jsonl")] if script.stem == "compose" else []
-        given = [str(target), *output] if output else [str(source), str(target)]
+        given = {
+            "compose": [str(target), str(target / "composed.jsonl")],
+            "seen": [str(source), str(target / "seen.jsonl")],
+        }.get(script.stem, [str(source), str(target)])
         subprocess.run([sys.executable, str(script), *given], check=True)
 
 

@@ -191,7 +191,7 @@ def fault(answer: str, captions: list[str] | None) -> str | None:
     if captions is None:
         return None
     known = set(words_of(" ".join(captions)))
-    if len(set(words) & (known - STOP)) < min(2, len(known - STOP)):
+    if len(set(words) & (known - STOP)) < min(3, len(known - STOP)):
         return "off topic"
     for group in GROUPS:
         if (set(words) & group) - SAFE and not known & group:
@@ -232,7 +232,7 @@ def jobs(source: Path, seed: int):
     while True:
         rng.shuffle(images)
         for image, captions, what in images:
-            if rng.random() < 0.12:
+            if rng.random() < 0.3:
                 question = rng.choice(texts)
                 yield {"question": question}, question, None, ""
             kind = "make" if what == "food" and rng.random() < 0.35 else rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
@@ -264,7 +264,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    folder = prepared() / "mind"
+    folder = prepared() / "llm"
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     torch.manual_seed(given.seed)

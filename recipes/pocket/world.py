@@ -13,6 +13,7 @@ them. TO receives, train and dev apart (a tenth, by the hash of the image's name
 
 import json
 import random
+import re
 import sys
 import zlib
 from collections import Counter
@@ -156,7 +157,9 @@ def named(source: Path):
         house = row["class"].startswith("house")
         yield f"houses_rooms/{row['image']}", "house" if house else row["class"], "place" if house else "room"
     for row in rows(source / "grocery_store/labels.jsonl"):
-        yield f"grocery_store/{row['image']}", COARSE.get(row["coarse"], row["coarse"].lower()), "food"
+        name, image = COARSE.get(row["coarse"], row["coarse"].lower()), f"grocery_store/{row['image']}"
+        if zlib.crc32(image.encode()) % 8 < (1 if re.search("carton|yoghurt|soy|cream|milk", name) else 4):
+            yield image, name, "food"  # else "a carton of milk" becomes the answer to every question about food
     for row in rows(source / "clothing_small/labels.jsonl"):
         yield f"clothing_small/{row['image']}", CLOTHES[row["class"]], "clothes"
     for row in rows(source / "corel_scenes/labels.jsonl"):
@@ -227,11 +230,12 @@ def main() -> None:
                 image = f"{folder}/{row['image']}"
                 put("world_captions", {"image": image, "answers": captions, "extra": {"kind": kind}})
                 if kind == "food":
-                    food = min(captions, key=len).rstrip(".")
-                    put(
-                        "names",
-                        {"image": image, "question": random.Random(image).choice(BY_KIND["food"]), "answer": food + "."},
-                    )
+                    is_so = [name.lower() for name in row.get("is") or () if name.isascii()]
+                    food = " and ".join(is_so[:2]) or min(captions, key=len).rstrip(".")
+                    question = random.Random(image).choice(BY_KIND["food"])
+                    put("names", {"image": image, "question": question, "answer": capital(food) + "."})
+                    if is_so:
+                        put("names_vqa", {"image": image, "question": BY_KIND["food"][0], "answer": is_so[0], "task": "vqa"})
     for name, made in sorted(out.items()):
         (target / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
         print(f"{len(made):7,} {name}")
