@@ -10,9 +10,9 @@ FROM may hold, as they are downloaded:
     coco/v2_{OpenEnded_mscoco_train2014_questions,mscoco_train2014_annotations}.json    VQAv2
     classes/NAME/*.jpg                                    photographs in one folder a class, as ImageNet's; NAME is what it is
 
-They are first written as the JSON Lines that the other scripts read (`recipes/pocket_data.py` says which, and class folders as
+They are first written as the JSON Lines that the other scripts read (`recipes/pocket/annotations.py` says which, and class folders as
 imagenet_sample1000/labels.jsonl for `recipes/pocket/world.py`). What is already there stays. Then come rows of our schema
-(TO/*.jsonl): everything of `pocket_data`, more of the world (`world`, `seen`, `things`), composed answers (`compose`),
+(TO/*.jsonl): everything of `annotations`, more of the world (`world`, `seen`, `things`), composed answers (`compose`),
 and what is held out for measuring is taken away (`hold`). What the language model writes is a step of its own (`talk`).
 """
 
@@ -27,7 +27,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 SCRIPTS = (
-    HERE.parent / "pocket_data.py",
+    HERE / "annotations.py",
     HERE / "world.py",
     HERE / "seen.py",
     HERE / "things.py",
@@ -50,7 +50,7 @@ def main() -> None:
     ):
         if not (source / name).exists():
             write(source / name, made(source))
-    for name in ("coco/vsr.jsonl", "coco/persons.jsonl", "daquar/qa.jsonl"):  # read by pocket_data, and may be empty
+    for name in ("coco/vsr.jsonl", "coco/persons.jsonl", "daquar/qa.jsonl"):  # read by annotations.py, and may be empty
         if not (source / name).exists():
             write(source / name, ())
     for script in SCRIPTS:

@@ -20,8 +20,8 @@ import zlib
 from itertools import islice
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from pocket_data import THINGS
+sys.path.insert(0, str(Path(__file__).parent))
+from annotations import THINGS
 
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     # kind: (what the writer is told, what the model is asked)
