@@ -18,7 +18,7 @@ and what is held out for measuring is taken away (`hold`). What the language mod
 
 import json
 import re
-import subprocess
+import runpy
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
@@ -58,7 +58,8 @@ def main() -> None:
             "compose": [str(target), str(target / "composed.jsonl")],
             "seen": [str(source), str(target / "seen.jsonl")],
         }.get(script.stem, [str(source), str(target)])
-        subprocess.run([sys.executable, str(script), *given], check=True)
+        sys.argv = [str(script), *given]
+        runpy.run_path(str(script), run_name="__main__")
 
 
 def write(path: Path, rows: Iterable[dict]) -> None:

@@ -27,17 +27,18 @@ FOLDERS = ("coco",)
 
 def main() -> None:
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
-    names = names_of_classes(source)
     done = {json.loads(line)["image"] for line in target.open(encoding="utf-8")} if target.exists() else set()
+    paths = sorted(path for folder in FOLDERS for path in (source / folder).rglob("*.jp*g"))
+    left = [path for path in paths if path.relative_to(source).as_posix() not in done]
+    target.touch()
+    if not left:
+        return
+    names = names_of_classes(source)
     with tempfile.TemporaryDirectory() as work:
         weights = torch.load(_fetch(VISION, Path(work)), map_location="cpu", weights_only=True)
     model = EfficientNetLiteModel.from_pretrained(prepared() / "vision", image_size=SIDE).eval()
-    images = sorted(path for folder in FOLDERS for path in (source / folder).rglob("*.jp*g"))
     with target.open("a", encoding="utf-8") as file, torch.inference_mode():
-        for path in images:
-            image = path.relative_to(source).as_posix()
-            if image in done:
-                continue
+        for path in left:
             picture = open_image(path).convert("RGB").resize((SIDE, SIDE))
             pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(SIDE, SIDE, 3).permute(2, 0, 1)
             features = model((pixels[None].float() - 127.5) / 127.5).last_hidden_state
@@ -47,7 +48,8 @@ def main() -> None:
                 if number in names:
                     sure[names[number]] += share
             found = sorted(((round(share, 3), name) for name, share in sure.items() if share >= LEAST), reverse=True)
-            file.write(json.dumps({"image": image, "names": [[name, share] for share, name in found]}) + "\n")
+            row = {"image": path.relative_to(source).as_posix(), "names": [[name, share] for share, name in found]}
+            file.write(json.dumps(row) + "\n")
             file.flush()
 
 

@@ -232,8 +232,9 @@ def main() -> None:
                 out["names"].append({"image": path, "question": question, "answer": capital(told(name, image.counts)) + "."})
                 out["names_vqa"].append({"image": path, "question": rng.choice(BY_KIND[kind]), "answer": name, "task": "vqa"})
         out["names"].append({"image": path, "question": rng.choice(WHAT), "answer": capital(listed(names, image.counts)) + "."})
-        others = [name for name in rng.sample(common, 12) if name not in image.things]
-        for name, answer in ((names[0], "yes"), (([*sorted(image.absent), *others])[0], "no")):
+        others = [name for name in rng.sample(common, min(12, len(common))) if name not in image.things]
+        absent = [*sorted(image.absent), *others][:1]
+        for name, answer in ((names[0], "yes"), *((name, "no") for name in absent)):
             question = rng.choice(IS_THERE).format(article(name))
             out["yes_no"].append({"image": path, "question": question, "answer": answer, "task": "vqa"})
             long = f"Yes, there is {article(name)}." if answer == "yes" else f"No, I see no {name}, but {listed(names, image.counts)}."
