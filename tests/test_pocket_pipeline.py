@@ -34,7 +34,11 @@ def image(path: Path) -> str:
 
 def photographs(source: Path, number: int = 24) -> None:
     """Folders as `recipes/pocket/data.py` reads them."""
-    play = ["A man throws a red ball to a brown dog .", "The brown dog jumps for a ball .", "A man in a green jacket plays with his dog in a park near two tall trees ."]
+    play = [
+        "A man throws a red ball to a brown dog .",
+        "The brown dog jumps for a ball .",
+        "A man in a green jacket plays with his dog in a park near two tall trees .",
+    ]
     flickr = [image(source / f"flickr8k/images/f{i}.jpg") for i in range(number)]
     write(source / "flickr8k/captions.jsonl", [{"image": name, "split": "train", "captions": play} for name in flickr])
     phrases = [{"phrase": "A man", "id": "1", "types": ["people"], "start": 0}]
@@ -47,13 +51,24 @@ def photographs(source: Path, number: int = 24) -> None:
     write(source / "coco/vqa.jsonl", [{"image": name, "qa": [question]} for name in coco])
     box = {"category": "cat", "bbox_xyxy_norm": [0.1, 0.2, 0.6, 0.7]}
     write(source / "coco/boxes80.jsonl", [{"image": name, "boxes": [box]} for name in coco])
-    write(source / "coco/vsr.jsonl", [{"image": n, "vsr": [{"statement": "The cat is on the bed.", "label": 1}]} for n in coco[:12]])
+    write(
+        source / "coco/vsr.jsonl",
+        [{"image": n, "vsr": [{"statement": "The cat is on the bed.", "label": 1}]} for n in coco[:12]],
+    )
     write(source / "coco/persons.jsonl", [])
-    write(source / "coco/captions.jsonl", [{"image": name, "captions": ["A cat sits on a bed", "A black cat"]} for name in coco[:8]])
+    write(
+        source / "coco/captions.jsonl",
+        [{"image": name, "captions": ["A cat sits on a bed", "A black cat"]} for name in coco[:8]],
+    )
     rooms = [image(source / f"daquar/images/d{i}.jpg") for i in range(12)]
     write(source / "daquar/qa.jsonl", [{"image": n, "qa": [{"question": "what is it ?", "answer": "bed"}]} for n in rooms])
     named = [
-        {"image": image(source / f"imagenet_sample1000/images/{name}{i}.jpg"), "class": name, "basic": name, "basic_checked": True}
+        {
+            "image": image(source / f"imagenet_sample1000/images/{name}{i}.jpg"),
+            "class": name,
+            "basic": name,
+            "basic_checked": True,
+        }
         | {"imagenet_index": 0}
         for name in ("dog", "cat", "bus")
         for i in range(6)
@@ -71,7 +86,9 @@ def test_from_photographs_to_weights(tmp_path, monkeypatch):
     seen = sorted(path.relative_to("data").as_posix() for path in Path("data/coco").rglob("*.jpg"))
     write(Path("data/pocket/seen.jsonl"), [{"image": name, "names": [["cat", 0.9]]} for name in seen])  # no encoder is fetched
     written = {"question": "Write a poem about this picture.", "answer": "A cat so black,\nit looks right back."}
-    write(Path("data/pocket/talk.jsonl"), [{"image": seen[0], **written}, {"question": "What is ice?", "answer": "Water."}] * 250)
+    write(
+        Path("data/pocket/talk.jsonl"), [{"image": seen[0], **written}, {"question": "What is ice?", "answer": "Water."}] * 250
+    )
     stage = {
         "model": {"base": "base"},
         "trained": {"lora": LORA},

@@ -1,4 +1,4 @@
-"""Composes answers to free requests by rules, where the small writer of `talk.py` writes badly: what is said is what people said.
+"""Composes answers to free requests by rules, out of what people said, where the small writer of `talk.py` writes badly.
 
     python recipes/pocket/compose.py data/pocket data/pocket/composed.jsonl
 
@@ -22,9 +22,20 @@ from things import kind_of, things_in
 from minigpt4.curate.describe import describe
 
 OPEN = {
-    "story": ("Once upon a time, {}", "One day, {}", "It was a quiet morning, and {}", "On a bright afternoon, {}", "Long ago, {}"),
+    "story": (
+        "Once upon a time, {}",
+        "One day, {}",
+        "It was a quiet morning, and {}",
+        "On a bright afternoon, {}",
+        "Long ago, {}",
+    ),
     "advertisement": ("Imagine this: {}", "Picture this: {}", "Look at this: {}", "Here {}", "What a moment: {}"),
-    "funny": ("This image is funny because {}", "What makes it amusing is that {}", "The joke is that {}", "It is funny that {}"),
+    "funny": (
+        "This image is funny because {}",
+        "What makes it amusing is that {}",
+        "The joke is that {}",
+        "It is funny that {}",
+    ),
     "next": ("Right now, {}", "At the moment {}", "In this image {}"),
     "who": ("In this image {}", "Here {}", "We see that {}"),
     "advice": ("Here {}", "In this situation {}", "We see that {}"),
@@ -46,11 +57,18 @@ CLOSE: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "food": ("Everybody sat down, and soon nothing was left.", "The cook smiled, for it was the best meal of the year."),
         "vehicle": ("The journey had only begun.", "Nobody on board knew where they would arrive."),
-        "person": ("It took courage, but in the end it was worth it.", "A friend called from far away, and they laughed together."),
+        "person": (
+            "It took courage, but in the end it was worth it.",
+            "A friend called from far away, and they laughed together.",
+        ),
         "room": ("Somebody had just left, and the light was still on.", "Behind the door, a family was waiting."),
     },
     "advertisement": {
-        "": ("Come and see it for yourself. You will love it!", "Bring this feeling home today.", "Do not wait any longer, and enjoy it now!"),
+        "": (
+            "Come and see it for yourself. You will love it!",
+            "Bring this feeling home today.",
+            "Do not wait any longer, and enjoy it now!",
+        ),
         "animal": ("Give your best friend what it deserves.", "For everyone who loves animals: visit us today!"),
         "food": ("Fresh, simple and delicious: taste it today!", "Made with love and the best ingredients. Enjoy your meal!"),
         "vehicle": ("Get on board, and go where you have never been.", "Reliable, comfortable and ready when you are."),
@@ -77,16 +95,28 @@ CLOSE: dict[str, dict[str, tuple[str, ...]]] = {
         "": ("People who like to look at everyday life will enjoy it.", "It is for everybody who is curious about the world."),
         "animal": ("People who love animals will like it, and so will children.", "Friends of nature will enjoy it most."),
         "food": ("Everybody who is hungry or loves to cook will like it.", "People who enjoy good food will love it."),
-        "vehicle": ("Travellers and people who like machines will enjoy it.", "Children who love to watch traffic will like it."),
+        "vehicle": (
+            "Travellers and people who like machines will enjoy it.",
+            "Children who love to watch traffic will like it.",
+        ),
         "person": ("People who like to be active will enjoy it.", "Friends and families will like it, for it is full of life."),
         "room": ("People who look for a home or like design will enjoy it.", "Somebody who plans a new room might like it."),
     },
     "advice": {
-        "": ("You should take your time, look around and be careful.", "It is best to stay calm and to ask if you are not sure."),
+        "": (
+            "You should take your time, look around and be careful.",
+            "It is best to stay calm and to ask if you are not sure.",
+        ),
         "animal": ("You should keep a safe distance and move slowly.", "Be gentle, and do not feed it without asking."),
-        "food": ("You should wash your hands, and then enjoy it while it is fresh.", "Try a small piece first, and share it with a friend."),
+        "food": (
+            "You should wash your hands, and then enjoy it while it is fresh.",
+            "Try a small piece first, and share it with a friend.",
+        ),
         "vehicle": ("You should look both ways and keep away from moving traffic.", "Wait until it stops, and then get on."),
-        "person": ("You should watch your step and wear what protects you.", "Join in if you like, but be careful not to get hurt."),
+        "person": (
+            "You should watch your step and wear what protects you.",
+            "Join in if you like, but be careful not to get hurt.",
+        ),
         "room": ("You should look around and make yourself at home.", "Keep it clean, and leave it as you found it."),
     },
     "mood": {
@@ -97,22 +127,34 @@ CLOSE: dict[str, dict[str, tuple[str, ...]]] = {
         "person": ("The mood is lively and full of energy.", "It feels open and free."),
         "room": ("It feels quiet and comfortable.", "The mood is homely and still."),
     },
-}  # fmt: skip
+}
 LAST_LINE = {
-    "": ("A moment caught, a memory to keep.", "So small a scene, and yet so full of light.", "A simple day, a song without a word."),
+    "": (
+        "A moment caught, a memory to keep.",
+        "So small a scene, and yet so full of light.",
+        "A simple day, a song without a word.",
+    ),
     "animal": ("A gentle heart that beats so wild and free.", "It looks at us, and does not say a word."),
     "food": ("A little feast to warm the heart and home.", "So sweet the taste, so short the time it stays."),
     "vehicle": ("It waits to carry us to lands unknown.", "The road is long, and home is far away."),
     "person": ("The heart beats fast, the day is young and bright.", "A smile, a breath, a moment in the sun."),
     "room": ("The walls are still, and keep what we have said.", "A quiet place where one can rest and dream."),
-}  # fmt: skip
+}
 FOLLOW_UP = (
     ("What is in the picture?", "{}"),
     ("And what do you see in it?", "I see {}."),
     ("What is the image of, in a few words?", "It is of {}."),
 )
-PEOPLE_WROTE = ("flickr8k/", "coco/", "food_titles1000/", "recipes_public_domain/", "openstax_alt/")  # captions, not class names
-PERSON = re.compile(r"\b(man|men|woman|women|boys?|girls?|child|children|kids?|people|person|player|baby|guy|lady|couple|crowd)\b")
+PEOPLE_WROTE = (
+    "flickr8k/",
+    "coco/",
+    "food_titles1000/",
+    "recipes_public_domain/",
+    "openstax_alt/",
+)  # captions, not class names
+PERSON = re.compile(
+    r"\b(man|men|woman|women|boys?|girls?|child|children|kids?|people|person|player|baby|guy|lady|couple|crowd)\b"
+)
 FINITE = re.compile(
     r"\b(is|are|was|were|has|have|sits?|stands?|runs?|plays?|jumps?|walks?|holds?|looks?|rides?|wears?|swims?|lies|lays?|sleeps?|eats?|"
     r"takes?|poses?|flies|fly|makes?|shows?|climbs?|catches|carries|pulls?|performs?|chases?|leaps?|hangs?|rests?|watch(?:es)?|smiles?|"
@@ -177,7 +219,9 @@ def main() -> None:
             sentences = re.split(r"(?<=[.!?]) ", told)[:3]
             about = "food" if image.startswith(("food", "recipes")) else topic(captions)
             done = []
-            wanted = rng.sample(["poem", "story", "advertisement", "funny"], 2) + rng.sample(["next", "who", "advice", "mood", "describe"], 2)
+            wanted = rng.sample(["poem", "story", "advertisement", "funny"], 2) + rng.sample(
+                ["next", "who", "advice", "mood", "describe"], 2
+            )
             for kind in wanted:
                 answer = composed(kind, sentences, about, rng)
                 if fault(answer, captions) is None:

@@ -10,8 +10,8 @@ FROM may hold, as they are downloaded:
     coco/v2_{OpenEnded_mscoco_train2014_questions,mscoco_train2014_annotations}.json    VQAv2
     classes/NAME/*.jpg                                    photographs in one folder a class, as ImageNet's; NAME is what it is
 
-They are first written as the JSON Lines that the other scripts read (`recipes/pocket/annotations.py` says which, and class folders as
-imagenet_sample1000/labels.jsonl for `recipes/pocket/world.py`). What is already there stays. Then come rows of our schema
+They are first written as the JSON Lines that the other scripts read (`annotations.py` beside this one says which; class
+folders as imagenet_sample1000/labels.jsonl for `world.py`). What is already there stays. Then come rows of our schema
 (TO/*.jsonl): everything of `annotations`, more of the world (`world`, `seen`, `things`), composed answers (`compose`),
 and what is held out for measuring is taken away (`hold`). What the language model writes is a step of its own (`talk`).
 """

@@ -3,7 +3,8 @@
     python recipes/pocket/hold.py FROM data/pocket
 
 Held out: every second COCO image with boxes of all 80 classes (`coco/boxes80.jsonl`), beside the dev splits.
-Also divides captions of the world by whether people wrote them, joins class names and yes-or-no questions into one file, and keeps descriptions of twenty words or more.
+Also divides captions of the world by whether people wrote them, joins class names and yes-or-no questions into one file,
+and keeps descriptions of twenty words or more.
 """
 
 import json

@@ -2,8 +2,8 @@
 
     python recipes/pocket/things.py FROM data/pocket
 
-Known are: things that questions about an image take for granted ("What color is the cat?") or that their answers name, things in
-true or false statements and in boxes, and what the vision encoder's classifier is sure of (`seen.jsonl` of `seen.py`). Rows
+Known are: things that questions about an image take for granted ("What color is the cat?") or that their answers name, things
+in true or false statements and in boxes, and what the vision encoder's classifier is sure of (`seen.jsonl` of `seen.py`). Rows
 are added to those of `world.py`, which makes its files anew: world_captions, names, names_vqa and yes_no.
 """
 
@@ -18,55 +18,83 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from world import ANIMALS, BY_KIND, FOODS, IS_THERE, VEHICLES, WHAT, article, capital, is_dev
 
+
+def _pairs(text: str) -> dict[str, str]:
+    return dict(pair.split("=") for pair in text.split("; "))
+
+
 NAMES = {
     # what is said -> what it is called; plurals are found by rule
     **{
         name: name
         for name in (
-            "bicycle car motorcycle airplane bus train truck boat bench bird cat dog horse sheep cow elephant bear zebra giraffe "
-            "backpack umbrella handbag tie suitcase frisbee skateboard surfboard bottle cup fork knife spoon bowl banana apple "
-            "sandwich orange broccoli carrot pizza donut cake chair couch bed table toilet laptop keyboard microwave oven toaster "
-            "sink refrigerator book clock vase scissors toothbrush tree flower fence kite snowboard sign window mirror plate glass "
-            "lamp rug pillow bridge building tower statue beach ocean snow street bathtub shower towel door desk house duck goat "
-            "camel lion tiger monkey goose chicken egg salad soup bread strawberry tomato potato mushroom tractor van taxi helicopter "
-            "tent flag basket box hat helmet bag guitar piano candle pumpkin bird kitchen bathroom bedroom field mountain river lake "
-            "pigeon parrot owl penguin squirrel rabbit frog butterfly turtle fish".split()
+            "bicycle car motorcycle airplane bus train truck boat bench bird cat dog horse sheep cow elephant bear zebra "
+            "giraffe backpack umbrella handbag tie suitcase frisbee skateboard surfboard bottle cup fork knife spoon bowl "
+            "banana apple sandwich orange broccoli carrot pizza donut cake chair couch bed table toilet laptop keyboard "
+            "microwave oven toaster sink refrigerator book clock vase scissors toothbrush tree flower fence kite snowboard "
+            "sign window mirror plate glass lamp rug pillow bridge building tower statue beach ocean snow street bathtub "
+            "shower towel door desk house duck goat camel lion tiger monkey goose chicken egg salad soup bread strawberry "
+            "tomato potato mushroom tractor van taxi helicopter tent flag basket box hat helmet bag guitar piano candle "
+            "pumpkin bird kitchen bathroom bedroom field mountain river lake pigeon parrot owl penguin squirrel rabbit frog "
+            "butterfly turtle fish".split()
         )
     },
-    "plane": "airplane", "jet": "airplane", "aeroplane": "airplane", "bike": "bicycle", "motorbike": "motorcycle",
-    "sofa": "couch", "doughnut": "donut", "hotdog": "hot dog", "hot dog": "hot dog", "fridge": "refrigerator",
-    "television": "television", "tv": "television", "cell phone": "phone", "cellphone": "phone", "phone": "phone",
-    "traffic light": "traffic light", "stop sign": "stop sign", "fire hydrant": "fire hydrant", "hydrant": "fire hydrant",
-    "parking meter": "parking meter", "teddy bear": "teddy bear", "stuffed animal": "teddy bear", "baseball bat": "baseball bat",
-    "tennis racket": "tennis racket", "racket": "tennis racket", "racquet": "tennis racket", "ski": "pair of skis",
-    "skis": "pair of skis", "surf board": "surfboard", "skate board": "skateboard", "wine glass": "glass", "dining table": "table",
-    "potted plant": "plant", "plant": "plant", "computer": "computer", "monitor": "computer screen", "mouse": "mouse",
-    "remote": "remote control", "kitten": "cat", "puppy": "dog", "cattle": "cow", "bull": "cow", "calf": "cow", "lamb": "sheep",
-    "ship": "boat", "sailboat": "boat", "canoe": "boat", "locomotive": "train", "man": "man", "woman": "woman", "boy": "boy",
-    "girl": "girl", "child": "child", "kid": "child", "baby": "baby", "lady": "woman", "guy": "man", "person": "person",
-    "people": "group of people", "men": "group of people", "women": "group of people", "waves": "ocean", "wave": "ocean",
-}  # fmt: skip
-SEEN = {
+    **_pairs(
+        "plane=airplane; jet=airplane; aeroplane=airplane; bike=bicycle; motorbike=motorcycle; sofa=couch; doughnut=donut; "
+        "hotdog=hot dog; hot dog=hot dog; fridge=refrigerator; television=television; tv=television; cell phone=phone; "
+        "cellphone=phone; phone=phone; traffic light=traffic light; stop sign=stop sign; fire hydrant=fire hydrant; "
+        "hydrant=fire hydrant; parking meter=parking meter; teddy bear=teddy bear; stuffed animal=teddy bear; baseball "
+        "bat=baseball bat; tennis racket=tennis racket; racket=tennis racket; racquet=tennis racket; ski=pair of skis; "
+        "skis=pair of skis; surf board=surfboard; skate board=skateboard; wine glass=glass; dining table=table; potted "
+        "plant=plant; plant=plant; computer=computer; monitor=computer screen; mouse=mouse; remote=remote control; "
+        "kitten=cat; puppy=dog; cattle=cow; bull=cow; calf=cow; lamb=sheep; ship=boat; sailboat=boat; canoe=boat; "
+        "locomotive=train; man=man; woman=woman; boy=boy; girl=girl; child=child; kid=child; baby=baby; lady=woman; "
+        "guy=man; person=person; people=group of people; men=group of people; women=group of people; waves=ocean; "
+        "wave=ocean"
+    ),
+}
+SEEN = _pairs(
     # the classifier's names that are called otherwise, and those that are taken as they are
-    "tram": "train", "train car": "train", "school bus": "bus", "pickup truck": "truck", "van": "van", "race car": "car", "old car": "car",
-    "jeep": "car", "motor scooter": "motorcycle", "sofa": "couch", "computer screen": "computer screen", "plate of food": "plate of food",
-    "bananas": "bananas", "oranges": "oranges", "strawberries": "strawberries", "hot dog": "hot dog", "burger": "burger",
-    "street sign": "sign", "traffic light": "traffic light", "parking meter": "parking meter", "teddy bear": "teddy bear",
-    "remote control": "remote control", "plant in a pot": "plant", "sailboat": "boat", "ship": "boat", "apple": "apple",
-    "ox": "cow", "wild pig": "pig", "computer mouse": "mouse", "tennis ball": "tennis ball", "soccer ball": "soccer ball",
-}  # fmt: skip
+    "tram=train; train car=train; school bus=bus; pickup truck=truck; van=van; race car=car; old car=car; jeep=car; "
+    "motor scooter=motorcycle; sofa=couch; computer screen=computer screen; plate of food=plate of food; "
+    "bananas=bananas; oranges=oranges; strawberries=strawberries; hot dog=hot dog; burger=burger; street sign=sign; "
+    "traffic light=traffic light; parking meter=parking meter; teddy bear=teddy bear; remote control=remote control; "
+    "plant in a pot=plant; sailboat=boat; ship=boat; apple=apple; ox=cow; wild pig=pig; computer mouse=mouse; tennis "
+    "ball=tennis ball; soccer ball=soccer ball"
+)
 PEOPLE = {"man", "woman", "boy", "girl", "child", "baby", "person", "group of people"}
-UNSURE = PEOPLE | {"chair", "table", "car", "tree", "sign", "building", "window", "plant", "glass", "bottle", "cup", "bowl", "plate", "street",
-                   "field", "book", "door", "house", "box", "bag", "fence", "flower", "computer", "hat", "lamp", "desk", "pillow"}  # fmt: skip
+UNSURE = PEOPLE | set(
+    "chair table car tree sign building window plant glass bottle cup bowl plate street field book door house box bag "
+    "fence flower computer hat lamp desk pillow".split()
+)
 """Never said to be absent unless somebody answered so: photographs have them unnoticed."""
-FOODS_TOO = FOODS | set("banana sandwich orange carrot donut cake egg salad soup strawberry tomato potato mushroom".split()) | {"hot dog"}
+FOODS_TOO = (
+    FOODS
+    | set("banana sandwich orange carrot donut cake egg salad soup strawberry tomato potato mushroom".split())
+    | {"hot dog"}
+)
 VEHICLES_TOO = VEHICLES | {"tractor", "helicopter"}
 ANIMALS_TOO = ANIMALS | set("cow giraffe duck goose chicken pigeon parrot owl penguin".split())
 ROOMS = {"kitchen", "bathroom", "bedroom"}
-MANY = {"man": "men", "woman": "women", "child": "children", "person": "people", "sheep": "sheep", "goose": "geese", "knife": "knives"}
+MANY = {
+    "man": "men",
+    "woman": "women",
+    "child": "children",
+    "person": "people",
+    "sheep": "sheep",
+    "goose": "geese",
+    "knife": "knives",
+}
 COUNTS = {"2": "two", "3": "three", "4": "four", "5": "five"}
 NOTHING = ("no", "none", "nothing", "0")
-RELATIONS = "on|in|under|behind|next to|in front of|near|beneath|on top of|inside|beside|above|at the edge of|surrounding|sitting on"
+RELATIONS = (
+    "on|in|under|behind|next to|in front of|near|beneath|on top of|inside|beside|above|at the edge of|surrounding|sitting on"
+)
+
+DOES = re.compile(
+    r"what (?:is|are) the (man|woman|boy|girl|person|child|baby|dog|cat|bear|bird|horse|\w+s|people) "
+    r"(\w+ing(?: on| in| at| with| behind| through)?)"
+)
 
 
 def plural(name: str) -> str:
@@ -74,10 +102,19 @@ def plural(name: str) -> str:
         return MANY[name]
     if name.endswith(("ss", "s")) and name not in ("bus", "glass"):
         return name
-    return name + "es" if name.endswith(("s", "sh", "ch", "x")) else name[:-1] + "ies" if re.search(r"[^aeiou]y$", name) else name + "s"
+    return (
+        name + "es"
+        if name.endswith(("s", "sh", "ch", "x"))
+        else name[:-1] + "ies"
+        if re.search(r"[^aeiou]y$", name)
+        else name + "s"
+    )
 
 
-FORMS = {**NAMES, **{plural(said): name for said, name in NAMES.items() if said not in ("people", "men", "women", "skis", "waves")}}
+FORMS = {
+    **NAMES,
+    **{plural(said): name for said, name in NAMES.items() if said not in ("people", "men", "women", "skis", "waves")},
+}
 PATTERN = re.compile(rf"\b({'|'.join(sorted(map(re.escape, FORMS), key=len, reverse=True))})\b")
 
 
@@ -126,13 +163,16 @@ class Image:
 
     def _caption(self, text: str, answer: str) -> None:
         """A caption out of a question and its answer, where a rule knows how."""
-        an = answer if re.match(r"(a|an|the|his|her|two|three) ", answer) or answer in ("water", "snow", "grass") else article(answer)
+        an = (
+            answer
+            if re.match(r"(a|an|the|his|her|two|three) ", answer) or answer in ("water", "snow", "grass")
+            else article(answer)
+        )
         if found := re.fullmatch(r"what colou?rs? (?:is|are) the (\w+)", text):
             if found[1] in FORMS and len(answer.split()) <= 3:
                 is_one = FORMS[found[1]] == found[1]
                 self.captions.append(f"{article(answer + ' ' + found[1]) if is_one else answer + ' ' + found[1]}")
-        elif found := re.fullmatch(r"what (?:is|are) the (man|woman|boy|girl|person|child|baby|dog|cat|bear|bird|horse|\w+s|people) "
-                                   r"(\w+ing(?: on| in| at| with| behind| through)?)", text):  # fmt: skip
+        elif found := DOES.fullmatch(text):
             if found[2] not in ("doing", "feeling", "thinking"):
                 self.captions.append(f"{who(found[1])} {found[2]} {an}")
             elif found[2] == "doing" and answer.split()[0].endswith("ing"):
@@ -160,7 +200,7 @@ class Image:
 
 
 def who(name: str) -> str:
-    return name if name == "people" or name.endswith("s") and name not in ("bus",) else article(name)
+    return name if name == "people" or (name.endswith("s") and name not in ("bus",)) else article(name)
 
 
 def told(name: str, counts: dict[str, str]) -> str:
@@ -189,7 +229,7 @@ def gathered(source: Path, data: Path) -> dict[str, Image]:
     for row in rows(source / "coco/vsr.jsonl"):
         image = images[f"coco/{row['image']}"]
         for fact in row["vsr"]:
-            image.things.update({name: 2 for name in things_in(fact["statement"])})
+            image.things.update(dict.fromkeys(things_in(fact["statement"]), 2))
             if fact["label"] and re.search(rf"\bis ({RELATIONS}) the\b", fact["statement"]):
                 image.captions.append(re.sub(r"\b[Tt]he (\w+)", lambda m: who(m[1]), fact["statement"].rstrip(".")).lower())
     for name, weight in (("boxes80", 3), ("persons", 1)):
@@ -237,13 +277,21 @@ def main() -> None:
         for name, answer in ((names[0], "yes"), *((name, "no") for name in absent)):
             question = rng.choice(IS_THERE).format(article(name))
             out["yes_no"].append({"image": path, "question": question, "answer": answer, "task": "vqa"})
-            long = f"Yes, there is {article(name)}." if answer == "yes" else f"No, I see no {name}, but {listed(names, image.counts)}."
+            long = (
+                f"Yes, there is {article(name)}."
+                if answer == "yes"
+                else f"No, I see no {name}, but {listed(names, image.counts)}."
+            )
             out["yes_no"].append({"image": path, "question": question, "answer": long})
         if path in captioned:
             continue
         rest = [name for name in names if name not in PEOPLE]
         someone = [name for name in names if name in PEOPLE]
-        both = f"{listed(someone, image.counts)} with {listed(rest[:2], image.counts)}" if someone else listed(rest[:3], image.counts)
+        both = (
+            f"{listed(someone, image.counts)} with {listed(rest[:2], image.counts)}"
+            if someone
+            else listed(rest[:3], image.counts)
+        )
         texts = list(dict.fromkeys([*image.captions, both, listed(rest[:2] + someone, image.counts)]))
         captions = [capital(text) + "." for text in texts if 2 <= len(text.split()) <= 16]
         if captions and not set(names) <= UNSURE:

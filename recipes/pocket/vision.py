@@ -2,7 +2,7 @@
 
     python recipes/pocket/vision.py DATA BASE TO
 
-DATA holds what recipes/pocket/annotations.py wrote (captions.train.jsonl and refer.train.jsonl; .dev.jsonl to measure with); pictures
+DATA holds what annotations.py wrote (captions.train.jsonl and refer.train.jsonl; .dev.jsonl to measure with); pictures
 are named relative to the folder above it. BASE is a system that has been trained (runs/first). The vision encoder's
 last blocks learn to say, for the whole picture, which share of its captions has a word, and for each cell of its grid, whether
 what is called so is there (Fang et al. 2015, arXiv 1411.4952, learnt such detectors for captions). The words' layer is left

@@ -70,21 +70,27 @@ COARSE = {
 }
 DISHES = (
     # what food is called when it is asked for in a word or two; the first that is named wins
-    "pizza burger sandwich sushi pasta spaghetti noodles ramen lasagna soup stew curry salad pancakes waffles cake cupcakes muffins "
-    "donuts cookies pie tart pastry croissants bread toast bagel burrito taco tacos nachos dumplings omelette eggs steak ribs "
-    "sausages bacon ham chicken turkey beef pork lamb meat salmon shrimp crab lobster fish rice beans fries potatoes cheese yogurt "
-    "cereal oatmeal granola chocolate candy popcorn chips nuts almonds walnuts strawberries blueberries raspberries cherries grapes "
-    "watermelon pineapple bananas apples oranges lemons berries fruits tomatoes carrots broccoli mushrooms peppers corn avocado "
-    "cucumber onions garlic vegetables coffee tea smoothie juice beer wine cocktail milk honey jam pudding dessert"
+    "pizza burger sandwich sushi pasta spaghetti noodles ramen lasagna soup stew curry salad pancakes waffles cake "
+    "cupcakes muffins donuts cookies pie tart pastry croissants bread toast bagel burrito taco tacos nachos "
+    "dumplings omelette eggs steak ribs sausages bacon ham chicken turkey beef pork lamb meat salmon shrimp crab "
+    "lobster fish rice beans fries potatoes cheese yogurt cereal oatmeal granola chocolate candy popcorn chips nuts "
+    "almonds walnuts strawberries blueberries raspberries cherries grapes watermelon pineapple bananas apples "
+    "oranges lemons berries fruits tomatoes carrots broccoli mushrooms peppers corn avocado cucumber onions garlic "
+    "vegetables coffee tea smoothie juice beer wine cocktail milk honey jam pudding dessert"
 ).split()
 DISHES_UNCOUNTED = set(
-    "sushi spaghetti ramen lasagna soup stew curry toast bacon ham chicken turkey beef pork lamb salmon shrimp crab lobster fish "
-    "rice cheese yogurt cereal oatmeal granola chocolate candy popcorn corn tea beer wine honey jam pudding".split()
+    "sushi spaghetti ramen lasagna soup stew curry toast bacon ham chicken turkey beef pork lamb salmon shrimp crab "
+    "lobster fish rice cheese yogurt cereal oatmeal granola chocolate candy popcorn corn tea beer wine honey jam "
+    "pudding".split()
 ) | {"ice cream"}
-SAME_DISH = {"hamburger": "burger", "cheeseburger": "burger", "cookie": "cookies", "egg": "eggs", "omelet": "omelette",
-             "doughnut": "donuts", "yoghurt": "yogurt", "waffle": "waffles", "pancake": "pancakes", "tomato": "tomatoes",
-             "potato": "potatoes", "fruit": "fruits", "strawberry": "strawberries", "blueberry": "blueberries", "berry": "berries",
-             "raspberry": "raspberries", "cherry": "cherries", "noodle": "noodles", "vegetable": "vegetables"}  # fmt: skip
+SAME_DISH = dict(
+    pair.split("=")
+    for pair in (
+        "hamburger=burger; cheeseburger=burger; cookie=cookies; egg=eggs; omelet=omelette; doughnut=donuts; yoghurt=yogurt; "
+        "waffle=waffles; pancake=pancakes; tomato=tomatoes; potato=potatoes; fruit=fruits; strawberry=strawberries; "
+        "blueberry=blueberries; berry=berries; raspberry=raspberries; cherry=cherries; noodle=noodles; vegetable=vegetables"
+    ).split("; ")
+)
 CLOTHES = {
     "dress": "dress",
     "hat": "hat",
@@ -221,7 +227,9 @@ def main() -> None:
         put("names", {"image": image, "question": rng.choice(BY_KIND[kind]), "answer": capital(a) + "."})
         put("names", {"image": image, "question": rng.choice(WHAT), "answer": capital(a) + "."})
         put("names_vqa", {"image": image, "question": rng.choice(BY_KIND[kind] + WHAT[:1]), "answer": name, "task": "vqa"})
-        others = [n for n in frequent if n != name and kind_of(n) != "thing" and not {n, name} <= {"bus", "car", "street", "van"}]
+        others = [
+            n for n in frequent if n != name and kind_of(n) != "thing" and not {n, name} <= {"bus", "car", "street", "van"}
+        ]
         absent = [(rng.choice(others), "no")] if others else []
         for thing, answer in ((name, "yes"), *absent):
             question = rng.choice(IS_THERE).format(article(thing))
@@ -258,11 +266,10 @@ def main() -> None:
             if captions:
                 image = f"{folder}/{row['image']}"
                 put("world_captions", {"image": image, "answers": captions, "extra": {"kind": kind}})
-                if kind == "food":
-                    if name := dish([*(row.get("is") or ())[:2], *row["captions"]]):
-                        for question in random.Random(image).sample(BY_KIND["food"], 2):
-                            put("names", {"image": image, "question": question, "answer": capital(article(name)) + "."})
-                        put("names_vqa", {"image": image, "question": BY_KIND["food"][0], "answer": name, "task": "vqa"})
+                if kind == "food" and (name := dish([*(row.get("is") or ())[:2], *row["captions"]])):
+                    for question in random.Random(image).sample(BY_KIND["food"], 2):
+                        put("names", {"image": image, "question": question, "answer": capital(article(name)) + "."})
+                    put("names_vqa", {"image": image, "question": BY_KIND["food"][0], "answer": name, "task": "vqa"})
     for name, made in sorted(out.items()):
         (target / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
         print(f"{len(made):7,} {name}")
