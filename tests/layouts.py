@@ -118,7 +118,7 @@ def write_pocket(data: Path) -> None:
         "conversations": [one | {"conversation": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]}],
     }
     rows["places_again"] = rows["places"]
-    rows["described"], rows["named"], rows["long"], rows["short"] = (rows[n] for n in ("captions", "captions", "describe", "questions"))
+    rows |= {"described": rows["captions"], "named": rows["captions"], "long": rows["describe"], "short": rows["questions"]}
     (data / "pocket").mkdir()
     request = {"question": "Write a poem about this picture.", "answer": "A wall so blue,\nit looks at you."}
     (data / "pocket/composed.jsonl").write_text(json.dumps(one | request) + "\n")
