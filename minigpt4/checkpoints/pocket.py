@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 FOLDER = Path(__file__).parent.parent / "pocket"
 """Our own part: configuration, tokenizer-independent settings and the trained weights, shipped with the package."""
 
-FOLDERS = {"pocket": FOLDER} | {f"pocket-{stage}": FOLDER / stage for stage in ("v1-stage1", "v1-stage2")}
+FOLDERS = {"pocket": FOLDER} | {f"pocket-{when}-stage2": FOLDER / f"{when}-stage2" for when in ("before", "after")}
 """Systems that ship, by name. The latter two are the way of MiniGPT-4: one projection, before and after its second stage."""
 
 _FORMAT = 2  # of the prepared folder; a change makes every cache anew

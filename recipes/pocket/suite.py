@@ -3,7 +3,7 @@
     python recipes/pocket/suite.py FROM data/pocket runs/suite
     minigpt4 evaluate all --data runs/suite/suite.yaml --output runs/all --blank-image
 
-FROM has flickr8k, coco, daquar and houses_rooms (images and JSON Lines, as `recipes/pocket_data.py` reads them); data/pocket is
+FROM has flickr8k, coco, daquar and houses_rooms (images and JSON Lines, as `recipes/pocket/data.py` reads them); data/pocket is
 what that script made of them, whose ``*.dev.jsonl`` are about images that are kept apart. COCO's boxes and questions are put
 in their official layouts (VQAv2, POPE, CHAIR), questions about rooms in GQA's. Images are linked, nothing is copied.
 """

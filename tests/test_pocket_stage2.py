@@ -12,7 +12,7 @@ from minigpt4.checkpoints.pocket import FOLDER, FOLDERS
 from minigpt4.errors import UserError
 
 PHOTOS = sorted((Path(__file__).parents[1] / "docs" / "images").glob("*.jpg"))
-STAGES = ["pocket-v1-stage1", "pocket-v1-stage2"]
+STAGES = ["pocket-before-stage2", "pocket-after-stage2"]
 
 
 def test_what_ships_is_below_forty_megabytes():
@@ -44,5 +44,5 @@ def test_evaluations_find_them_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ["pocket", *STAGES]:
         assert FOLDERS[name] == find_folder(name)
-    with pytest.raises(UserError, match="pocket-v1-stage2"):
-        find_folder("pocket-v1-stage3")
+    with pytest.raises(UserError, match="pocket-after-stage2"):
+        find_folder("pocket-v1-stage2")

@@ -1,9 +1,9 @@
 """Teaches the end of the pocket model's vision encoder the words of captions, and where in a picture they are.
 
-    python recipes/pocket_vision.py DATA BASE TO
+    python recipes/pocket/vision.py DATA BASE TO
 
-DATA holds what recipes/pocket_data.py wrote (captions.train.jsonl and refer.train.jsonl; .dev.jsonl to measure with); pictures
-are named relative to the folder above it. BASE is a system that has been trained (runs/pocket_stage5). The vision encoder's
+DATA holds what annotations.py wrote (captions.train.jsonl and refer.train.jsonl; .dev.jsonl to measure with); pictures
+are named relative to the folder above it. BASE is a system that has been trained (runs/first). The vision encoder's
 last blocks learn to say, for the whole picture, which share of its captions has a word, and for each cell of its grid, whether
 what is called so is there (Fang et al. 2015, arXiv 1411.4952, learnt such detectors for captions). The words' layer is left
 behind. TO receives BASE with this vision encoder, and with a projection that gives the language model, as nearly as a linear

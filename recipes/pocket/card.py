@@ -1,7 +1,7 @@
 """The pictures and tables of the pocket model's card, out of its training and its evaluation.
 
-    python recipes/pocket_card.py curve docs/images/pocket-learning.svg runs/pocket_stage1 runs/pocket_stage2 ...
-    python recipes/pocket_card.py captions references.jsonl predictions.jsonl
+    python recipes/pocket/card.py curve docs/images/pocket-learning.svg runs/first runs/places ...
+    python recipes/pocket/card.py captions references.jsonl predictions.jsonl
 
 `curve` draws the losses of the stages one after the other. `captions` prints twenty captions, drawn at random with a fixed
 seed, beside what people wrote, with the CIDEr of each; the predictions are those that

@@ -1,6 +1,6 @@
 """Makes the pocket model's training files out of human annotations of photographs.
 
-    python recipes/pocket_data.py FROM TO
+    python recipes/pocket/annotations.py FROM TO
 
 FROM has three folders, each with the pictures that its JSON Lines files name:
 
