@@ -7,7 +7,7 @@ import random
 import pytest
 from PIL import Image
 
-from minigpt4.data.formats import build_source
+from minigpt4.data.formats import build_source, open_source
 from minigpt4.errors import UserError
 
 SENTENCES = """\
@@ -184,3 +184,13 @@ def test_coco_instances_that_are_wrong(tmp_path):
             build_source("coco_instances", **coco(tmp_path, annotations=[bad]))
     with pytest.raises(UserError, match=r"expected instances_train2017.json"):
         build_source("coco_instances", **coco(tmp_path, images={}))
+
+
+def test_what_is_wrong_before_a_row_is_given_up_is_told_too(tmp_path):
+    """An empty box, and after it a category that there is not, in one picture."""
+    empty, unknown = {**BOX, "category_id": 18, "bbox": [1, 1, 0, 5]}, {**BOX, "category_id": 9, "bbox": [1, 1, 2, 2]}
+    source = open_source("coco_instances", **coco(tmp_path, annotations=[empty, unknown]))
+    assert [p.message.partition(".json")[2] for p in source.problems()] == [
+        '.annotations[1]: "category_id" 9 is not in "categories"',
+        '.annotations[0]: "bbox" [1, 1, 0, 5] is empty or outside the picture',
+    ]

@@ -47,12 +47,13 @@ def named(data: Any, path: str, expected: str) -> Iterator[Entry]:
 
 
 def each(entries: Iterable[Entry], read: Callable[["Fields"], Iterable[Row | Problem]]) -> Iterator[Row | Problem]:
-    """What `read` makes of each entry; of one that it raises UserError for, the problem alone."""
+    """What `read` makes of each entry; of one that it raises UserError for, the problems alone."""
     for where, id, value in entries:
+        made: list[Row | Problem] = []
         try:
-            made = list(read(Fields(value, where, id)))
+            made.extend(read(Fields(value, where, id)))  # one by one: what came before an error is kept
         except UserError as error:
-            made = [malformed(where, error)]
+            made = [*(one for one in made if isinstance(one, Problem)), malformed(where, error)]
         yield from made
 
 
