@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import UserError
+from .atomic import whole_file
 from .lock import hold
 
 Row = dict[str, Any]
@@ -19,13 +20,13 @@ GZIP = b"\x1f\x8b"
 """How a file packed by gzip begins."""
 
 
-def to_json(row: Row) -> str:
+def to_json(row: Row, indent: int | None = None) -> str:
     """A row as a line (without its end). File names that are no text are written with escapes, and read back the same."""
-    text = json.dumps(row, ensure_ascii=False)
+    text = json.dumps(row, ensure_ascii=False, indent=indent)
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(row)
+        return json.dumps(row, indent=indent)
     return text
 
 
@@ -100,18 +101,8 @@ def _row(line: bytes, where: str) -> Row | UserError:
 
 def write_rows(path: str | os.PathLike, rows: Iterable[Row]) -> None:
     """Write a whole file at once: it is there when all of it is on disk, and an older one stays until then."""
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(to_json(row) + "\n" for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise UserError(f"{path}: cannot write ({error.strerror})") from None
+    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(to_json(row) + "\n" for row in rows)
 
 
 class Output:
@@ -214,8 +205,10 @@ class Output:
             if isinstance(row, UserError) or self.added not in row:
                 raise UserError(refusal)
             self.rows.append(row)
-        with self.path.open("rb+") as file:
-            file.truncate(keep)
-            if rest and keep == len(data):  # its end alone is missing
-                file.seek(keep)
-                file.write(b"\n")
+        unended = bool(rest) and keep == len(data)  # its end alone is missing
+        if keep < len(data) or unended:
+            with self.path.open("rb+") as file:
+                file.truncate(keep)
+                if unended:
+                    file.seek(keep)
+                    file.write(b"\n")

@@ -2,9 +2,7 @@
 
 import base64
 import io
-import os
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -13,30 +11,18 @@ from ..errors import UserError
 
 
 def page(template: str, **values: Any) -> str:
-    """The page of a template in `templates/`.
+    """The page of a template in `templates/`, which UTF-8 can hold whatever is in the values.
 
     Raises:
         UserError: jinja2 is not installed.
     """
-    return _environment().get_template(template).render(**values)
+    text = _environment().get_template(template).render(**values)
+    return text.encode("utf-8", "xmlcharrefreplace").decode()
 
 
 def check_pages() -> None:
     """Raises UserError where pages cannot be made, before something is worked out to be shown on one."""
     _environment()
-
-
-def write_page(path: str | os.PathLike, template: str, **values: Any) -> None:
-    """Write the page of a template; an older file stays until the new one is whole."""
-    text = page(template, **values)
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8", errors="xmlcharrefreplace")
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write ({error.strerror})") from None
 
 
 def thumbnail(image: Image.Image, side: int = 320) -> str:
