@@ -19,6 +19,7 @@ from minigpt4.curate.review import LOG, Review, about
 from minigpt4.curate.work import Work, repaired_by
 from minigpt4.data.formats import build_source
 from minigpt4.dialogue.agents import AgentError, CostCeiling
+from minigpt4.engine.params import SamplingParams
 from minigpt4.errors import UserError
 from minigpt4.io.lock import hold
 
@@ -351,6 +352,13 @@ def test_a_decision_that_finds_no_room_spoils_no_other(tmp_path, monkeypatch):
     monkeypatch.undo()
     review.decide("b", "ann", "reject")
     assert Review(real, {"a": "", "b": ""}).codes(["a", "b"], "ann") == ".r"
+
+
+@pytest.mark.parametrize("settings", [{"num_beams": "x"}, {"temperature": [1]}, {"stop": 5}, {"do_sample": "no"}])
+def test_settings_of_a_recipe_that_have_the_wrong_type(settings):
+    (name,) = settings
+    with pytest.raises(UserError, match=f"^{name} must be "):
+        SamplingParams.from_settings(settings)
 
 
 def test_two_runs_in_one_folder_are_refused(world):

@@ -26,7 +26,7 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def harmless(text: object, lines: bool = False) -> str:
-    """A text without what a terminal obeys, nor halves of characters, which no stream can hold; each is written as JSON does it,
+    """A text without what a terminal obeys, nor halves of characters, which no stream can hold; each is written as JSON does,
     so JSON stays what it is. Bytes of file names that are no text pass.
 
     Args:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-
 from ..checkpoints.folders import TASK_SETTINGS
 from ..checkpoints.trained import read_trained, write_trained
 from ..errors import UserError
