@@ -1,11 +1,11 @@
 """Crashes on purpose: kills at random moments, full and read-only disks, damaged files; counts what came of each.
 
-    python tests/crash_campaign.py [--trials 20] [--seed 0] [--only kills cache captions disks damage]
+    python tests/crash_campaign.py [--trials 20] [--seed 0] [--only KIND ...]
 
 Everything runs on a tiny random system. A trial is good if what is there in the end is, bit for bit, what an undisturbed run
-leaves, with at most one line said on the way: started again, a training, a file of captions or a feature cache goes on from
-what it had. The exit status says whether all trials were good. Full disks need the right to mount a tmpfs, and are left out
-without it. Takes about a minute for five trials of each kind.
+leaves, with at most one line said on the way: started again, a training, a feature cache, a file of captions, an evaluation, a
+curation, a file of dialogues or the preparation of the pocket model goes on from what it had. The exit status says whether all
+trials were good. Full disks need the right to mount a tmpfs, and are left out without it.
 """
 
 import argparse
@@ -20,8 +20,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import fake_pocket
 import shapes
 import torch
 from conftest import tiny_folder
@@ -29,6 +31,7 @@ from conftest import tiny_folder
 from minigpt4 import cli
 from minigpt4.checkpoints.loading import load_system
 from minigpt4.checkpoints.trained import read_trained
+from minigpt4.curate.rules import SAYS
 from minigpt4.errors import UserError
 from minigpt4.model.feature_cache import FeatureCache, pixels_of
 from minigpt4.train.loop import Interrupted, train
@@ -36,6 +39,7 @@ from minigpt4.train.recipe import parse_recipe
 
 DONE, SAID, STOPPED, BROKEN = 0, 3, 4, 5
 IMAGES = 24
+KINDS = ["kills", "cache", "captions", "evaluation", "curation", "dialogues", "pocket", "disks", "damage"]
 
 
 class Campaign:
@@ -49,12 +53,19 @@ class Campaign:
         shapes.write(place / "data", IMAGES)
         shapes.write(place / "data", 4, seed=1, name="valid")
         self.images = sorted((place / "data").glob("shapes-*.png"))
+        asked = [{"image": f"data/{image.name}", "question": "colour?", "answer": "red"} for image in self.images[:12]]
+        (place / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
         os.environ["MINIGPT4_CACHE"] = str(place / "minigpt4-cache")
         begun = time.monotonic()
         self.check("reference", self.run(self.training, place / "reference", 1) == DONE, self.said())
         self.seconds = time.monotonic() - begun
         self.truth = self.result(place / "reference")
-        self.check("reference", self.run(self.captions, place / "reference.jsonl") == DONE, self.said())
+        self.jobs = {"captions": self.captions, "evaluation": self.evaluation, "curation": self.curation}
+        self.jobs |= {"dialogues": self.dialogues}
+        for kind, job in self.jobs.items():
+            output = place / f"reference-{kind}"
+            self.check("reference", self.run(job, output) == DONE, f"{kind}: {self.said()}")
+        self.kept = {kind: _contents(place / f"reference-{kind}") for kind in self.jobs}
 
     # what is disturbed ---------------------------------------------------------------------------------------------
 
@@ -76,10 +87,32 @@ class Campaign:
         }
         train(parse_recipe(recipe, "campaign"))
 
+    def command(self, *given: object) -> None:
+        sys.argv = ["minigpt4", *map(str, given)]
+        cli.main()
+
     def captions(self, output: Path) -> None:
         given = ["--model", self.place / "base", "--dtype", "float32", "--batch-size", 2, "--max-new-tokens", 4]
-        sys.argv = ["minigpt4", "caption", *map(str, [*self.images, "--output", output, *given])]
-        cli.main()
+        self.command("caption", *self.images, "--output", output, *given)
+
+    def evaluation(self, output: Path) -> None:
+        given = ["--model", self.place / "base", "--dtype", "float32", "--batch-size", 2, "--max-new-tokens", 4]
+        self.command(
+            "evaluate", "run", "vqa", "--data", self.place / "questions.jsonl", "--output", output, "--blank-image", *given
+        )
+
+    def curation(self, output: Path) -> None:
+        rules = {"min_words": 1, "without": list(SAYS)}
+        agent = {"model": str(self.place / "base"), "settings": {"max_new_tokens": 4}}
+        recipe = {"output": str(output), "draw": {"folder": str(self.place / "data"), "count": 8}, "rules": rules}
+        recipe |= {"describe": {"agent": agent, "batch": 2, "max_new_tokens": 4}}
+        file = output.with_suffix(".yaml")
+        file.write_text(json.dumps(recipe))
+        self.command("curate", "run", file)
+
+    def dialogues(self, output: Path) -> None:
+        given = ["--model", self.place / "base", "--dtype", "float32", "--rounds", 2, "--workers", 2]
+        self.command("converse", *self.images[:4], "--output", output, *given)
 
     def cache(self, folder: Path) -> FeatureCache:
         model, processor = load_system(self.place / "base", dtype=torch.float32)
@@ -159,7 +192,7 @@ class Campaign:
         left = [p.name for p in output.rglob(".*") if p.name != ".lock"]
         self.check(kind, all(same) and not left, f"{about}: same weights, records, report: {same}; left over: {left}")
 
-    # the five kinds ------------------------------------------------------------------------------------------------
+    # the kinds -----------------------------------------------------------------------------------------------------
 
     def kills(self, trials: int) -> None:
         """A training killed again and again, by several signals, until it ends."""
@@ -195,15 +228,41 @@ class Campaign:
         computed, kept = cache.look(pixels_of(cache.image_processor, image, False)[None])[0], cache.get(image)
         return kept if torch.allclose(kept, computed, atol=1e-5, rtol=1e-5) else computed
 
-    def captioning(self, trials: int) -> None:
-        """A file of captions, killed and continued."""
+    def continuing(self, kind: str, trials: int) -> None:
+        """A job to a file or a folder, killed and continued."""
+        begun = time.monotonic()
+        self.run(self.jobs[kind], self.place / f"timed-{kind}")
+        seconds = time.monotonic() - begun
         for trial in range(trials):
-            output = self.place / f"captions-{trial}.jsonl"
+            output = self.place / f"{kind}-{trial}"
             for _ in range(3):
-                self.run(self.captions, output, kill=self.rng.uniform(0.05, 1.5))
-            status = self.run(self.captions, output)
-            same = output.exists() and output.read_bytes() == (self.place / "reference.jsonl").read_bytes()
-            self.check("captions", status == DONE and same, f"trial {trial}: status {status}, same {same}: {self.said()}")
+                status = self.run(self.jobs[kind], output, kill=self.rng.uniform(0.02, 1.1) * seconds)
+                self.counts[f"{kind}: kills"] += status == -signal.SIGKILL
+            status = self.run(self.jobs[kind], output)
+            same = output.exists() and _contents(output) == self.kept[kind]
+            self.check(kind, status == DONE and same, f"trial {trial}: status {status}, same {same}: {self.said()}")
+
+    def preparing(self, trials: int) -> None:
+        """The pocket model's preparation by two processes, killed, and done again."""
+        wheels = fake_pocket.write_wheels(self.place / "wheels")
+        for trial in range(trials):
+            folder = self.place / f"pocket-{trial}"
+            own = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "OMP_NUM_THREADS": "1"}
+            own |= {"MINIGPT4_CACHE": str(folder), "FAKE_POCKET_LOG": str(self.place / "fetched")}
+            command = [sys.executable, fake_pocket.__file__, str(wheels), "0.5"]
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            children = [subprocess.Popen(command, env=os.environ | own, **quiet) for _ in range(2)]  # type: ignore[call-overload]
+            for child in children:
+                try:
+                    child.wait(self.rng.uniform(0.5, 12))
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
+                    self.counts["pocket: kills"] += 1
+            done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, check=False)
+            left = [file.name for file in folder.iterdir() if file.name.startswith(".pocket-")]
+            good = done.returncode == 0 and not left
+            self.check("pocket", good, f"trial {trial}: status {done.returncode}, left over {left}: {done.stderr[-200:]}")
 
     def disks(self, trials: int) -> None:
         """A disk that is full, or read-only, at a random place in a training; then there is room."""
@@ -227,14 +286,15 @@ class Campaign:
                     self.check("disks", False, f"read-only, status {status}: {self.said()}")
                 subprocess.run(["mount", "-o", f"remount,rw,size={64 << 20}", disk], check=True)
                 self.finish("disks", disk / "out", 2, about=f"trial {trial}, {size} bytes")
-                output = disk / "captions.jsonl"
-                (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - self.rng.randint(0, 3) * 4096))
-                status = self.run(self.captions, output)
-                (disk / "filler").unlink()
-                again = self.run(self.captions, output)
-                same = output.exists() and output.read_bytes() == (self.place / "reference.jsonl").read_bytes()
-                good = status in (DONE, SAID) and again == DONE and same
-                self.check("disks", good, f"captions: status {status}, then {again}, same {same}: {self.said()}")
+                for kind, job in self.jobs.items():
+                    output = disk / kind
+                    (disk / "filler").write_bytes(bytes(max(0, shutil.disk_usage(disk).free - self.rng.randint(0, 6) * 4096)))
+                    status, said = self.run(job, output), self.said()
+                    (disk / "filler").unlink()
+                    again = self.run(job, output)
+                    same = output.exists() and _contents(output) == self.kept[kind]
+                    good = status in (DONE, SAID) and again == DONE and same
+                    self.check("disks", good, f"{kind}: {status} ({said}), then {again}, same {same}: {self.said()}")
             finally:
                 subprocess.run(["umount", "-l", disk], check=False)
 
@@ -286,18 +346,25 @@ class Campaign:
         return how
 
 
+def _contents(place: Path) -> dict[str, bytes]:
+    """What a job has left: its file, or the files of its folder but for the pages, which name the folder."""
+    files = [place] if place.is_file() else [file for file in place.rglob("*") if file.is_file() and file.suffix != ".html"]
+    return {str(file.relative_to(place)): file.read_bytes() for file in files}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--trials", type=int, default=20, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="+", choices=["kills", "cache", "captions", "disks", "damage"])
+    parser.add_argument("--only", nargs="+", choices=KINDS)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         campaign = Campaign(Path(place), random.Random(given.seed))
         kinds = {
             "kills": campaign.kills,
             "cache": campaign.caches,
-            "captions": campaign.captioning,
+            **{kind: partial(campaign.continuing, kind) for kind in campaign.jobs},
+            "pocket": campaign.preparing,
             "disks": campaign.disks,
             "damage": campaign.damage,
         }

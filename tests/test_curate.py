@@ -15,10 +15,11 @@ from scripted import Scripted
 from minigpt4.curate.export import exported
 from minigpt4.curate.pipeline import FILES, Pipeline
 from minigpt4.curate.recipe import CONTINUE, DESCRIBE, load_recipe
-from minigpt4.curate.review import LOG, Review
+from minigpt4.curate.review import LOG, Review, about
 from minigpt4.curate.work import Work, repaired_by
 from minigpt4.data.formats import build_source
 from minigpt4.dialogue.agents import AgentError, CostCeiling
+from minigpt4.engine.params import SamplingParams
 from minigpt4.errors import UserError
 from minigpt4.io.lock import hold
 
@@ -303,7 +304,7 @@ def test_reviewers_are_above_the_rules(world):
     wanted = recipe(world, **{"draw.count": "null"})
     done, _ = run(wanted)
     ids = [row["id"] for row in done.kept]
-    review = Review(world / "out" / LOG, [row["id"] for row in done.steps["rules"]])
+    review = Review(world / "out" / LOG, {row["id"]: about(row) for row in done.steps["rules"]})
     review.decide(ids[0], "ann", "reject")
     review.decide(ids[1], "ann", "edit", "An edited text.")
     review.decide(ids[2], "ann", "accept")
@@ -320,10 +321,50 @@ def test_reviewers_are_above_the_rules(world):
     assert strict == {ids[1], flawed}
 
 
+def test_images_that_are_others_now_take_neither_texts_nor_decisions_nor_files_along(world):
+    """A new image moves the numbers of those behind it; a replaced one keeps its name."""
+    wanted = recipe(world, **{"draw.count": "null"})
+    done, _ = run(wanted)
+    ids = [row["id"] for row in done.kept]
+    review = Review(world / "out" / LOG, {row["id"]: about(row) for row in done.steps["rules"]})
+    review.decide(ids[-1], "ann", "edit", "An edited text.")
+    assert exported(wanted, done)[-1]["text"] == "An edited text."
+    Image.new("RGB", (24, 18), (0, 250, 0)).save(world / "images" / "000a.jpg")
+    Image.new("RGB", (24, 18), (0, 0, 250)).save(world / "images" / "002.png")
+    done, agent = run(wanted)
+    assert "002" in [Path(prompt.images[0]).stem for prompt in agent.prompts]
+    kept = exported(wanted, done)
+    assert "An edited text." not in [row["text"] for row in kept]
+    for row in kept:
+        with Image.open(world / "out" / "export" / "image" / f"{row['id']}.jpg") as copy, Image.open(row["image"]) as image:
+            assert copy.getpixel((5, 5)) == pytest.approx(image.getpixel((5, 5)), abs=3)
+
+
+def test_a_decision_that_finds_no_room_spoils_no_other(tmp_path, monkeypatch):
+    review = Review(tmp_path / "review.jsonl", {"a": "", "b": ""})
+    real, review.path = review.path, Path("/dev/full")
+    with pytest.raises(UserError, match="the decision is not kept"):
+        review.decide("a", "ann", "accept")
+    review.path = real
+    monkeypatch.setattr("minigpt4.curate.review.os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(UserError, match="the decision is not kept"):
+        review.decide("a", "ann", "accept")
+    monkeypatch.undo()
+    review.decide("b", "ann", "reject")
+    assert Review(real, {"a": "", "b": ""}).codes(["a", "b"], "ann") == ".r"
+
+
+@pytest.mark.parametrize("settings", [{"num_beams": "x"}, {"temperature": [1]}, {"stop": 5}, {"do_sample": "no"}])
+def test_settings_of_a_recipe_that_have_the_wrong_type(settings):
+    (name,) = settings
+    with pytest.raises(UserError, match=f"^{name} must be "):
+        SamplingParams.from_settings(settings)
+
+
 def test_two_runs_in_one_folder_are_refused(world):
     wanted = recipe(world)
-    held = hold(world / "out", "somebody")
-    with pytest.raises(UserError, match="another curation is writing there"):
+    held = hold(wanted.output, "a curation")
+    with pytest.raises(UserError, match="another curation is writing there already"):
         run(wanted)
     held.release()
     run(wanted)
@@ -333,6 +374,8 @@ def test_two_runs_in_one_folder_are_refused(world):
     ("text", "says"),
     [
         ("draw: {folder: a}", "output: Field required"),
+        ('output: "a\\0"\ndraw: {folder: a}', "no folder can have this name"),
+        ("output: o\ndraw: {dataset: {format: [1]}}", "its format, which is a name"),
         ("output: o\ndraw: {}", "folder or a dataset"),
         ("output: o\ndraw: {foldr: a}", r"draw\.foldr: no such key \(did you mean folder\?\)"),
         ("output: o\ndraw: {folder: a}\nrepair: {how: agent}", "needs one"),

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from minigpt4.curate.review import Decision, Review, agreement, texts_to_review, verdict
+from minigpt4.curate.review import about as judged
 from minigpt4.curate.rules import flaws_of
 from minigpt4.errors import UserError
 
@@ -28,24 +29,24 @@ def folder_of(tmp_path, count):
 
 def test_decisions_are_on_disk_and_read_back(tmp_path):
     log = tmp_path / "review.jsonl"
-    review = Review(log, ["a", "b"])
+    review = Review(log, {"a": "", "b": ""})
     review.decide("a", "ann", "accept")
     review.decide("a", "ann", "edit", " Better. ")
     review.decide("a", "bob", "reject")
     review.decide("b", "ann", "ignore")
-    again = Review(log, ["a", "b"])
+    again = Review(log, {"a": "", "b": ""})
     assert again.of("a") == {"ann": Decision("edit", "Better."), "bob": Decision("reject")}
     assert again.codes(["a", "b"], "ann") == "ei"
     assert again.decide("a", "ann", "undo") == Decision("accept")
     assert again.decide("a", "ann", "undo") is None
     assert again.decide("a", "ann", "undo") is None  # nothing left to undo
-    assert Review(log, ["a", "b"]).codes(["a", "b"], "ann") == ".i"
+    assert Review(log, {"a": "", "b": ""}).codes(["a", "b"], "ann") == ".i"
     data = log.read_bytes()
     log.write_bytes(data[:-5])  # a kill in the middle of a line
-    assert Review(log, ["a", "b"]).codes(["a", "b"], "ann") == ".i"
-    review = Review(log, ["a"])
+    assert Review(log, {"a": "", "b": ""}).codes(["a", "b"], "ann") == ".i"
+    review = Review(log, {"a": ""})
     review.decide("a", "ann", "accept")
-    assert Review(log, ["a"]).codes(["a"], "ann") == "a"
+    assert Review(log, {"a": ""}).codes(["a"], "ann") == "a"
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_decisions_are_on_disk_and_read_back(tmp_path):
     ],
 )
 def test_what_is_no_decision_is_refused_and_not_written(tmp_path, arguments, says):
-    review = Review(tmp_path / "review.jsonl", ["a"])
+    review = Review(tmp_path / "review.jsonl", {"a": ""})
     with pytest.raises(UserError, match=says):
         review.decide(*arguments)
     assert (tmp_path / "review.jsonl").read_bytes() == b""
@@ -68,7 +69,7 @@ def test_what_is_no_decision_is_refused_and_not_written(tmp_path, arguments, say
 
 def test_reviewers_at_the_same_time_lose_nothing(tmp_path):
     ids = [f"{i}" for i in range(40)]
-    reviews = [Review(tmp_path / "review.jsonl", ids) for _ in range(2)]  # two servers on one log
+    reviews = [Review(tmp_path / "review.jsonl", dict.fromkeys(ids, "")) for _ in range(2)]  # two servers on one log
 
     def work(review, name):
         for id in ids:
@@ -79,7 +80,7 @@ def test_reviewers_at_the_same_time_lose_nothing(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    again = Review(tmp_path / "review.jsonl", ids)
+    again = Review(tmp_path / "review.jsonl", dict.fromkeys(ids, ""))
     assert [again.codes(ids, f"r{i}") for i in range(6)] == ["a" * 40] * 6
 
 
@@ -95,7 +96,7 @@ def test_what_several_reviewers_come_to():
 
 
 def test_agreement_is_cohens_kappa(tmp_path):
-    review = Review(tmp_path / "review.jsonl", "abcdefghij")
+    review = Review(tmp_path / "review.jsonl", dict.fromkeys("abcdefghij", ""))
     for id, one, other in zip("abcdefghij", "aaaaaarrri", "aaaarrrrra", strict=True):
         names = {"a": "accept", "r": "reject", "i": "ignore"}
         review.decide(id, "ann", names[one])
@@ -253,7 +254,7 @@ def test_the_page_by_keyboard_alone(browser, served, tmp_path):
     page.keyboard.press("e")
     page.keyboard.press("Escape")
     assert page.is_hidden("#editing")
-    review = Review(tmp_path / "review.jsonl", [row["id"] for row in texts_to_review(tmp_path)])
+    review = Review(tmp_path / "review.jsonl", {row["id"]: judged(row) for row in texts_to_review(tmp_path)})
     assert [review.standing(f"{i:06d}", "ann") for i in (1, 2, 4, 5)] == [
         Decision("accept"), Decision("edit", "A better text."), Decision("reject"), None]  # fmt: skip
     assert page.text_content("#caption") == "Source: <b>a boat</b>"  # text, not markup
@@ -270,7 +271,7 @@ def test_two_reviewers_in_two_tabs(browser, served, tmp_path):
             about(page, f"{i + 1} of 6")
             page.keyboard.press(key)
         saved(page)
-    review = Review(tmp_path / "review.jsonl", ids := [row["id"] for row in texts_to_review(tmp_path)])
+    review = Review(tmp_path / "review.jsonl", ids := {row["id"]: judged(row) for row in texts_to_review(tmp_path)})
     assert (review.codes(ids, "ann"), review.codes(ids, "bob")) == ("aar...", "rai...")
     ann.reload()
     about(ann, "4 of 6")

@@ -36,14 +36,14 @@ def names(output):
 
 def test_a_file_that_fails_takes_nothing_with_it_and_is_tried_again(files, tmp_path):
     heard, output = {}, tmp_path / "out.jsonl"
-    assert converse_files(files, output, run, lambda name, what: heard.update({name: what}), workers=3) == 1
+    assert converse_files(files, output, run, lambda name, what: heard.update({name: what}), "us", workers=3) == 1
     assert len(heard) == 6
     assert "not a picture" in heard[str(files[3])]
     assert names(output) == ["0.png", "1.png", "2.png", "4.png", "5.png"]
     before = output.read_text()
     Image.new("RGB", (30, 20)).save(files[3])
     heard.clear()
-    assert converse_files(files, output, run, lambda name, what: heard.update({name: what})) == 0
+    assert converse_files(files, output, run, lambda name, what: heard.update({name: what}), "us") == 0
     assert list(heard) == [str(files[3])]
     assert names(output) == [f"{i}.png" for i in range(6)]
     assert set(before.splitlines()) < set(output.read_text().splitlines())
@@ -52,12 +52,38 @@ def test_a_file_that_fails_takes_nothing_with_it_and_is_tried_again(files, tmp_p
 def test_what_a_kill_cut_short_is_done_again_to_the_same_file(files, tmp_path):
     files = [file for file in files if file.name != "3.png"]
     whole, output = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
-    converse_files(files, whole, run, lambda *_: None)
+    converse_files(files, whole, run, lambda *_: None, "us")
     data = whole.read_bytes()
     for cut in range(0, len(data), 311):
         output.write_bytes(data[:cut])
-        converse_files(files, output, run, lambda *_: None)
+        converse_files(files, output, run, lambda *_: None, "us")
         assert output.read_bytes() == data
+
+
+def test_a_file_is_continued_neither_by_others_nor_about_another_image(files, tmp_path):
+    output = tmp_path / "out.jsonl"
+    assert converse_files(files, output, run, lambda *_: None, "us") in (0, 1)
+    with pytest.raises(UserError, match="holds answers by us, not by others"):
+        converse_files(files, output, run, lambda *_: None, "others")
+    Image.new("RGB", (9, 9)).save(files[0])
+    with pytest.raises(UserError, match="has changed since"):
+        converse_files(files, output, run, lambda *_: None, "us")
+
+
+def test_at_a_full_disk_nothing_more_is_asked(files, tmp_path, monkeypatch):
+    asked = []
+
+    def counted(file):
+        asked.append(file)
+        return run(file)
+
+    def full(self, rows):
+        raise UserError("out.jsonl: cannot write (No space left on device)")
+
+    monkeypatch.setattr("minigpt4.io.jsonl.Output.write", full)
+    with pytest.raises(UserError, match="No space left"):
+        converse_files(files, tmp_path / "out.jsonl", counted, lambda *_: None, "us", workers=1)
+    assert len(asked) <= 2
 
 
 def test_at_the_cost_ceiling_no_more_dialogues_begin(files, tmp_path):
@@ -73,7 +99,7 @@ def test_at_the_cost_ceiling_no_more_dialogues_begin(files, tmp_path):
         return run(file)
 
     output = tmp_path / "out.jsonl"
-    assert converse_files(files, output, run_until, lambda *_: None, workers=1) == 3
+    assert converse_files(files, output, run_until, lambda *_: None, "us", workers=1) == 3
     assert (len(begun), names(output)) == (3, ["0.png", "1.png"])
 
 

@@ -1,6 +1,7 @@
 """What reaches a terminal: others' words do nothing there, and streams that are closed or full are one line."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -12,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from minigpt4.cli.terminal import harmless
+from minigpt4.cli.terminal import harmless, standard_streams
 from minigpt4.inference.assistant import Assistant
 
 NASTY = "\x1b[31mred\x9b2J \u202egnp.exe \x07\rdone [/b] [bold]x[/bold] :smile:"
 OBEYED = {chr(c) for c in [*range(32), *range(127, 160)]} | set(
-    "\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2069"
+    "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2069"
 )
 
 
@@ -33,6 +34,26 @@ def test_nothing_is_obeyed_and_json_stays_json(text):
 def clean(*streams):
     for text in streams:
         assert not (OBEYED - {"\n", "\t"}) & set(text), text
+
+
+def test_letters_that_a_stream_lacks_and_halves_of_characters_are_written_out(here):
+    """Under an encoding of few letters; bytes of a name that is no text pass as they are."""
+    code = "from minigpt4.cli.terminal import say_line, standard_streams as s\nwith s(): say_line('\\u00e9\\ud800\\udcff')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, b"\\xe9\\ud800\xff\n"), done.stderr
+
+
+def test_the_log_tells_of_a_defect_whole(capsys):
+    with standard_streams():
+        try:
+            raise RuntimeError("broken \x1b[2J")
+        except RuntimeError:
+            logging.getLogger("minigpt4.serve").exception("a request failed")
+    err = capsys.readouterr().err
+    assert "a request failed\nTraceback" in err
+    assert "RuntimeError: broken \\u001b[2J" in err
 
 
 def test_answers_and_names_do_nothing_to_a_terminal(run, here, monkeypatch):

@@ -2,13 +2,20 @@
 
 import json
 import subprocess
+import tempfile
 
 import pytest
 from test_train import recipe_of, run, world  # noqa: F401
 
+from minigpt4 import cli
 from minigpt4.checkpoints import pocket
 from minigpt4.errors import UserError
 from minigpt4.io.atomic import whole_file, write_text
+from minigpt4.io.lock import hold
+from minigpt4.train.checkpoint import Checkpoints
+from minigpt4.train.distributed import World
+from minigpt4.train.loop import Trainer
+from minigpt4.train.pipeline import Pipeline, run_pipeline
 from minigpt4.train.recipe import load_recipe
 from minigpt4.train.report import write_report
 from minigpt4.train.tracking import JsonLines
@@ -123,3 +130,79 @@ def test_a_download_is_bounded_and_a_full_disk_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: full)
     with pytest.raises(OSError, match="No space left on device"):
         pocket._download(pocket.VISION, tmp_path)
+
+
+def test_one_process_alone_looks_for_the_newest_checkpoint(world, tmp_path, monkeypatch):
+    """Two that move damaged ones aside at once would go on from different ones."""
+    given = recipe_of(world, tmp_path / "out", steps=2)
+    run(given)
+    looked = []
+    monkeypatch.setattr(Checkpoints, "latest", lambda self: looked.append(self))
+    trainer = object.__new__(Trainer)
+    trainer.checkpoints = Checkpoints(tmp_path / "out" / "checkpoints", 2)
+    for rank, asked in ((1, 0), (0, 1)):
+        trainer.world = Second(rank=rank)
+        trainer._resume()
+        assert len(looked) == asked
+
+
+class Second(World):
+    """One of two processes; the leader has found nothing."""
+
+    def gather(self, value):
+        return [None, value]
+
+
+HOSTILE = {
+    "deep": ("a: " + "[" * 5000, "nested too deeply"),
+    "deep enough to be read": ("a: " + "[" * 150 + "]" * 150, "nested too deeply"),
+    "itself": ("a: &a [*a]", "holds itself"),
+    "no date": ("output: 2024-99-99", "cannot be read"),
+    "no text": (b"\xff\xfea\0", "not UTF-8"),
+    "open": ("a: [", "not YAML"),
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("command", [("train",), ("data", "check"), ("curate", "run"), ("converse", "x.png", "--prompts")])
+def test_every_command_that_reads_yaml_refuses_what_has_no_end_in_one_line(command, text, tmp_path, monkeypatch, capsys):
+    given, said = HOSTILE[text]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.yaml").write_bytes(given if isinstance(given, bytes) else given.encode())
+    (tmp_path / "x.png").write_bytes(b"x")
+    monkeypatch.setattr("sys.argv", ["minigpt4", *command, "r.yaml"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    err = capsys.readouterr().err
+    assert (left.value.code, err.count("\n")) == (2, 1), err
+    assert said in err
+
+
+@pytest.mark.parametrize("damage", ['{"a"', "3", "[1]", "\ud800"])
+def test_the_state_of_a_pipeline_that_is_damaged_counts_nothing_as_done(damage, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    made = "import pathlib; pathlib.Path('made').write_text('x')"
+    pipeline = Pipeline.model_validate(
+        {"state": "state.json", "steps": [{"kind": "script", "command": ["-c", made], "output": ["made"]}]}
+    )
+    assert [run_pipeline(pipeline), run_pipeline(pipeline)] == [["done"], ["skipped"]]
+    (tmp_path / "state.json").write_bytes(damage.encode(errors="surrogatepass"))
+    assert run_pipeline(pipeline) == ["done"]
+    assert "state.json is damaged: no step counts as done" in caplog.text
+    held = hold("state.json", "a pipeline")
+    with pytest.raises(UserError, match="a pipeline is writing there already"):
+        run_pipeline(pipeline)
+    held.release()
+
+
+def test_a_cache_folder_that_may_not_be_written_is_no_reason_to_go_without_a_lock(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MINIGPT4_CACHE", str(tmp_path / "file" / "no folder"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    held = hold(tmp_path / "out", "a training")
+    with pytest.raises(UserError, match="a training is writing there already"):
+        hold(tmp_path / "out", "a training")
+    held.release()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="no lock can be made there"):
+        hold(tmp_path / "out", "a training")

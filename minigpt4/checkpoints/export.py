@@ -46,7 +46,9 @@ def export(source: str | os.PathLike, output: str | os.PathLike, dtype: torch.dt
             token no id.
     """
     folder = Path(output)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    with saying(folder):  # a name that is too long, say
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if taken:
         raise UserError(f"{folder}: is there already; name a new folder to write")
     found = find_folder(source)
     task_settings = read_task_settings(found)

@@ -118,7 +118,18 @@ def converse(
 
     if output is not None:
         asked = wording["image" if video is None else "video"] if from_caption else None
-        raise typer.Exit(_many(files, output, html, truth, run, workers, partners, asked))
+        named = {"questioner": questioner, "answerer": answerer, "summariser": summariser or questioner}
+        how: dict[str, Any] = {
+            "rounds": wanted,
+            "context": context,
+            "patience": patience,
+            "temperature": temperature,
+            "detect": detect or None,
+        }
+        if video is not None:
+            how |= {"frames": frames, "sampling": sampling, "interval": interval, "segments": segments}
+        by = _made_by(system, named, how, wording["video" if video is not None else "image"])
+        raise typer.Exit(_many(files, output, html, truth, run, workers, partners, by, asked))
     raise typer.Exit(_shown(files, run, json))
 
 
@@ -148,8 +159,31 @@ def _tell(kind: str, text: str) -> None:
         say({"question": "Q: ", "answer": "A: ", "caption": "\n"}[kind] + text, flush=True)
 
 
+def _made_by(system: System, named: dict[str, str | None], how: dict[str, Any], wording: Any) -> str:
+    """Who takes part in the dialogues of a file, and how: a file is not continued by others."""
+    import hashlib
+
+    from ..jobs.made_by import signature
+
+    def who(name: str) -> str:
+        return name if name.startswith(("http://", "https://")) else signature(name, system.kept_as)
+
+    parts = {role: who(name or system.model) for role, name in named.items()}
+    prompts = hashlib.sha256(repr(wording).encode()).hexdigest()[:8]
+    said = parts | {key: value for key, value in how.items() if value is not None} | {"prompts": prompts}
+    return " ".join(f"{key}={value}" for key, value in said.items())
+
+
 def _many(
-    files: list[Path], output: Path, html: Path | None, truth: Path | None, run: Any, workers: int, partners: Any, asked: Any
+    files: list[Path],
+    output: Path,
+    html: Path | None,
+    truth: Path | None,
+    run: Any,
+    workers: int,
+    partners: Any,
+    by: str,
+    asked: Any,
 ) -> int:
     """Dialogues to a file, with a bar. `asked` is the wording for questions about captions, where they are wanted."""
     from rich.progress import Progress
@@ -163,11 +197,9 @@ def _many(
         def done(name: str, result: Any) -> None:
             progress.advance(task)
             if isinstance(result, str):
-                remark(f"error: {name}: {result}")
+                remark(f"error: {result}" if result.startswith(name) else f"error: {name}: {result}")
 
-        if workers > 1 and files:
-            partners()  # loaded once, before the threads begin
-        failed = converse_files(files, output, run, done, workers)
+        failed = converse_files(files, output, run, done, by, workers, partners)  # loaded once, before the threads begin
     if html is not None:
         from ..dialogue.page import comparison_page
 

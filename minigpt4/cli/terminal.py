@@ -4,12 +4,14 @@ Names of files, answers of models and texts of datasets are others' words. They 
 writes out what a terminal would obey or hide: control and escape codes, and marks that turn the direction of writing.
 """
 
+import codecs
 import contextlib
 import errno
 import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
@@ -19,12 +21,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udc7f\udd00-\udfff]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def harmless(text: object, lines: bool = False) -> str:
-    """A text without what a terminal obeys; each such character is written as JSON writes it, so JSON stays what it is.
+    """A text without what a terminal obeys, nor halves of characters, which no stream can hold; each is written as JSON does,
+    so JSON stays what it is. Bytes of file names that are no text pass.
 
     Args:
         lines: line ends and tabs may stay.
@@ -70,7 +73,10 @@ class _Log(logging.Handler):
     """Warnings, and of a training what it tells of itself, on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(harmless(record.getMessage(), lines=True), file=sys.stderr)
+        text = record.getMessage()
+        if record.exc_info:  # a defect of ours, in a server that goes on
+            text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+        print(harmless(text, lines=True), file=sys.stderr)
 
 
 def hear_the_log() -> None:
@@ -79,6 +85,19 @@ def hear_the_log() -> None:
 
 
 # streams that are closed or full -----------------------------------------------------------------------------------------
+
+
+def _as_bytes_or_escapes(error: UnicodeError) -> tuple[bytes | str, int]:
+    """Encodes what a stream cannot: bytes of names as they were, letters that its encoding lacks as their numbers."""
+    if not isinstance(error, UnicodeEncodeError):
+        return codecs.lookup_error("surrogateescape")(error)
+    text = error.object[error.start : error.end]
+    return b"".join(
+        bytes([ord(c) - 0xDC00]) if "\udc80" <= c <= "\udcff" else c.encode("ascii", "backslashreplace") for c in text
+    ), error.end
+
+
+codecs.register_error("minigpt4-stream", _as_bytes_or_escapes)
 
 
 class _Output:
@@ -152,7 +171,7 @@ def standard_streams() -> Iterator[None]:
             os.open(os.devnull, os.O_RDWR)
     for stream in (sys.stdout, sys.stdin):  # names of files need not be text, nor what is typed
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="surrogateescape")
+            stream.reconfigure(errors="minigpt4-stream")
     if sys.stdin is None:
         sys.stdin = open(os.devnull)
     if sys.stderr is None:

@@ -10,14 +10,16 @@ from PIL import Image
 from ..data.formats import build_source
 from ..data.source import Source
 from ..errors import UserError
-from ..io.atomic import whole_file
+from ..io.atomic import saying, whole_file
 from ..io.jsonl import Row
+from ..jobs.made_by import IMAGES, digest
 from ..media.images import images_in, open_image
 from .recipe import Draw
 
 
 def drawn(draw: Draw, seed: int, keep: Path) -> list[Row]:
-    """Rows ``{"id", "image", "caption"}`` of images drawn at random, in the order of their source.
+    """Rows ``{"id", "image", "caption", "image_digest"}`` of images drawn at random, in the order of their source: what is made
+    of an image is made anew where its file has changed.
 
     Args:
         keep: folder for images that are no files of their own (those of archives and tables).
@@ -40,7 +42,7 @@ def _of_folder(folder: Path, count: int | None, rng: random.Random) -> list[Row]
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected where the images are (draw.folder)")
     found = images_in([folder])
-    return [{"id": f"{i:06d}", "image": str(found[i])} for i in _picks(len(found), count, rng)]
+    return [_known({"id": f"{i:06d}", "image": str(found[i])}) for i in _picks(len(found), count, rng)]
 
 
 def _picks(total: int, count: int | None, rng: random.Random) -> list[int]:
@@ -77,9 +79,18 @@ def _row(number: int, images: tuple[Any, ...], caption: str, keep: Path) -> Row:
         return {"id": name, "error": "no image"}
     image = images[0]
     if isinstance(image, Image.Image):
-        keep.mkdir(parents=True, exist_ok=True)
         path = keep / f"{name}.png"
+        with saying(keep):
+            keep.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as part:
             open_image(image).save(part, "PNG")
         image = path
-    return {"id": name, "image": str(image), "caption": caption}
+    return _known({"id": name, "image": str(image), "caption": caption})
+
+
+def _known(row: Row) -> Row:
+    """With a digest of its image; without one where there is none to read, which is said when it is asked about."""
+    try:
+        return row | {IMAGES: digest([Path(row["image"])])}
+    except UserError:
+        return row

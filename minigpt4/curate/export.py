@@ -1,6 +1,5 @@
 """The end of a curation: the files that training reads, and the page that tells how it went."""
 
-import json
 import random
 import shutil
 from collections import Counter
@@ -10,13 +9,13 @@ from statistics import mean, median
 from typing import Any
 
 from ..errors import UserError
-from ..io.atomic import whole_file, write_text
-from ..io.jsonl import Row, write_rows
-from ..media.images import open_image
-from ..reports.page import write_page
+from ..io.atomic import saying, write_folder, write_text
+from ..io.jsonl import Row, to_json, write_rows
+from ..media.images import open_image, regular_file
+from ..reports.page import page
 from .pipeline import FILES, Curated
 from .recipe import Recipe
-from .review import LOG, Review, agreement, verdict
+from .review import LOG, Review, about, agreement, verdict
 from .rules import SAYS, words
 from .steps import edited
 
@@ -36,36 +35,32 @@ def exported(recipe: Recipe, done: Curated) -> list[Row]:
     """
     ruled = done.steps["rules"]
     log = recipe.output / LOG
-    review = Review(log, [row["id"] for row in ruled]) if log.exists() else None
+    review = Review(log, {row["id"]: about(row) for row in ruled}) if log.exists() else None
     kept, reasons = _verdicts(recipe, ruled, review)
     write_report(recipe, done, kept, reasons, review)
     if not kept:
         raise UserError(f"{recipe.output}: no description is left; {recipe.output / 'report.html'} says why")
     folder = recipe.output / "export"
-    try:
-        (folder / "image").mkdir(parents=True, exist_ok=True)
+    annotations = [{"image_id": row["id"], "caption": row["text"]} for row in kept]
+    rows = [{"image": f"image/{row['id']}.jpg", "answer": row["text"]} for row in kept]
+
+    def write(work: Path) -> None:
+        (work / "image").mkdir()
         for row in kept:
-            _copy(Path(row["image"]), folder / "image" / f"{row['id']}.jpg")
-        wanted = {f"{row['id']}.jpg" for row in kept}
-        for file in (folder / "image").iterdir():  # of texts that are no longer kept
-            if file.name not in wanted:
-                file.unlink()
-        annotations = [{"image_id": row["id"], "caption": row["text"]} for row in kept]
-        write_text(folder / "filter_cap.json", json.dumps({"annotations": annotations}, ensure_ascii=False, indent=1))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write ({error.strerror})") from None
-    write_rows(folder / "rows.jsonl", ({"image": f"image/{row['id']}.jpg", "answer": row["text"]} for row in kept))
+            _copy(Path(row["image"]), work / "image" / f"{row['id']}.jpg")
+        write_text(work / "filter_cap.json", to_json({"annotations": annotations}, indent=1) + "\n")
+        write_rows(work / "rows.jsonl", rows)
+
+    with saying(folder):
+        write_folder(folder, folder.with_name(".export"), write)
     return kept
 
 
 def _copy(source: Path, target: Path) -> None:
-    if target.exists():
-        return
-    with whole_file(target) as part:
-        if source.suffix.lower() in (".jpg", ".jpeg"):
-            shutil.copyfile(source, part)
-        else:
-            open_image(source).save(part, "JPEG", quality=95)
+    if source.suffix.lower() in (".jpg", ".jpeg"):
+        shutil.copyfile(regular_file(source), target)
+    else:
+        open_image(source).save(target, "JPEG", quality=95)
 
 
 def _verdicts(recipe: Recipe, ruled: Sequence[Row], review: Review | None) -> tuple[list[Row], dict[str, str]]:
@@ -100,8 +95,7 @@ def write_report(
     rng = random.Random(recipe.seed)
     by_id = {row["id"]: row for row in done.steps["rules"]}
     rejects = sorted(reasons)
-    write_page(
-        recipe.output / "report.html",
+    text = page(
         "curation.html",
         name=recipe.output.name,
         survival=survival,
@@ -115,6 +109,7 @@ def write_report(
         rejects=[by_id[id] | {"reason": reasons[id]} for id in rng.sample(rejects, min(SHOWN, len(rejects)))],
         files=FILES,
     )
+    write_text(recipe.output / "report.html", text)
 
 
 def _rules(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..dialogue import nouns as noun_rules
 from ..errors import UserError
+from ..io.atomic import saying
 from ..io.jsonl import Row
 from ..io.lock import hold
 from ..jobs.made_by import signature
@@ -79,7 +80,8 @@ class Pipeline:
         """
         held = hold(self.recipe.output, "another curation")
         try:
-            self.recipe.output.mkdir(parents=True, exist_ok=True)
+            with saying(self.recipe.output):
+                self.recipe.output.mkdir(parents=True, exist_ok=True)
             return self._run()
         finally:
             held.release()

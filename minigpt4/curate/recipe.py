@@ -4,10 +4,10 @@ import difflib
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..errors import UserError
+from ..io.yaml_file import read_yaml, value_of
 
 DESCRIBE = "Describe this image in detail. Give as many details as possible. Say everything you see."
 CONTINUE = "Continue"
@@ -56,12 +56,17 @@ class Draw(_Section):
     count: int | None = Field(None, ge=1)
     """All of them when not given."""
 
+    @field_validator("folder")
+    @classmethod
+    def _a_name(cls, folder: Path | None) -> Path | None:
+        return folder if folder is None else file_name(folder)
+
     @model_validator(mode="after")
     def _one_of_both(self) -> "Draw":
         if (self.folder is None) == (self.dataset is None):
             raise ValueError("images come from a folder or a dataset: name one of them")
-        if self.dataset is not None and "format" not in self.dataset:
-            raise ValueError("a dataset needs its format")
+        if self.dataset is not None and not isinstance(self.dataset.get("format"), str):
+            raise ValueError("a dataset needs its format, which is a name")
         return self
 
 
@@ -144,6 +149,18 @@ class Recipe(_Section):
     rules: RulesOf = RulesOf()
     export: Export = Export()
 
+    @field_validator("output")
+    @classmethod
+    def _a_name(cls, output: Path) -> Path:
+        return file_name(output)
+
+
+def file_name(path: Path) -> Path:
+    """The path, if a file can have that name."""
+    if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in str(path)):
+        raise ValueError("no folder can have this name")
+    return path
+
 
 def load_recipe(path: str | Path, changes: list[str] | None = None) -> Recipe:
     """Read a recipe; `changes` are ``key.key=value`` with values in YAML.
@@ -151,12 +168,7 @@ def load_recipe(path: str | Path, changes: list[str] | None = None) -> Recipe:
     Raises:
         UserError: it cannot be read, or says something that does not exist or does not go together.
     """
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())[:200]})") from None
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected a mapping with output and draw")
     for change in changes or ():
@@ -169,7 +181,10 @@ def load_recipe(path: str | Path, changes: list[str] | None = None) -> Recipe:
             at = at.setdefault(parent, {})
             if not isinstance(at, dict):
                 raise UserError(f"--set {change}: {parent} is no section")
-        at[last] = yaml.safe_load(value)
+        try:
+            at[last] = value_of(value)
+        except UserError as error:
+            raise UserError(f"--set {change[:60]} ...: {error}") from None
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
@@ -186,6 +201,8 @@ def _keys(place: tuple[Any, ...]) -> list[str]:
     """The keys of the section at a place."""
     section: Any = Recipe
     for name in place:
+        if name not in getattr(section, "model_fields", {}):
+            return []
         section = section.model_fields[name].annotation
         section = next((kind for kind in getattr(section, "__args__", ()) if hasattr(kind, "model_fields")), section)
     return list(section.model_fields)

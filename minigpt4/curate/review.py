@@ -1,10 +1,12 @@
 """What reviewers decide: an append-only log, so that nobody overwrites anybody and nothing is lost."""
 
+import contextlib
+import errno
 import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import Any, Literal, get_args
 
 from ..errors import UserError
 from ..io.jsonl import Output, Row, read_rows
+from ..jobs.made_by import IMAGES
+from .steps import digest
 
 Action = Literal["accept", "edit", "reject", "ignore", "undo"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
@@ -33,18 +37,21 @@ class Review:
     """The log of a curation folder. Every entry is on disk before it counts.
 
     Args:
-        path: the log, ``{"id", "reviewer", "action", "text", "time"}`` a line.
-        ids: of the texts under review.
+        path: the log, ``{"id", "reviewer", "action", "text", "about", "time"}`` a line.
+        ids: of the texts under review, each with what it is about (`about`). A decision about something else, which had that id
+            before images were added or texts made anew, does not count.
 
     Raises:
         UserError: the log has a line that is no entry.
     """
 
-    def __init__(self, path: Path, ids: Iterable[str]):
-        self.path, self.ids = path, frozenset(ids)
+    def __init__(self, path: Path, ids: Mapping[str, str]):
+        self.path, self.ids = path, dict(ids)
         self._lock = Lock()
         self._stacks: dict[tuple[str, str], list[Decision]] = defaultdict(list)
-        for entry in Output(path, "action").rows:  # mends a line that a kill cut short
+        log = Output(path, "action")  # mends a line that a kill cut short
+        log.close()
+        for entry in log.rows:
             self._take(entry)
 
     def decide(self, id: str, reviewer: str, action: str, text: str | None = None) -> Decision | None:
@@ -64,6 +71,7 @@ class Review:
         entry: Row = {"id": id, "reviewer": reviewer.strip(), "action": action}
         if text is not None:
             entry["text"] = text.strip()
+        entry["about"] = self.ids[id]
         entry["time"] = round(time.time(), 3)
         with self._lock:
             self._append(entry)
@@ -72,27 +80,32 @@ class Review:
 
     def _append(self, entry: Row) -> None:
         line = json.dumps(entry, ensure_ascii=True).encode() + b"\n"
+        before = None
         try:
-            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            try:
-                if os.write(handle, line) != len(line):
-                    raise OSError(28, "no space is left")
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            with self.path.open("ab", buffering=0) as file:
+                before = file.tell()
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
         except OSError as error:
+            if before is not None:  # half an entry would spoil the next one too
+                with contextlib.suppress(OSError):
+                    os.truncate(self.path, before)
             raise UserError(f"{self.path}: cannot write ({error.strerror}); the decision is not kept") from None
 
     def _take(self, entry: Mapping[str, Any]) -> None:
-        id, reviewer, action = (entry.get(name) for name in ("id", "reviewer", "action"))
-        if not isinstance(id, str) or not isinstance(reviewer, str) or action not in ACTIONS:
+        id, reviewer, action, text = (entry.get(name) for name in ("id", "reviewer", "action", "text"))
+        of_its_kind = isinstance(text, str) if action == "edit" else text is None
+        if not isinstance(id, str) or not isinstance(reviewer, str) or action not in ACTIONS or not of_its_kind:
             raise UserError(f"{self.path}: an entry is none ({str(entry)[:80]}); take that line out")
+        if entry.get("about", self.ids.get(id)) != self.ids.get(id):
+            return
         stack = self._stacks[id, reviewer]
         if action == "undo":
             if stack:
                 stack.pop()
         else:
-            stack.append(Decision(action, entry.get("text")))
+            stack.append(Decision(action, text))
 
     def standing(self, id: str, reviewer: str) -> Decision | None:
         """What stands for a reviewer."""
@@ -112,6 +125,11 @@ class Review:
         """A reviewer's decisions about texts as one letter each: a, e, r, i, or a dot for none."""
         standing = (self.standing(id, reviewer) for id in ids)
         return "".join("." if one is None else one.action[0] for one in standing)
+
+
+def about(row: Row) -> str:
+    """A digest of what a reviewer judges: an image and its text."""
+    return digest([row.get(IMAGES, row["image"]), row["text"]])
 
 
 def verdict(decisions: Mapping[str, Decision], text: str) -> tuple[Literal["keep", "drop", "conflict", "open"], str]:

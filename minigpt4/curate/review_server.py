@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..media.images import open_image
-from .review import LOG, Review, agreement, texts_to_review
+from .review import LOG, Review, about, agreement, texts_to_review
 from .rules import SAYS, changed_words
 
 PAGE = Path(__file__).with_name("review_page")
@@ -32,7 +32,7 @@ def review_app(folder: Path) -> Any:
 
     rows = texts_to_review(folder)
     ids = [row["id"] for row in rows]
-    review = Review(folder / LOG, ids)
+    review = Review(folder / LOG, {row["id"]: about(row) for row in rows})
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
 

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import io
 import json
+import logging
 import os
 import random
 import time
@@ -22,6 +23,7 @@ from PIL import Image
 
 from ..engine.completion import EncodedImage
 from ..errors import UserError
+from ..io.atomic import saying
 from ..io.jsonl import write_rows
 from ..media.images import ImageInput, open_image, regular_file
 from .agents import AgentError, CostCeiling, Prompt, Reply, Spent
@@ -30,6 +32,8 @@ try:
     import httpx2
 except ImportError as missing:
     raise UserError("an endpoint needs httpx2: pip install 'minigpt4[endpoint]'") from missing
+
+log = logging.getLogger(__name__)
 
 _AGAIN = frozenset({408, 409, 425, 429})  # and all from 500 on
 _CHARACTERS_A_TOKEN = 3  # a careful guess, where an endpoint does not count
@@ -114,7 +118,7 @@ class Endpoint:
         self.key_env, self.prices, self.limits = key_env, prices, limits
         self.settings = dict(settings or {})
         self._cache = Path(cache) if cache is not None else None
-        self._sleep = sleep
+        self._sleep, self._told = sleep, False
         self._client = httpx2.Client(timeout=limits.timeout, transport=transport, follow_redirects=False)
         self._spent, self._reserved, self._lock = Spent(), 0.0, Lock()
 
@@ -151,11 +155,21 @@ class Endpoint:
         except AgentError as error:
             return error
         if self._cache is not None and reply.text:
-            self._cache.mkdir(parents=True, exist_ok=True)
             row: dict[str, Any] = {"text": reply.text, "finish_reason": reply.finish_reason}
             row |= {"prompt_tokens": reply.prompt_tokens, "generated_tokens": reply.generated_tokens}
-            write_rows(self._cache / f"{digest}.json", [row])
+            self._keep(self._cache / f"{digest}.json", row)
         return reply
+
+    def _keep(self, path: Path, row: dict[str, Any]) -> None:
+        """Keep a reply. One that cannot be kept is a reply all the same: it was paid for."""
+        try:
+            with saying(path.parent):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            write_rows(path, [row])
+        except UserError as error:
+            if not self._told:
+                log.warning("%s: replies are not kept, and will be asked and paid for again", error)
+            self._told = True
 
     def _known(self, digest: str) -> Reply | None:
         if self._cache is None:
@@ -163,7 +177,7 @@ class Endpoint:
         try:
             row = json.loads((self._cache / f"{digest}.json").read_text(encoding="utf-8"))
             reply = Reply(row["text"], row["prompt_tokens"], row["generated_tokens"], 0.0, row["finish_reason"], cached=True)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         self._spent.add(cached=1)
         return reply

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..io.jsonl import Output, read_rows
+from ..jobs.made_by import BY, IMAGES, check_maker, check_unchanged, digest
 from .agents import AgentError, CostCeiling
 from .analysis import Truth
 from .captioner import Transcript
@@ -18,47 +19,83 @@ Done = Callable[[str, Transcript | str], object]
 
 
 def converse_files(
-    files: Sequence[Path], output: str | os.PathLike, run: Callable[[Path], Transcript], done: Done, workers: int = 4
+    files: Sequence[Path],
+    output: str | os.PathLike,
+    run: Callable[[Path], Transcript],
+    done: Done,
+    by: str,
+    workers: int = 4,
+    prepare: Callable[[], object] = lambda: None,
 ) -> int:
     """A dialogue about each file that `output` does not have yet; returns how many failed.
 
-    Rows are ``{"image": name, "dialogue": transcript}``, in the order of `files` at the end. A file that fails is not written,
-    so that the next run tries it again. At the cost ceiling no further dialogue is begun; those cut off by it are not kept.
+    Rows are ``{"image": name, "dialogue": transcript, "by", "image_digest"}``, in the order of `files` at the end. A file that
+    fails is not written, so that the next run tries it again. At the cost ceiling no further dialogue is begun; those cut off
+    by it are not kept.
 
     Args:
         run: holds the dialogue about one file; called from several threads.
+        by: who takes part, and how (`jobs.made_by`).
+        prepare: called before the first dialogue, if any is to be held.
+
+    Raises:
+        UserError: `output` is something else, holds dialogues by others, or about an image that has changed since.
     """
-    out = Output(output, "dialogue")
+    out = Output(output, "dialogue", beside=(BY, IMAGES))
     try:
-        return _converse(out, files, run, done, workers)
+        check_maker(out.path, out.rows, by)
+        return _converse(files, out, run, done, by, workers, prepare)
     finally:
         out.close()
 
 
-def _converse(out: Output, files: Sequence[Path], run: Callable[[Path], Transcript], done: Done, workers: int) -> int:
+def _converse(
+    files: Sequence[Path],
+    out: Output,
+    run: Callable[[Path], Transcript],
+    done: Done,
+    by: str,
+    workers: int,
+    prepare: Callable[[], object],
+) -> int:
     rows = [{"image": str(file)} for file in files]
-    todo = iter([file for file, row in zip(files, rows, strict=True) if not out.take(row)])
+    shown = out.beside(IMAGES)
+    waiting = []
+    for file, row in zip(files, rows, strict=True):
+        if out.take(row):
+            check_unchanged(out.path, [file], shown[out.key(row)])
+        else:
+            waiting.append(file)
+    if waiting:
+        prepare()
+    todo = iter(waiting)
     failed = 0
     ceiling: str | None = None
     with ThreadPoolExecutor(workers) as pool:
         going: dict[Future[Transcript], Path] = {pool.submit(run, file): file for file in islice(todo, workers)}
-        while going:
-            ready, _ = wait(going, return_when=FIRST_COMPLETED)
-            for future in ready:
-                file = going.pop(future)
-                try:
-                    transcript = future.result()
-                    if transcript.stopped == "cost ceiling":
-                        raise CostCeiling(transcript.problems[-1])
-                    out.write([{"image": str(file), "dialogue": transcript.row()}])
-                    done(str(file), transcript)
-                except (UserError, AgentError) as error:
-                    failed += 1
-                    done(str(file), str(error))
-                    if isinstance(error, CostCeiling):
-                        ceiling = str(error)
-                if ceiling is None:
-                    going |= {pool.submit(run, file): file for file in islice(todo, 1)}
+        try:
+            while going:
+                ready, _ = wait(going, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    file = going.pop(future)
+                    try:
+                        transcript = future.result()
+                        if transcript.stopped == "cost ceiling":
+                            raise CostCeiling(transcript.problems[-1])
+                        seen = digest([file])
+                    except (UserError, AgentError) as error:
+                        failed += 1
+                        done(str(file), str(error))
+                        if isinstance(error, CostCeiling):
+                            ceiling = str(error)
+                    else:
+                        out.write([{"image": str(file), "dialogue": transcript.row(), BY: by, IMAGES: seen}])
+                        done(str(file), transcript)
+                    if ceiling is None:
+                        going |= {pool.submit(run, file): file for file in islice(todo, 1)}
+        except BaseException:  # a full disk, Ctrl-C: nothing more is begun
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     out.sort(rows)
     return failed + len(list(todo))
 

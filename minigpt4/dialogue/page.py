@@ -3,11 +3,13 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..io.atomic import saying, write_text
 from ..media.images import open_image
-from ..reports.page import thumbnail, write_page
+from ..reports.page import page, thumbnail
 from .analysis import Truth, analyse, objects_of
 from .nouns import nouns
 
@@ -34,7 +36,9 @@ def comparison_page(
         marked = marked_words(one["caption"], set(nouns(one["plain"])), there, vocabulary)
         name = os.path.basename(one["image"])
         shown.append(dict(one) | {"marked": marked, "name": name, "thumbnail": _thumbnail(one["image"])})
-    write_page(path, "converse.html", figures=figures, dialogues=shown)
+    with saying(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, page("converse.html", figures=figures, dialogues=shown))
 
 
 def marked_words(

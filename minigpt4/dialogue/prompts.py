@@ -7,9 +7,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..errors import UserError
+from ..io.yaml_file import read_yaml
 
 SHIPPED = Path(__file__).with_name("prompts.yaml")
 _MAY_NAME: dict[str, dict[str, set[str]]] = {
@@ -38,15 +37,8 @@ def load_prompts(path: str | Path | None = None) -> dict[str, Wording]:
     Raises:
         UserError: a file that cannot be read, an unknown key, or a name in braces that is not filled in there.
     """
-    shipped = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
-    given: Any = {}
-    if path is not None:
-        try:
-            given = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})") from None
-        except yaml.YAMLError as error:
-            raise UserError(f"{path}: not YAML ({' '.join(str(error).split())[:200]})") from None
+    shipped = read_yaml(SHIPPED)
+    given: Any = {} if path is None else read_yaml(path) or {}
     _keys(given, shipped, str(path))
     found = {}
     for kind, own in shipped.items():

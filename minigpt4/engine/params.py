@@ -5,7 +5,7 @@ dropped.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any
@@ -59,11 +59,11 @@ class SamplingParams:
         for name, least, most in (("n", 1, 128), ("num_beams", 1, 128), ("logprobs", 0, MOST_LOGPROBS)):
             self._whole(name, least, most)
         self._whole("seed", -(2**63), 2**63 - 1)
-        self._number("temperature", self.temperature >= 0, "0 or more")
-        self._number("top_p", 0 <= self.top_p <= 1, "from 0 to 1")
-        self._number("repetition_penalty", self.repetition_penalty > 0, "above 0")
-        self._number("length_penalty", True, "a number")
-        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
+        self._number("temperature", lambda value: value >= 0, "0 or more")
+        self._number("top_p", lambda value: 0 <= value <= 1, "from 0 to 1")
+        self._number("repetition_penalty", lambda value: value > 0, "above 0")
+        self._number("length_penalty", lambda value: True, "a number")
+        if not isinstance(self.stop, list | tuple) or not all(isinstance(text, str) and text for text in self.stop):
             raise UserError("stop must be a list of texts, none of them empty")
         object.__setattr__(self, "stop", tuple(self.stop))
         self._together()
@@ -76,9 +76,10 @@ class SamplingParams:
             limits = f"at least {least}" if most is None else f"from {least} to {most}"
             raise UserError(f"{name} must be a whole number, {limits}, not {value!r}")
 
-    def _number(self, name: str, within: bool, limits: str) -> None:
+    def _number(self, name: str, within: Callable[[float], bool], limits: str) -> None:
         value = getattr(self, name)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or not within:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or not within(value):
             raise UserError(f"{name} must be {limits}, not {value!r}")
 
     def _together(self) -> None:
@@ -120,16 +121,20 @@ class SamplingParams:
         for layer in layers:
             given = {name: value for name, value in layer.items() if value is not None}
             check_names(given)
+            for name in ("do_sample", "stratified"):
+                if not isinstance(given.get(name, False), bool):
+                    raise UserError(f"{name} must be true or false, not {given[name]!r}")
             if given.get("do_sample") is False and (others := [name for name in _SAMPLING if name in given]):
                 raise UserError(f"{others[0]} does not go with do_sample=False: leave one of them out")
             if given.get("temperature") == 0:
                 given["do_sample"] = False
             elif any(name in given for name in _SAMPLING):
                 given["do_sample"] = True
-            if given.get("do_sample") is False or given.get("num_beams", 1) > 1:
+            beams = given.get("num_beams", 1)
+            if given.get("do_sample") is False or (isinstance(beams, int) and beams > 1):
                 for name in (*_SAMPLING, "do_sample", "stratified"):
                     merged.pop(name, None)
-            if given.get("do_sample") or given.get("num_beams") == 1:
+            if given.get("do_sample") or ("num_beams" in given and beams == 1):
                 for name in ("num_beams", "length_penalty"):
                     merged.pop(name, None)
             merged |= given

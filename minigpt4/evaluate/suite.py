@@ -11,10 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..errors import UserError
 from ..io.atomic import saying, write_text
+from ..io.yaml_file import read_yaml
 from ..jobs.resumable import Load, Watch
 from .benchmarks.base import Row
 from .benchmarks.registry import BENCHMARKS, OFFICIAL
@@ -83,12 +82,7 @@ def find(place: Path) -> list[Wanted]:
                 f"{place}: no benchmark's data is there; `minigpt4 evaluate prepare NAME --data {place}` tells what is wanted"
             )
         return found
-    try:
-        given = yaml.safe_load(place.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{place}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise UserError(f"{place}: not YAML ({' '.join(str(error).split())[:200]})") from None
+    given = read_yaml(place)
     if not isinstance(given, dict) or not given:
         raise UserError(f"{place}: expected benchmarks by name, like `pope: {{data: coco, limit: 500}}`")
     return [_wanted(name, entry, place) for name, entry in given.items()]

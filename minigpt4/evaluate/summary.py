@@ -9,7 +9,7 @@ from typing import Any
 
 from ..io.atomic import write_text
 from ..jobs.made_by import BY, IMAGES, PARSED
-from ..reports.page import write_page
+from ..reports.page import page
 from .benchmarks.base import Row
 from .suite import Part
 
@@ -23,7 +23,7 @@ def write_reports(parts: Sequence[Part], by: str, output: Path) -> None:
     written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     sections = [_section(part) for part in parts]
     write_text(output / MARKDOWN, _markdown(sections, by, written))
-    write_page(output / HTML, "evaluation.html", sections=sections, by=by, written=written)
+    write_text(output / HTML, page("evaluation.html", sections=sections, by=by, written=written))
 
 
 def _section(part: Part) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import glob
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,10 +25,10 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         UserError: it cannot be written: a full disk, a folder that is read-only or not there.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    _tidy(path)
+    part = path.with_name(f".{path.name}.{threading.get_native_id()}.{os.getpid()}.part")
     try:
         with saying(path):
+            _tidy(path)
             yield part
             _make_readable(part)
             sync(part)

@@ -20,13 +20,13 @@ GZIP = b"\x1f\x8b"
 """How a file packed by gzip begins."""
 
 
-def to_json(row: Row) -> str:
+def to_json(row: Row, indent: int | None = None) -> str:
     """A row as a line (without its end). File names that are no text are written with escapes, and read back the same."""
-    text = json.dumps(row, ensure_ascii=False)
+    text = json.dumps(row, ensure_ascii=False, indent=indent)
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(row)
+        return json.dumps(row, indent=indent)
     return text
 
 
@@ -215,8 +215,10 @@ class Output:
             if isinstance(row, UserError) or self.added not in row:
                 raise UserError(refusal)
             self.rows.append(row)
-        with self.path.open("rb+") as file:
-            file.truncate(keep)
-            if rest and keep == len(data):  # its end alone is missing
-                file.seek(keep)
-                file.write(b"\n")
+        unended = bool(rest) and keep == len(data)  # its end alone is missing
+        if keep < len(data) or unended:
+            with self.path.open("rb+") as file:
+                file.truncate(keep)
+                if unended:
+                    file.seek(keep)
+                    file.write(b"\n")

@@ -2,7 +2,7 @@
 a file is not continued by somebody else, or about another image."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,23 @@ def check_maker(file: Path, rows: Iterable[Row], by: str) -> None:
         if row.get(BY) != by:
             other = f"by {row[BY]}, not by {by}" if BY in row else "that do not say what made them"
             raise UserError(f"{file}: holds answers {other}; name another file, or remove it")
+
+
+def check_unchanged(file: Path, images: Sequence[ImageInput], before: str | None) -> None:
+    """Raises UserError where images are not what they were when an answer in a file was made. That one is gone is no change.
+
+    Args:
+        before: what the answer's row says of them.
+    """
+    if before is None:
+        return
+    try:
+        now = digest(images)
+    except UserError:
+        return
+    if now is not None and now != before:
+        names = ", ".join(str(image) for image in images)
+        raise UserError(f"{names}: has changed since {file} was written; remove its row there, or name another file")
 
 
 def _fingerprint(folder: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from ..errors import UserError
 from ..io.jsonl import Output, Row, read_rows
 from ..media.images import ImageInput, check_image, regular_file
-from .made_by import BY, IMAGES, PARSED, check_maker, digest
+from .made_by import BY, IMAGES, PARSED, check_maker, check_unchanged, digest
 
 Item = tuple[str, Row, Any]
 """Where a row stands (for messages), the row, and what to ask: an image, or (images, question)."""
@@ -177,7 +177,7 @@ def answer_rows(
         todo = []
         for item in items:
             if output.take(item[1]):
-                _check_unchanged(file, item, shown[output.key(item[1])])
+                check_unchanged(file, _images_of(item[2]), shown[output.key(item[1])])
             elif message := _absent(item):
                 watch.wrong(message)
                 outcome.problems.append(message)
@@ -226,19 +226,6 @@ def _absent(item: Item) -> str | None:
     except UserError as error:
         return _placed(where, asked, error)
     return None
-
-
-def _check_unchanged(file: Path, item: Item, before: str | None) -> None:
-    """Raises UserError where an answered item's images are not what they were. One that is gone is no reason to."""
-    if before is None:
-        return
-    try:
-        now = digest(_images_of(item[2]))
-    except UserError:
-        return
-    if now is not None and now != before:
-        names = ", ".join(str(image) for image in _images_of(item[2]))
-        raise UserError(f"{names}: has changed since {file} was written; remove its row there, or name another file")
 
 
 def _answered(

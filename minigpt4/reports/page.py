@@ -2,37 +2,27 @@
 
 import base64
 import io
-import os
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from ..errors import UserError
-from ..io.atomic import saying, write_text
 
 
 def page(template: str, **values: Any) -> str:
-    """The page of a template in `templates/`.
+    """The page of a template in `templates/`, which UTF-8 can hold whatever is in the values.
 
     Raises:
         UserError: jinja2 is not installed.
     """
-    return _environment().get_template(template).render(**values)
+    text = _environment().get_template(template).render(**values)
+    return text.encode("utf-8", "xmlcharrefreplace").decode()
 
 
 def check_pages() -> None:
     """Raises UserError where pages cannot be made, before something is worked out to be shown on one."""
     _environment()
-
-
-def write_page(path: str | os.PathLike, template: str, **values: Any) -> None:
-    """Write the page of a template; an older file stays until the new one is whole."""
-    text = page(template, **values)
-    with saying(path):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, text.encode(errors="xmlcharrefreplace").decode())  # half a character in a name
 
 
 def thumbnail(image: Image.Image, side: int = 320) -> str:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from ..checkpoints.folders import TASK_SETTINGS
 from ..checkpoints.trained import read_trained, write_trained
 from ..errors import UserError
+from ..io.atomic import saying, whole_file
 
 
 def average(shares: Mapping[str, float], target: str | Path) -> Path:
@@ -29,7 +31,7 @@ def average(shares: Mapping[str, float], target: str | Path) -> Path:
         try:
             weights = read_trained(Path(folder))
             config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, AttributeError, SafetensorError) as error:
             raise UserError(f"{folder}: cannot be read ({error})") from None
         shapes = {name: weight.shape for name, weight in weights.items()}
         seen = _what_is_seen(config)
@@ -40,12 +42,15 @@ def average(shares: Mapping[str, float], target: str | Path) -> Path:
             part = weight.float() * (share / total)
             mixed[name] = mixed[name] + part if name in mixed else part
     target = Path(target)
-    target.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "processor_config.json", "generation_config.json", TASK_SETTINGS):
-        if (source := Path(list(shares)[-1]) / name).exists():
-            shutil.copy(source, target / name)
+    last = Path(list(shares)[-1])
     whole = {name: weight.to(torch.bfloat16).contiguous() for name, weight in mixed.items()}
-    write_trained(target, whole, lora)
+    with saying(target):
+        target.mkdir(parents=True, exist_ok=True)
+        for name in ("config.json", "processor_config.json", "generation_config.json", TASK_SETTINGS):
+            if (last / name).exists() and (last / name).resolve() != (target / name).resolve():
+                with whole_file(target / name) as file:
+                    shutil.copyfile(last / name, file)
+        write_trained(target, whole, lora)
     return target
 
 

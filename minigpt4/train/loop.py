@@ -368,7 +368,8 @@ class Trainer:
         self.world.barrier()
 
     def _resume(self) -> None:
-        folder = self.checkpoints.latest()
+        # One process looks: it moves damaged ones aside, and all must go on from the same.
+        folder = self.world.gather(self.checkpoints.latest() if self.world.leads else None)[0]
         if folder is None:
             return
         self._same_recipe(load_recipe(folder / "recipe.yaml"), folder)

@@ -22,13 +22,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..checkpoints.folders import TRAINED
 from ..checkpoints.pocket import FOLDERS
 from ..errors import UserError
-from ..io.atomic import write_text
+from ..io.atomic import saying, write_text
+from ..io.lock import hold
+from ..io.yaml_file import read_yaml
 from .average import average
 from .loop import train
 from .recipe import Recipe, load_recipe
@@ -80,8 +81,8 @@ class Pipeline(_Step):
 def is_pipeline(path: Path) -> bool:
     """Whether a YAML file holds steps of a pipeline, and not one stage."""
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        given = read_yaml(path)
+    except UserError:
         return False  # the reader of recipes says what is wrong
     return isinstance(given, dict) and isinstance(given.get("steps"), list)
 
@@ -92,15 +93,19 @@ def load_pipeline(path: Path, changes: Sequence[str] = ()) -> Pipeline:
     Raises:
         UserError: an unknown key or value, or a name in braces that has no value.
     """
-    given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    values = dict(given.get("values") or {})
+    given = read_yaml(path)
+    values = given.get("values") or {}
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: values: expected names with their values, found {type(values).__name__}")
+    values = dict(values)
     for change in changes:
         name, found, value = change.partition("=")
         if not found or name not in values:
             raise UserError(f"--set {change}: a pipeline has the values {', '.join(values) or 'none'}")
         values[name] = value
     try:
-        return Pipeline.model_validate(_filled({**given, "values": values}, {k: str(v) for k, v in values.items()}))
+        texts = {str(name): str(value) for name, value in values.items()}
+        return Pipeline.model_validate(_filled({**given, "values": texts}, texts))
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -118,7 +123,15 @@ def run_pipeline(pipeline: Pipeline, changed: Callable[[Recipe], Recipe] = lambd
         UserError: a step failed. Those before it stay done.
     """
     state = Path(pipeline.state)
-    done: list[str] = json.loads(state.read_text(encoding="utf-8")) if state.exists() else []
+    held = hold(state, "a pipeline")
+    try:
+        return _run(pipeline, state, changed)
+    finally:
+        held.release()
+
+
+def _run(pipeline: Pipeline, state: Path, changed: Callable[[Recipe], Recipe]) -> list[str]:
+    done = _read(state)
     told: list[str] = []
     chain = ""
     for number, step in enumerate(pipeline.steps):
@@ -172,8 +185,25 @@ def _digest(before: str, step: Step, recipe: Recipe | None) -> str:
     return digest.hexdigest()
 
 
+def _read(state: Path) -> list[str]:
+    """What was done; nothing if there is no such file, or one that is damaged."""
+    try:
+        done = json.loads(state.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{state}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError):
+        done = None
+    if not isinstance(done, list) or not all(isinstance(one, str) for one in done):
+        log.warning("%s is damaged: no step counts as done", state)
+        return []
+    return done
+
+
 def _write(state: Path, done: list[str]) -> None:
-    state.parent.mkdir(parents=True, exist_ok=True)
+    with saying(state):
+        state.parent.mkdir(parents=True, exist_ok=True)
     write_text(state, json.dumps(done, indent=1))
 
 

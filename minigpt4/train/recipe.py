@@ -5,9 +5,7 @@ name the nearest known one. The recipe in force, defaults filled in, is saved be
 weights in the form that `load_recipe` reads.
 """
 
-import contextlib
 import difflib
-import math
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..errors import UserError
 from ..io.atomic import write_text
+from ..io.yaml_file import read_yaml, value_of
 from ..prompt.templates import CAPTION
 from .schedule import SCHEDULES
 
-_MOST_VALUES = 1_000_000  # a few lines of YAML can stand for more than any memory holds
 _SHORT = reprlib.Repr()  # writes values down in messages, however large or deep they are
 _SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxstring, _SHORT.maxother = 3, 8, 8, 200, 200
 
@@ -272,24 +270,12 @@ def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     given = _read(Path(path))
     for change in changes:
         _apply(given, change)
-    if (size := _size(given, {})) > _MOST_VALUES:
-        what = "holds itself (an alias within its own anchor)" if size == math.inf else "has more values than a recipe can have"
-        raise UserError(f"{path}: {what}")
     return parse_recipe(given, str(path))
 
 
 def _read(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A recipe's mapping, laid over that of the recipe it ``extends``; `below` are those that extend it."""
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-    except (ValueError, TypeError) as error:  # a name that no file can have, a date that is none, a key that is a list
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
-    except RecursionError:
-        raise UserError(f"{path}: nested too deeply to be a recipe") from None
+    given = read_yaml(path)
     if not isinstance(given, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys to values")
     if odd := [key for key in given if not isinstance(key, str)]:
@@ -322,16 +308,6 @@ def _name_datasets(given: dict[str, Any], path: Path) -> None:
     data["datasets"] = named
 
 
-def _size(value: Any, known: dict[int, float]) -> float:
-    """How many values a value holds, aliases followed; infinitely many where one is within its own anchor."""
-    if not isinstance(value, dict | list):
-        return 1
-    if id(value) not in known:
-        known[id(value)] = math.inf  # as long as it is being counted
-        known[id(value)] = 1 + sum(_size(each, known) for each in (value.values() if isinstance(value, dict) else value))
-    return known[id(value)]
-
-
 def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Mappings are joined key by key; lists and values of `above` replace those of `below`."""
     joined = dict(below)
@@ -359,14 +335,9 @@ def _apply(given: dict[str, Any], change: str) -> None:
     if not sep or not key:
         raise UserError(f"--set {change}: expected KEY=VALUE, for instance schedule.lr=1e-4")
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
-        value = text
-    except RecursionError:
-        raise UserError(f"--set {change[:60]} ...: a value that is nested too deeply") from None
-    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
-        with contextlib.suppress(ValueError):
-            value = float(value)
+        value = value_of(text)
+    except UserError as error:
+        raise UserError(f"--set {change[:60]} ...: {error}") from None
     *path, last = key.split(".")
     place: Any = given
     for step in path:
