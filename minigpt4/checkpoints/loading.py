@@ -130,6 +130,16 @@ def load_system(
     return (model if placed else model.to(device)).eval(), processor
 
 
+def weight_folders(source: str | os.PathLike) -> list[Path]:
+    """Folders whose files decide what a system's language model is: its own, that of the system it goes on from, and the
+    frozen part's (which may be a hub id)."""
+    folder = find_folder(source)
+    config = read_config(folder)
+    if not (folder / TRAINED).exists():
+        return [folder]
+    return [folder, *(weight_folders(config.base_source) if config.base_source else [Path(text_folder(config))])]
+
+
 def load_parts(
     config: MiniGPT4Config, dtype: torch.dtype, options: dict[str, Any] | None = None
 ) -> tuple[PreTrainedModel, PreTrainedModel]:

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from ..checkpoints.loading import load_system
+from ..engine.backend import Backend
 from ..engine.completion import Request
 from ..engine.engine import Engine
 from ..engine.official import OfficialEngine
@@ -30,6 +31,7 @@ from ..model.processing import MiniGPT4Processor
 from ..prompt.boxes import Box
 from ..prompt.tasks import TASKS, split_identifier
 from .answer import Answer
+from .backends import choose, onnx
 from .chat import Chat, about
 from .choice import Score, scores, scoring
 from .looks import Look, ask
@@ -48,24 +50,35 @@ def load(
     quantize: str | None = None,
     device_map: Any = None,
     official: bool = False,
+    backend: str = "auto",
 ) -> "Assistant":
     """Load a system: one that ships (`model.pocket.FOLDERS`), a folder that training or `import-official` wrote, or a hub id.
 
     Args:
         device: ``"cuda"`` if there is one, else ``"cpu"``, when not given.
         dtype: of the weights, ``torch.bfloat16`` or ``"bfloat16"``; the best for the device when not given.
-        quantize: ``"8bit"`` or ``"4bit"``: store the language model's layers in so few bits (needs bitsandbytes).
+        quantize: ``"8bit"`` or ``"4bit"``: store the language model's layers in so few bits (needs bitsandbytes, or backend onnx).
         device_map: ``"auto"`` spreads the system over all GPUs and the CPU's memory, as in `transformers`.
         official: answer as the published code does where it is known to differ (`engine.official`), to compare
             with published numbers.
+        backend: what computes the language model: ``"torch"``, ``"onnx"`` (on a CPU, for language models of the Llama type), or
+            ``"auto"``: onnx where it can and is installed.
+
+    Raises:
+        UserError: no such system, device or backend, or settings that do not go together.
     """
     device = _device(device)
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype, None)
         if not isinstance(dtype, torch.dtype):
             raise UserError("dtype must be float32, bfloat16 or float16")
-    parts = load_system(source, device, dtype, quantize=quantize, device_map=device_map)
-    return Assistant(*parts, official=official)
+    placed = device.type != "cpu" or device_map is not None or dtype not in (None, torch.float32)
+    chosen = choose(backend, source, quantize, placed=placed, official=official)
+    if chosen == "torch":
+        parts = load_system(source, device, dtype, quantize=quantize, device_map=device_map)
+        return Assistant(*parts, official=official)
+    model, processor = load_system(source, device, torch.float32)
+    return Assistant(model, processor, backend=onnx(source, model, quantize))
 
 
 def _device(wanted: str | torch.device | None) -> torch.device:
@@ -94,11 +107,18 @@ class Assistant:
 
     Args:
         official: answer as the official code does.
+        backend: computes the language model; torch when not given.
     """
 
-    def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor, official: bool = False):
+    def __init__(
+        self,
+        model: MiniGPT4ForConditionalGeneration,
+        processor: MiniGPT4Processor,
+        official: bool = False,
+        backend: Backend | None = None,
+    ):
         self.model, self.processor, self.official = model, processor, official
-        self.engine: Engine = OfficialEngine(model, processor) if official else Engine(model, processor)
+        self.engine: Engine = OfficialEngine(model, processor) if official else Engine(model, processor, backend=backend)
 
     # one question ----------------------------------------------------------------------------------------------------
 

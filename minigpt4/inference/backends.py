@@ -1,0 +1,47 @@
+"""Which backend computes a system's language model."""
+
+import os
+from typing import Any
+
+from ..checkpoints.folders import find_folder, read_config
+from ..checkpoints.loading import is_small, weight_folders
+from ..checkpoints.onnx_graph import unsupported
+from ..checkpoints.onnx_parts import missing, prepared_graph
+from ..engine.onnx_backend import OnnxBackend
+from ..errors import UserError
+from ..io.cores import usable_cores
+
+BACKENDS = ("auto", "torch", "onnx")
+
+
+def choose(backend: str, source: str | os.PathLike, quantize: str | None, *, placed: bool, official: bool) -> str:
+    """``torch`` or ``onnx``.
+
+    Args:
+        placed: the weights are wanted on another device than the CPU, or in another precision than float32.
+
+    Raises:
+        UserError: an unknown backend, one that is not installed, or one that does not go with the rest.
+    """
+    if backend not in BACKENDS:
+        raise UserError(f"there is no backend {backend!r}; there are {', '.join(BACKENDS)}")
+    if backend == "onnx":
+        if why := missing():
+            raise UserError(why)
+        if official:
+            raise UserError("official behaviour is torch's; leave backend onnx out")
+        if placed:
+            raise UserError(
+                "backend onnx runs on the CPU in float32, or with quantize 8bit or 4bit; leave device and dtype out"
+            )
+        return "onnx"
+    if backend == "torch" or placed or official or quantize is not None or missing():
+        return "torch"
+    config = read_config(find_folder(source))
+    return "onnx" if is_small(config) and not unsupported(config.text_config) else "torch"
+
+
+def onnx(source: str | os.PathLike, model: Any, quantize: str | None) -> OnnxBackend:
+    """A loaded system's language model in ONNX Runtime; prepared at the first time."""
+    graph = prepared_graph(weight_folders(source), model.config.text_config, quantize, lambda: model.language_model)
+    return OnnxBackend(graph, model, usable_cores())
