@@ -57,7 +57,8 @@ def load(
     Args:
         device: ``"cuda"`` if there is one, else ``"cpu"``, when not given.
         dtype: of the weights, ``torch.bfloat16`` or ``"bfloat16"``; the best for the device when not given.
-        quantize: ``"8bit"`` or ``"4bit"``: store the language model's layers in so few bits (needs bitsandbytes, or backend onnx).
+        quantize: ``"8bit"`` or ``"4bit"``: store the language model's layers in so few bits (needs bitsandbytes, or
+            backend onnx).
         device_map: ``"auto"`` spreads the system over all GPUs and the CPU's memory, as in `transformers`.
         official: answer as the published code does where it is known to differ (`engine.official`), to compare
             with published numbers.
