@@ -2,11 +2,11 @@
 
     python benchmarks/decode.py [--new-tokens 128] [--rounds 3] [--skip-llama]
 
-All in one run, in turns, with the same number of threads; the best of the rounds counts. Times are processor time divided by the
-threads, so that a shared machine disturbs them less; on an idle one they are the clock's. The floor is the time in which this
-machine reads a backend's weights once from memory; the fraction of it says what is left to be had. llama.cpp (the package
-`xllamacpp`, asked through its own server) reads the pocket model's language model as it was published, in Q4_1, if that package is
-here; in it the adapters are missing, which cost nothing in ours, where they are merged.
+All in one run, in turns, with the same number of threads; the best of the rounds counts. Times are processor time divided by
+the threads, so that a shared machine disturbs them less; on an idle one they are the clock's. The floor is the time in which
+this machine reads a backend's weights once from memory; the fraction of it says what is left to be had. llama.cpp (the package
+`xllamacpp`, asked through its own server) reads the pocket model's language model as it was published, in Q4_1, if that package
+is here; in it the adapters are missing, which cost nothing in ours, where they are merged.
 """
 
 import argparse

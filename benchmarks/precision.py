@@ -2,9 +2,9 @@
 
     python benchmarks/precision.py CAPTIONS.jsonl [--split dev] [--limit 300] [--keep FOLDER]
 
-CAPTIONS.jsonl has rows of {"image", "captions"} (and "split"), images named as seen from there. Printed: CIDEr, its difference from
-torch's with a 95 % interval over images, captions that are the same, and the share of their tokens up to the first other one.
-With --keep, captions are kept there, and a second run goes on where the first one ended.
+CAPTIONS.jsonl has rows of {"image", "captions"} (and "split"), images named as seen from there. Printed: CIDEr, its difference
+from torch's with a 95 % interval over images, captions that are the same, and the share of their tokens up to the first other
+one. With --keep, captions are kept there, and a second run goes on where the first one ended.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python benchmarks/startup.py [--rounds 5] [--backend onnx] [--quantize 8bit]
 
-The whole is measured from outside, from the start of the process to the first byte of the answer; the parts in a process of their
-own, which does the same one part at a time. The best of the rounds counts.
+The whole is measured from outside, from the start of the process to the first byte of the answer; the parts in a process of
+their own, which does the same one part at a time. The best of the rounds counts.
 """
 
 import argparse

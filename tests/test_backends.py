@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import shapes
 import torch
-from conftest import tiny_folder, tiny_llama, tiny_model
+from conftest import tiny_folder, tiny_llama, tiny_model, tiny_processor
 from transformers import MistralConfig
 
 from minigpt4 import UserError
-from minigpt4.checkpoints import onnx_parts
+from minigpt4.checkpoints import loading, onnx_parts
+from minigpt4.checkpoints.loading import save_trained
 from minigpt4.checkpoints.onnx_graph import BLOCK, GRAPH, in_blocks, unsupported, write_graph
 from minigpt4.checkpoints.onnx_parts import prepared_graph
 from minigpt4.engine.onnx_backend import OnnxBackend
+from minigpt4.inference import backends
 from minigpt4.inference.assistant import Assistant, load
 from minigpt4.io import cores
 
@@ -158,3 +160,24 @@ def test_cores_are_those_that_may_be_used(monkeypatch, tmp_path):
     for text, limit in (("max 100000", None), ("150000 100000", 2), ("50000 100000", 1), ("nonsense", None)):
         (tmp_path / "cpu.max").write_text(text)
         assert cores._container_limit(tmp_path) == limit
+
+
+def test_torch_gets_its_weights_when_it_needs_them(tmp_path, monkeypatch):
+    """Of a trained folder the language model is read by ONNX Runtime alone, until beams ask for torch's."""
+    parts = tiny_model(**WIDE)
+    parts.vision_tower.save_pretrained(tmp_path / "vision")
+    parts.language_model.save_pretrained(tmp_path / "llm")
+    tiny_processor(parts.config).tokenizer.save_pretrained(tmp_path / "llm")
+    parts.config.vision_source, parts.config.text_source = str(tmp_path / "vision"), str(tmp_path / "llm")
+    save_trained(parts, tiny_processor(parts.config), tmp_path / "trained")
+    plain, fast = load(tmp_path / "trained", backend="torch"), load(tmp_path / "trained")
+    read = []
+    fill = loading.fill_language_model
+    monkeypatch.setattr(backends, "fill_language_model", lambda *given: read.append(1) or fill(*given))
+    assert answers(fast) == answers(plain)
+    assert not read
+    assert answers(fast, num_beams=3) == answers(plain, num_beams=3)
+    assert answers(fast) == answers(plain)
+    assert read == [1]
+    both = zip(plain.model.state_dict().items(), fast.model.state_dict().items(), strict=True)
+    assert all(one == other and torch.equal(weight, same) for (one, weight), (other, same) in both)

@@ -1,11 +1,11 @@
 """A language model of the Llama type as an ONNX graph for ONNX Runtime, in float32 or with 8- or 4-bit weights.
 
-    embeds (R, Q, H), seqlens (R) and total: positions of each row after this piece, less one, and most of them; keep: flat places
-    of the hidden states that are wanted; keys_i, values_i (R, N, S, D) of each layer, written in place as new_keys_i, new_values_i
-    -> logits (kept, V)
+    embeds (R, Q, H), seqlens (R) and total: positions of each row after this piece, less one, and most of them; keep: flat
+    places of the hidden states that are wanted; keys_i, values_i (R, N, S, D) of each layer, written in place as new_keys_i,
+    new_values_i -> logits (kept, V)
 
-`engine.onnx_backend` runs it. Operators of ONNX Runtime's own (com.microsoft): attention with rotary positions and grouped heads,
-fused norms, products with weights in blocks of 32 numbers that share a scale.
+`engine.onnx_backend` runs it. Operators of ONNX Runtime's own (com.microsoft): attention with rotary positions and grouped
+heads, fused norms, products with weights in blocks of 32 numbers that share a scale.
 """
 
 from collections.abc import Mapping
@@ -76,8 +76,9 @@ class _Graph:
 
 
 def in_blocks(weight: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """A weight (out, in) in blocks of `BLOCK` numbers along each row: bytes (out, blocks, BLOCK * bits / 8), the lower half of a
-    byte first, and a scale a block (out * blocks). A number is scale * (stored - 2 ** (bits - 1)); the largest of a block is exact.
+    """A weight (out, in) in blocks of `BLOCK` numbers along each row: bytes (out, blocks, BLOCK * bits / 8), the lower half of
+    a byte first, and a scale a block (out * blocks). A number is scale * (stored - 2 ** (bits - 1)); the largest of a block is
+    exact.
     """
     blocks = weight.reshape(len(weight), -1, BLOCK)
     middle = 1 << (bits - 1)

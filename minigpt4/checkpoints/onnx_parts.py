@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock
 
@@ -20,7 +21,10 @@ from .pocket import is_intact, seal
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1  # of the prepared folder; a change makes every graph anew
+_FORMAT = 2  # of the prepared folder; a change makes every graph anew
+EMBEDDINGS = "embeddings.npy"
+"""Beside the graph: the word embeddings, float32."""
+
 _WEIGHTS = (".safetensors", ".bin", ".json")
 
 
@@ -37,8 +41,8 @@ def prepared_graph(
     """The graph's file, made if it is not there, damaged, or of other weights.
 
     Args:
-        folders: where the weights are, the system's own and those of its parts; their sizes and times tell one system from another.
-        config: the language model's.
+        folders: where the weights are, the system's own and those of its parts; their sizes and times tell one system from
+        another. config: the language model's.
         quantize: none for float32, or ``"8bit"``, ``"4bit"``.
         language_model: with its weights, adapters added; called if the graph has to be made.
 
@@ -60,7 +64,7 @@ def prepared_graph(
                 _make(kept, state, config, bits, language_model())
     except OSError as error:
         raise UserError(
-            f"cannot prepare the language model in {kept.parent} ({error.strerror or error}): it needs room there for its weights; "
+            f"cannot prepare the language model in {kept.parent} ({error.strerror or error}): it needs room there; "
             f"MINIGPT4_CACHE names another folder, and backend torch needs none"
         ) from error
     return kept / GRAPH
@@ -87,7 +91,9 @@ def _make(kept: Path, state: str, config: Any, bits: int, language_model: torch.
     with tempfile.TemporaryDirectory(prefix=f".{kept.name}-", dir=kept.parent) as folder:
         result = Path(folder) / "result"
         result.mkdir()
-        write_graph({n: w.detach().float().numpy() for n, w in language_model.state_dict().items()}, config, bits, result)
+        weights = {name: weight.detach().float().numpy() for name, weight in language_model.state_dict().items()}
+        write_graph(weights, config, bits, result)
+        np.save(result / EMBEDDINGS, weights["model.embed_tokens.weight"])
         (result / "state.txt").write_text(state)
         seal(result)
         if kept.exists():

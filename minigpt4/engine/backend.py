@@ -22,6 +22,9 @@ class Backend(Protocol):
 
     name: str
 
+    def complete(self) -> None:
+        """See that the torch model has all its weights, because the library is to decode with it."""
+
     def new_block(self, rows: int, positions: int) -> Block:
         """Room for so many rows and positions."""
 
@@ -102,6 +105,9 @@ class TorchBackend:
     def __init__(self, model: Any):
         self.model = model
         self._shape: tuple[int, int, int] | None = None
+
+    def complete(self) -> None:
+        """It has."""
 
     def new_block(self, rows: int, positions: int) -> Block:
         layers, heads, width = self._shape or self._probe()

@@ -204,6 +204,7 @@ class Engine:
 
     def _with_library(self, tickets: Sequence[Ticket]) -> None:
         """Answer tickets that go together by `transformers` generation: beams, and models with a cache of their own kind."""
+        self.backend.complete()
         params = tickets[0].params
         if tickets[0].candidates:
             (ticket,) = tickets

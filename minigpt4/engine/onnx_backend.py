@@ -1,10 +1,12 @@
 """The language model in ONNX Runtime: on a CPU faster than torch, and faster again with weights of few bits.
 
-The graph is `checkpoints.onnx_graph`'s; its attention writes keys and values where they lie, so that nothing is copied in a step.
+The graph is `checkpoints.onnx_graph`'s; its attention writes keys and values where they lie, so that nothing is copied in a
+step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ class OnnxBackend:
         graph: ``model.onnx``, its weights beside it; they are mapped into memory.
         model: whose images and words are embedded.
         threads: of one step.
+        fill: gives the model's language model its weights, where they were left out.
 
     Raises:
         UserError: ONNX Runtime is not installed.
@@ -28,19 +31,25 @@ class OnnxBackend:
 
     name = "onnx"
 
-    def __init__(self, graph: Path, model: Any, threads: int):
+    def __init__(self, graph: Path, model: Any, threads: int, fill: Callable[[], None] | None = None):
         ort = onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
         # Threads that wait by turning round and round take the cores from who else is there.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.model = model
+        self.model, self._fill, self._filling = model, fill, Lock()
         self.session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         config = model.config.text_config
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._layers, self._heads, self._width = config.num_hidden_layers, config.num_key_value_heads, width
         self._vocabulary = config.vocab_size
+
+    def complete(self) -> None:
+        with self._filling:
+            if self._fill is not None:
+                self._fill()
+                self._fill = None
 
     def new_block(self, rows: int, positions: int) -> Block:
         shape = (rows, self._heads, positions, self._width)
@@ -64,7 +73,7 @@ class OnnxBackend:
         return [self._run(block, self.embed(ids)[None], [known + len(ids)], list(range(len(ids)))) for ids in candidates]
 
     def _run(self, block: Block, embeds: torch.Tensor, totals: list[int], keep: list[int]) -> torch.Tensor:
-        """The graph over new positions (R, Q, H) that fill each row to its total -> logits at flat places of them, (kept, V)."""
+        """The graph over new positions (R, Q, H) that fill each row to its total -> logits at some flat places, (kept, V)."""
         binding = self.session.io_binding()
         logits = torch.empty(len(keep), self._vocabulary)
         given = {

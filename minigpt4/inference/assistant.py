@@ -31,7 +31,7 @@ from ..model.processing import MiniGPT4Processor
 from ..prompt.boxes import Box
 from ..prompt.tasks import TASKS, split_identifier
 from .answer import Answer
-from .backends import choose, onnx
+from .backends import choose, load_onnx
 from .chat import Chat, about
 from .choice import Score, scores, scoring
 from .looks import Look, ask
@@ -78,8 +78,8 @@ def load(
     if chosen == "torch":
         parts = load_system(source, device, dtype, quantize=quantize, device_map=device_map)
         return Assistant(*parts, official=official)
-    model, processor = load_system(source, device, torch.float32)
-    return Assistant(model, processor, backend=onnx(source, model, quantize))
+    model, processor, fast = load_onnx(source, quantize)
+    return Assistant(model, processor, backend=fast)
 
 
 def _device(wanted: str | torch.device | None) -> torch.device:
@@ -118,8 +118,14 @@ class Assistant:
         official: bool = False,
         backend: Backend | None = None,
     ):
-        self.model, self.processor, self.official = model, processor, official
+        self._model, self.processor, self.official = model, processor, official
         self.engine: Engine = OfficialEngine(model, processor) if official else Engine(model, processor, backend=backend)
+
+    @property
+    def model(self) -> MiniGPT4ForConditionalGeneration:
+        """The network in torch, with all its weights."""
+        self.engine.backend.complete()
+        return self._model
 
     # one question ----------------------------------------------------------------------------------------------------
 
@@ -275,7 +281,7 @@ class Assistant:
 
     def task_settings(self, task: str) -> dict[str, Any]:
         """Decoding settings that this system wants for a task, beside its generation_config.json."""
-        return dict((self.model.config.task_generation or {}).get(task, {}))
+        return dict((self._model.config.task_generation or {}).get(task, {}))
 
     def streams(self, question: str, settings: dict[str, Any]) -> bool:
         """Whether the answer comes piece by piece: not one that is chosen among several, or looked at again."""

@@ -3,13 +3,17 @@
 import os
 from typing import Any
 
+import torch
+
 from ..checkpoints.folders import find_folder, read_config
-from ..checkpoints.loading import is_small, weight_folders
+from ..checkpoints.loading import fill_language_model, is_small, load_system, weight_folders
 from ..checkpoints.onnx_graph import unsupported
-from ..checkpoints.onnx_parts import missing, prepared_graph
+from ..checkpoints.onnx_parts import EMBEDDINGS, missing, prepared_graph
 from ..engine.onnx_backend import OnnxBackend
 from ..errors import UserError
 from ..io.cores import usable_cores
+from ..model.modeling import MiniGPT4ForConditionalGeneration
+from ..model.processing import MiniGPT4Processor
 
 BACKENDS = ("auto", "torch", "onnx")
 
@@ -41,7 +45,16 @@ def choose(backend: str, source: str | os.PathLike, quantize: str | None, *, pla
     return "onnx" if is_small(config) and not unsupported(config.text_config) else "torch"
 
 
-def onnx(source: str | os.PathLike, model: Any, quantize: str | None) -> OnnxBackend:
-    """A loaded system's language model in ONNX Runtime; prepared at the first time."""
-    graph = prepared_graph(weight_folders(source), model.config.text_config, quantize, lambda: model.language_model)
-    return OnnxBackend(graph, model, usable_cores())
+def load_onnx(
+    source: str | os.PathLike, quantize: str | None
+) -> tuple[MiniGPT4ForConditionalGeneration, MiniGPT4Processor, OnnxBackend]:
+    """A system with its language model in ONNX Runtime, prepared at the first time. torch gets that one's weights when they are
+    needed, which few are: beams."""
+    config = read_config(find_folder(source))
+
+    def language_model() -> Any:
+        return load_system(source, "cpu", torch.float32)[0].language_model
+
+    graph = prepared_graph(weight_folders(source), config.text_config, quantize, language_model)
+    model, processor = load_system(source, "cpu", torch.float32, embeddings=graph.with_name(EMBEDDINGS))
+    return model, processor, OnnxBackend(graph, model, usable_cores(), lambda: fill_language_model(model, source))
