@@ -28,14 +28,16 @@ def part(name):
     begun = time.time()
 from minigpt4.cli import app
 part("command line")
-from minigpt4.cli.options import System, import_quickly, open_all
+from minigpt4.cli.options import Backend, Bits, System, import_quickly, open_all
 images = open_all([sys.argv[2]])
 part("image")
 import torch
 part("torch")
 import_quickly()
 part("transformers")
-system = System(**json.loads(sys.argv[4])).load()
+given = json.loads(sys.argv[4])
+bits = Bits(given["quantize"]) if "quantize" in given else None
+system = System(backend=Backend(given["backend"]), quantize=bits).load()
 part("load")
 from minigpt4.engine.completion import Request
 from minigpt4.prompt.templates import with_images
