@@ -25,10 +25,10 @@ from pathlib import Path
 import shapes
 import torch
 from conftest import tiny_folder
-from safetensors.torch import load_file
 
 from minigpt4 import cli
 from minigpt4.checkpoints.loading import load_system
+from minigpt4.checkpoints.trained import read_trained
 from minigpt4.errors import UserError
 from minigpt4.model.feature_cache import FeatureCache, pixels_of
 from minigpt4.train.loop import Interrupted, train
@@ -139,7 +139,7 @@ class Campaign:
         """What a training has left: weights, and what was measured at each step, which no record repeats."""
         rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().split("\n") if line]
         kept = [{k: v for k, v in row.items() if k not in ("tokens_per_s", "samples_per_s", "mfu", "waited_s")} for row in rows]
-        weights = {name: tensor.numpy().tobytes() for name, tensor in load_file(output / "trained.safetensors").items()}
+        weights = {name: tensor.numpy().tobytes() for name, tensor in read_trained(output).items()}
         return weights, kept, (output / "report.html").exists()
 
     def check(self, kind: str, good: bool, why: str = "") -> None:

@@ -99,7 +99,7 @@ def write_tar(path: Path, pairs: list[tuple[str, str]]) -> None:
 
 
 def write_pocket(data: Path) -> None:
-    """The files that recipes/pocket_data.py makes, and own_data's folder beside."""
+    """The files that recipes/pocket/annotations.py makes, and own_data's folder beside."""
     Image.new("RGB", (32, 32), "navy").save(data / "x.jpg")
     one = {"image": "x.jpg"}
     rows = {
@@ -118,7 +118,12 @@ def write_pocket(data: Path) -> None:
         "conversations": [one | {"conversation": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]}],
     }
     rows["places_again"] = rows["places"]
+    rows |= {"described": rows["captions"], "named": rows["captions"], "long": rows["describe"], "short": rows["questions"]}
     (data / "pocket").mkdir()
+    request = {"question": "Write a poem about this picture.", "answer": "A wall so blue,\nit looks at you."}
+    (data / "pocket/composed.jsonl").write_text(json.dumps(one | request) + "\n")
+    (data / "pocket/talk.jsonl").write_text(json.dumps(one | request) + "\n" + json.dumps(request) + "\n")
+    (data / "pocket/conversations.jsonl").write_text(json.dumps(rows["conversations"][0]) + "\n")
     for name, content in rows.items():
         for split in ("train", "dev"):
             (data / f"pocket/{name}.{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))

@@ -19,10 +19,10 @@ from minigpt4.inference.assistant import Assistant, load
 from minigpt4.prompt.templates import TEMPLATES, ChatTemplate
 
 
-def assistant(kind="concat", template="chatml", **changes):
+def assistant(kind="concat", template="chatml", task_settings=None, **changes):
     torch.manual_seed(0)  # the same weights whenever it is called
     model = tiny_model(kind, **changes)
-    return Assistant(model, tiny_processor(model.config, template))
+    return Assistant(model, tiny_processor(model.config, template), task_settings=task_settings)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def told_to(monkeypatch, system):
 
 
 def test_settings_come_from_the_system_unless_given(images, monkeypatch):
-    system = assistant(task_generation={"caption": {"max_new_tokens": 5, "num_beams": 2}, "vqa": {"max_new_tokens": 3}})
+    system = assistant(task_settings={"caption": {"max_new_tokens": 5, "num_beams": 2}, "vqa": {"max_new_tokens": 3}})
     system.model.generation_config = GenerationConfig(max_new_tokens=9, eos_token_id=2, pad_token_id=0)
     told = told_to(monkeypatch, system)
 

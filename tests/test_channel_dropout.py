@@ -6,13 +6,10 @@ import torch
 from minigpt4.train.channel_dropout import drop_channels, without_some_channels
 
 
-@pytest.mark.parametrize("kept", [0, 3])
-def test_in_training_a_image_goes_without_some_channels_everywhere(kept):
+def test_in_training_an_image_goes_without_some_channels_everywhere():
     torch.manual_seed(0)
     tokens = torch.rand(40, 6, 50) + 1
-    seen = without_some_channels(tokens, 0.25, kept)
-    assert torch.equal(seen[..., 50 - kept :], tokens[..., 50 - kept :])
-    seen, tokens = seen[..., : 50 - kept], tokens[..., : 50 - kept]
+    seen = without_some_channels(tokens, 0.25)
     gone = seen == 0
     assert torch.equal(gone, gone[:, :1].expand_as(gone))
     assert not torch.equal(gone[0], gone[1])

@@ -28,7 +28,7 @@ def test_the_prompts_of_a_file_are_used(run, here):
 
 
 def test_a_folder_is_continued_and_shown(run, here):
-    arguments = ("converse", "photos", "--rounds", 2, "--output", "out.jsonl", "--html", "page.html", *PLAIN)
+    arguments = ("converse", "photos", "--rounds", 2, "--output", "out.jsonl", "--html", "page.html", "--from-caption", *PLAIN)
     assert run(*arguments)[0] == 0
     rows = written(here / "out.jsonl")
     assert [row["image"] for row in rows] == sorted(row["image"] for row in rows)
@@ -38,6 +38,7 @@ def test_a_folder_is_continued_and_shown(run, here):
     assert run(*arguments)[0] == 0
     assert (here / "out.jsonl").read_bytes() == before
     assert (here / "page.html").read_text().count("<article>") == 4
+    assert "answered from the plain caption alone" in (here / "page.html").read_text()
 
 
 def test_a_dialogue_about_a_video(run, here):
@@ -55,6 +56,7 @@ def test_a_dialogue_about_a_video(run, here):
         ((), "images or a folder, or --video"),
         (("0.png", "--video", "a.mp4"), "or --video"),
         (("0.png", "--html", "p.html"), "--html needs --output"),
+        (("0.png", "--from-caption"), "--from-caption goes with --html"),
         (("0.png", "1.png"), "need --output"),
         (("nothing.png",), "no such file"),
         (("0.png", "--prompts", "none.yaml"), r"none\.yaml"),
@@ -76,7 +78,7 @@ def test_a_curation_and_its_refusals(run, here):
         "rules: {min_words: 1, without: [cut_ending, stray_symbols, near_duplicate, foreign_script]}\n"
     )
     status, out, err = run("curate", "run", "recipe.yaml")
-    assert len(written(here / "out" / "5_rules.jsonl")) == 4
+    assert len(written(here / "out" / "6_rules.jsonl")) == 4
     assert (here / "out" / "report.html").is_file()
     assert status == (0 if "descriptions of 4 images" in out else 2), err
     assert "no such key" in refused(run("curate", "run", "recipe.yaml", "--set", "draw.fodler=x"))

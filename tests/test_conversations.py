@@ -103,5 +103,5 @@ def test_files_are_made_of_files(tmp_path):
     with pytest.raises(UserError, match=r"rows.jsonl:1: a row has one of"):
         conversations_file(source, output)
     source.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    with pytest.raises(UserError, match=r"nowhere/talks.jsonl: cannot write \(No such file or directory\)"):
+    with pytest.raises(UserError, match=r"nowhere/talks.jsonl: cannot be written \(No such file or directory\)"):
         conversations_file(source, tmp_path / "nowhere/talks.jsonl")

@@ -22,7 +22,7 @@ def folder_of(tmp_path, count):
         row = {"id": f"{i:06d}", "image": str(image), "raw": f"{text} ###", "continued": f"{text} ### And more", "text": text}
         flaws = flaws_of(text, 3, 50)
         rows.append(row | {"caption": "<b>a boat</b>", "repairs": ["stray_symbols"], "flaws": flaws, "keep": not flaws})
-    (tmp_path / "5_rules.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "6_rules.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path
 
 
@@ -109,7 +109,7 @@ def test_agreement_is_cohens_kappa(tmp_path):
 def test_without_texts_there_is_nothing_to_review(tmp_path):
     with pytest.raises(UserError, match="curate run"):
         texts_to_review(tmp_path)
-    (tmp_path / "5_rules.jsonl").write_text('{"id": "a"}\n')
+    (tmp_path / "6_rules.jsonl").write_text('{"id": "a"}\n')
     with pytest.raises(UserError, match='no "image"'):
         texts_to_review(tmp_path)
 

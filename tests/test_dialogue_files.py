@@ -5,13 +5,16 @@ import threading
 
 import pytest
 from PIL import Image
+from scripted import Scripted
 from test_captioner import WORDING, growing, numbered
 
-from minigpt4.dialogue.agents import CostCeiling
+from minigpt4.dialogue.agents import AgentError, CostCeiling
 from minigpt4.dialogue.analysis import analyse, verdict
 from minigpt4.dialogue.captioner import Partners, Rules, converse
 from minigpt4.dialogue.files import converse_files, transcripts_in, truth_in
+from minigpt4.dialogue.from_caption import agrees, answered_from_captions
 from minigpt4.dialogue.page import comparison_page, marked_words
+from minigpt4.dialogue.prompts import load_prompts
 from minigpt4.errors import UserError
 
 
@@ -103,6 +106,43 @@ def test_figures_are_what_one_counts_by_hand(tmp_path):
     assert found["plain"] == {"recall": 2 / 4, "chair_i": 0.0, "chair_s": 0.0, "words": 2.0}
     assert found["enriched"] == {"recall": 3 / 4, "chair_i": 1 / 4, "chair_s": 1 / 2, "words": 6.5}
     assert "finds more" in found["verdict"]
+
+
+def test_questions_are_put_to_who_has_the_caption_alone(tmp_path):
+    def say(prompt):
+        [message] = prompt.messages
+        assert not prompt.images
+        for thing in ("sofa", "dog"):
+            if f"on a {thing}" in message["content"] or f"and a {thing}" in message["content"]:
+                return f"Answer: a {thing}, I think. Question: what else?"
+        return "I do not know."
+
+    agent = Scripted(say)
+    found = answered_from_captions(ROWS, agent, load_prompts()["image"])
+    assert found == {"questions": 2.0, "plain": 0.0, "enriched": 1.0}  # the first ones and the unsure one are not asked
+    assert len(agent.prompts) == 4
+    comparison_page(tmp_path / "page.html", ROWS, carried=found)
+    assert "Of 2 questions of the dialogues, 0.0 % are answered" in (tmp_path / "page.html").read_text()
+    with pytest.raises(AgentError, match="ceiling"):
+        answered_from_captions(ROWS, Scripted([CostCeiling("the ceiling")]), load_prompts()["image"])
+    failing = Scripted([AgentError("HTTP 500")])
+    assert answered_from_captions(ROWS, failing, load_prompts()["image"])["enriched"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "agreed"),
+    [
+        ("On a red sofa.", "It is a sofa.", True),
+        ("On a chair.", "It is a sofa.", False),
+        ("I don't know, a sofa?", "It is a sofa.", False),
+        ("", "It is a sofa.", False),
+        ("Yes.", "yes, it is", True),
+        ("No.", "yes", False),
+        ("Two of them", "two", True),
+    ],
+)
+def test_what_agrees_with_an_answer(said, answer, agreed):
+    assert agrees(said, answer) is agreed
 
 
 def test_the_verdict_says_when_hallucination_rises_faster():

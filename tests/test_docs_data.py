@@ -65,12 +65,12 @@ def test_every_format_and_every_option_of_it_is_named():
     named = set(re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", GUIDE.partition("## The published")[2], re.MULTILINE))
     formats = {name for cell in named for name in re.findall(r"`(\w+)`", cell)}
     assert formats <= set(SOURCES)
-    assert set(SOURCES) - formats == {"jsonl", "parquet", "webdataset", "webdataset_stream"}
+    assert set(SOURCES) - formats == {"jsonl", "parquet", "webdataset", "webdataset_stream", "hf"}
 
 
 def test_the_recipe_names_formats_and_options_that_there_are():
-    (shown,) = re.findall(r"```yaml\n(.+?)```", GUIDE, re.DOTALL)
-    for dataset in yaml.safe_load(shown)["data"]["datasets"]:
+    shown = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.+?)```", GUIDE, re.DOTALL)]
+    for dataset in [one for block in shown for one in (block if isinstance(block, list) else block["data"]["datasets"])]:
         known = {*options_of(SOURCES[dataset["format"]]), "format", "ratio", "batch", "mirror", "malformed"}
         assert set(dataset) <= known
 
@@ -90,4 +90,6 @@ def test_what_python_is_shown_runs(tmp_path, monkeypatch):
 
 
 def test_streams_have_no_split():
-    assert not any("split" in options_of(cls) for cls in SOURCES.values() if issubclass(cls, TarStream))
+    streams = [kind for kind in SOURCES.values() if isinstance(kind, type) and issubclass(kind, TarStream)]
+    assert len(streams) == 3
+    assert not any("split" in options_of(kind) for kind in streams)

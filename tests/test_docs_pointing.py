@@ -2,33 +2,20 @@
 
 import json
 import re
-import shlex
 from pathlib import Path
 
-import pytest
-import typer.main
 from PIL import Image
 from test_pointing import Told
 
-from minigpt4 import cli
+from minigpt4.engine.params import SamplingParams
 from minigpt4.evaluate.annotations import Problems, read_places
+from minigpt4.inference.task_settings import check_task_settings
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "pointing.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
-
-
-@pytest.mark.parametrize("line", [line for block in blocks("sh") for line in block.splitlines()])
-def test_every_command_can_be_given_like_this(line):
-    program, *arguments = shlex.split(line)
-    assert program == "minigpt4"
-    command = typer.main.get_command(cli.app)
-    context = command.make_context(program, arguments, resilient_parsing=False)
-    while hasattr(command, "commands"):
-        name, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
-        context = command.make_context(name, arguments, parent=context)
 
 
 def test_the_python_runs(tmp_path, monkeypatch):
@@ -45,8 +32,12 @@ def test_the_python_runs(tmp_path, monkeypatch):
     assert [phrase for phrase, _ in names["answer"].phrases] == ["A man", "a dog"]
 
 
+def test_the_settings_by_task_can_be_followed():
+    check_task_settings(json.loads(blocks("json")[1]), SamplingParams.from_settings)
+
+
 def test_the_rows_can_be_read(tmp_path):
-    answer, rows = blocks("json")
+    answer, _, rows = blocks("json")
     assert json.loads(answer)["phrases"][0]["boxes"][0]["pixels"] == [20, 20, 100, 60]
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(row for row in rows.splitlines() if "phrase" in row))

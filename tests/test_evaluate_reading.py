@@ -212,7 +212,7 @@ def test_captions(tmp_path):
         ("vsr", "a.jsonl", '{"image": "a.jpg", "caption": "x", "label": 2}\n', r"a\.jsonl:1: the label must be 0 or 1"),
         ("vsr", "a.jsonl", '{"image": "a.jpg"}\n', r"a\.jsonl:1: expected image, caption"),
         ("captions", "a.jsonl", '{"image": "a.jpg", "captions": []}\n', r'a\.jsonl:1: "captions" must be a list'),
-        ("captions", "a.json", "{}", r"a\.json: expected COCO's images"),
+        ("captions", "a.json", "{}", r"a\.json: expected coco_karpathy_train.json, .* or COCO's captions, found an object"),
         ("vqa", "a.json", "7", r"a\.json: expected a list"),
         ("vqa", "a.jsonl", '{"image": "a.jpg", "phrase": "x", "boxes": [[0, 0, 1, 1]]}\n', r"a\.jsonl:1: expected"),
     ],

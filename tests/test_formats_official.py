@@ -84,6 +84,23 @@ def test_coco_caption(folder):
     assert [everything.where(i)[-3:] for i in range(2)] == ["[0]", "[1]"]
 
 
+def test_coco_captions_in_their_own_file(folder):
+    data = {
+        "images": [{"id": 9, "file_name": "000000000009.jpg"}, {"id": 10, "file_name": "10.jpg"}],
+        "annotations": [{"image_id": 10, "caption": "Two cats."}, {"image_id": 9, "caption": "A bowl (blue)."}],
+    }
+    options = folder(data, "000000000009.jpg", "10.jpg")
+    source = build_source("coco_caption", **options)
+    assert [source.sample(i, random.Random(0)).turns[0].answers for i in range(2)] == [("two cats",), ("a bowl blue",)]
+    assert [source.images(i)[0].name for i in range(2)] == ["10.jpg", "000000000009.jpg"]
+    with pytest.raises(UserError, match="annotations.json: has no parts to choose from"):
+        build_source("coco_caption", **options, split="restval")
+    data["annotations"] += [{"image_id": 11, "caption": "x"}, {"image_id": 10}]
+    first, second = build_source("coco_caption", **folder(data), malformed="skip").malformed
+    assert first.message.endswith('annotations.json.annotations[2]: "image" must be text, found nothing')
+    assert second.message.endswith('annotations.json.annotations[3]: "caption" must be text, found nothing')
+
+
 def test_textcaps_caption(folder):
     options = folder({"data": [{"image_id": "abc1", "caption_str": 'A sign that says "EXIT" .'}]}, "abc1.jpg")
     assert drawn(build_source("textcaps_caption", **options)) == pairs(asked("caption", CAPTION), ["a sign that says exit"])

@@ -243,7 +243,7 @@ def test_a_malformed_row_is_refused_with_its_line(tmp_path, row, message):
 def test_bytes_that_are_no_text_are_refused_with_their_line(tmp_path):
     path = Path(write(tmp_path, {"question": "?", "answer": "!"}))
     path.write_bytes(path.read_bytes() + b'{"question": "\xff"}\n')
-    with pytest.raises(UserError, match=r"rows.jsonl:2: not JSON \(.*utf-8"):
+    with pytest.raises(UserError, match=r"rows.jsonl:2: not UTF-8 text"):
         build_source("jsonl", annotations=str(path))
 
 

@@ -133,11 +133,12 @@ def test_every_module_says_what_it_is():
 def test_the_field_s_own_words():
     """Private words of earlier days do not come back."""
     private = re.compile(r"\b(eyes?|minds?)\b", re.IGNORECASE)
-    ordinary = re.compile(r"does not mind|who mind|by eye\b", re.IGNORECASE)
-    places = [*files(), *(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
-    for path in places:
-        for number, line in enumerate(path.read_text().splitlines(), 1):
-            assert not private.search(ordinary.sub("", line)), f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+    written = {".py", ".yaml", ".md", ".txt", ".json", ".html", ".css", ".js"}
+    found = (path for folder in ("minigpt4", "recipes", "docs") for path in (ROOT / folder).rglob("*"))
+    places = [path for path in found if path.suffix in written]
+    for path in {*places, ROOT / "README.md"} - {ROOT / "docs/curation-report.html"}:  # which quotes what models said
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            assert not private.search(line), f"{path.relative_to(ROOT)}:{number}: {line.strip()[:200]}"
 
 
 def test_nothing_of_this_machine_is_in_the_tree():

@@ -1,9 +1,11 @@
 """The network against plain `transformers` composition, and against itself under every way of calling it."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny_clip, tiny_config, tiny_eva, tiny_llama, tiny_model, tiny_processor
+from conftest import tiny_clip, tiny_config, tiny_eva, tiny_llama, tiny_model, tiny_processor, tiny_qformer
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -135,6 +137,37 @@ def test_concat_joins_strips_or_squares(order, expected):
     connector = ConcatConnector(tiny_config(vision_config=tiny_eva(), concat_order=order))
     tokens = torch.arange(17.0).view(1, 17, 1)  # the class token is 0, patches count from 1 in raster order
     assert connector(tokens)[0, :2].tolist() == expected
+
+
+@pytest.mark.parametrize("kind", ["concat", "qformer"])
+def test_places_are_told_beside_the_tokens_of_any_vision(kind):
+    """Beside 24 channels of a CLIP with a class token: two octaves, by the formula, and noughts for what has no place."""
+    qformer = {"qformer_config": tiny_qformer(encoder_hidden_size=24 + 8)} if kind == "qformer" else {}
+    model = tiny_model(kind, vision_config=tiny_clip(), position_octaves=2, position_scale=3.0, **qformer)
+    tokens = torch.randn(2, 1 + 16, 24)
+    seen = model.connector.positions(tokens)
+    assert torch.equal(seen[..., :24], tokens)
+    assert not seen[:, 0, 24:].any()
+    for place in range(16):
+        x, y = ((v + 0.5) / 4 * math.pi for v in (place % 4, place // 4))
+        waves = [f(2**k * v) for k in (0, 1) for v in (x, y) for f in (math.sin, math.cos)]
+        torch.testing.assert_close(seen[:, 1 + place, 24:], 3.0 * torch.tensor(waves).expand(2, 8))
+    moved = torch.cat([tokens[:, :1], tokens[:, 1:].roll(1, 1)], 1)
+    assert model.get_image_features(vision_tokens=tokens).shape == (2, model.config.num_image_tokens, 32)
+    if kind == "qformer":  # which without them reads tokens in any order alike
+        same = tiny_model(kind, vision_config=tiny_clip())
+        torch.testing.assert_close(same.connector(tokens), same.connector(moved))
+        assert not torch.allclose(model.connector(tokens), model.connector(moved))
+
+
+def test_older_files_have_the_places_in_the_vision_s_part():
+    vision = {"model_type": "efficientnet_lite", "image_size": 64, "coordinates": 4, "coordinate_scale": 8.0}
+    config = MiniGPT4Config(vision_config=vision, text_config=tiny_llama())
+    assert (config.position_octaves, config.position_scale, config.token_width) == (4, 8.0, 1280 + 16)
+    again = MiniGPT4Config(**config.to_dict())
+    assert again.to_dict() == config.to_dict()
+    assert "coordinates" not in config.to_dict()["vision_config"]
+    assert MiniGPT4Config(vision_config=vision | {"coordinates": 0}, text_config=tiny_llama()).token_width == 1280
 
 
 def test_images_may_enter_at_every_stage(model):

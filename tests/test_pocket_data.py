@@ -1,4 +1,4 @@
-"""recipes/pocket_data.py on a picture or two written by hand in the layouts it reads."""
+"""recipes/pocket/annotations.py on a picture or two written by hand in the layouts it reads."""
 
 import importlib.util
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-RECIPE = Path(__file__).parent.parent / "recipes/pocket_data.py"
+RECIPE = Path(__file__).parent.parent / "recipes/pocket/annotations.py"
 
 
 def phrase(words: str, entity: str, start: int, *kinds: str) -> dict:

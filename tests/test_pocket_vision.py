@@ -1,4 +1,4 @@
-"""recipes/pocket_vision.py: words of captions, cells of boxes, a vision encoder that learns both, a projection that follows."""
+"""recipes/pocket/vision.py: words of captions, cells of boxes, a vision encoder that learns both, a projection that follows."""
 
 import importlib.util
 import json
@@ -14,8 +14,8 @@ from PIL import Image
 from minigpt4.checkpoints.loading import load_system
 from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig
 
-RECIPE = Path(__file__).parent.parent / "recipes/pocket_vision.py"
-VISION = {"image_size": 128, "width_multiplier": 0.3, "depth_multiplier": 0.5, "coordinates": 1}
+RECIPE = Path(__file__).parent.parent / "recipes/pocket/vision.py"
+VISION = {"image_size": 128, "width_multiplier": 0.3, "depth_multiplier": 0.5}
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 220)}
 
 

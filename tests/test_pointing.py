@@ -21,9 +21,9 @@ DOG = Box.from_grid(10, 20, 50, 60)
 class Told(Assistant):
     """A system whose language model says what it is told to, and remembers what it was asked."""
 
-    def __init__(self, says: str = DOG.render(), task_generation: dict | None = None):
-        model = tiny_model(task_generation=task_generation)
-        super().__init__(model, tiny_processor(model.config))
+    def __init__(self, says: str = DOG.render(), task_settings: dict | None = None):
+        model = tiny_model()
+        super().__init__(model, tiny_processor(model.config), task_settings=task_settings)
         self.says, self.asked = says, []
         self.engine = ToldEngine(self)
 
@@ -89,7 +89,7 @@ def test_what_is_found_can_be_read_and_drawn(photo):
 
 
 def test_an_identifier_by_hand_is_the_same_question(photo):
-    told = Told(task_generation={"refer": {"num_beams": 2}})
+    told = Told(task_settings={"refer": {"num_beams": 2}})
     told.refer(photo, "the dog")
     told.ask(photo, "[refer] give me the location of the dog")
     told.chat(photo).ask("[refer] give me the location of the dog")
@@ -106,7 +106,7 @@ def test_long_answers_get_room_unless_told_otherwise(photo):
 
 
 def test_a_batch_of_different_tasks_keeps_its_order_and_settings(photo):
-    told = Told(task_generation={"caption": {"num_beams": 3}})
+    told = Told(task_settings={"caption": {"num_beams": 3}})
     told.says = "x"
     questions = ["[caption]", "Why?", "[caption]", "[grounding] describe this image in detail"]
     answers = told.ask_many([(photo, question) for question in questions])
@@ -120,8 +120,8 @@ def test_a_batch_of_different_tasks_keeps_its_order_and_settings(photo):
 
 def test_mixed_batches_answer_as_single_questions_do(photo):
     """With a real, tiny language model."""
-    model = tiny_model(task_generation={"caption": {"num_beams": 2}})
-    assistant = Assistant(model.float(), tiny_processor(model.config))
+    model = tiny_model()
+    assistant = Assistant(model.float(), tiny_processor(model.config), task_settings={"caption": {"num_beams": 2}})
     other = Image.new("RGB", (50, 80), (200, 30, 30))
     items = [(photo, "[caption]"), (other, "Why?"), (photo, "Why?"), (other, "[caption]"), (photo, "Why?")]
     together = assistant.ask_many(items, max_new_tokens=6)

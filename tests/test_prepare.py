@@ -1,10 +1,13 @@
 """A base whose vision encoder is set to give more begins as the base was, and its vision encoder sees as it did."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import tiny_folder
 from test_train import recipe_of, world  # noqa: F401  (a fixture)
 
+from minigpt4.checkpoints.folders import read_task_settings, write_task_settings
 from minigpt4.checkpoints.loading import load_system
 from minigpt4.errors import UserError
 from minigpt4.model.adapters import learn_merged, merged_for_use
@@ -16,11 +19,8 @@ from minigpt4.train.setup import parameter_groups, prepare
 VISION = {"image_size": 128, "width_multiplier": 0.3, "depth_multiplier": 0.5}
 
 
-def prepared(world, base, **vision):
-    changes = {
-        "model": {"base": str(base), "config": {"concat_order": "square", "vision_config": vision}},
-        "trained__lora": None,
-    }
+def prepared(world, base, **config):
+    changes = {"model": {"base": str(base), "config": {"concat_order": "square"} | config}, "trained__lora": None}
     return prepare(parse_recipe(recipe_of(world, world / "x", **changes), "test"))[0]
 
 
@@ -29,27 +29,25 @@ def base(tmp_path):
     return tiny_folder(tmp_path / "base", vision_config=EfficientNetLiteConfig(**VISION), concat_order="square")
 
 
-def test_a_vision_that_tells_places_begins_as_it_was(world, base):
+def test_a_system_that_is_told_places_begins_as_it_was(world, base):
     narrow = load_system(base, dtype=torch.float32)[0]
-    wide = prepared(world, base, coordinates=3)
-    width = narrow.config.vision_config.hidden_size
-    assert wide.config.vision_config.hidden_size == width + 12
+    wide = prepared(world, base, position_octaves=3)
+    assert wide.config.token_width == narrow.config.token_width + 12
     pixels = torch.randn(3, 3, 128, 128)
     tokens = wide.get_vision_tokens(pixels)
-    torch.testing.assert_close(tokens[..., :width], narrow.get_vision_tokens(pixels))
+    torch.testing.assert_close(tokens, narrow.get_vision_tokens(pixels))
     torch.testing.assert_close(tokens, wide.get_vision_tokens(pixels))  # looking has not changed the vision encoder
     torch.testing.assert_close(wide.get_image_features(pixels), narrow.get_image_features(pixels), atol=1e-5, rtol=1e-5)
-    assert len(tokens[0, :, width:].unique(dim=0)) == tokens.shape[1]  # every place is told apart
-    loud = prepared(world, base, coordinates=3, coordinate_scale=8.0).get_vision_tokens(pixels)
-    torch.testing.assert_close(loud[..., width:], 8 * tokens[..., width:])
+    older = prepared(world, base, vision_config={"coordinates": 3, "coordinate_scale": 8.0})  # as recipes said it before
+    assert (older.config.position_octaves, older.config.position_scale) == (3, 8.0)
 
 
 def test_no_image_goes_without_what_tells_places(world, base):
-    config = {"concat_order": "square", "vision_config": {"coordinates": 3}}
+    config = {"concat_order": "square", "position_octaves": 3}
     changes = {"model": {"base": str(base), "config": config}, "trained__lora": None, "trained__vision_dropout": 0.9}
     model = prepare(parse_recipe(recipe_of(world, world / "x", **changes), "test"))[0]
     model.vision_tower.bn1.bias.data += 1  # random vision encoders this small see next to nothing
-    weight = model.projection.weight.data.view(-1, 4, model.config.vision_config.hidden_size)
+    weight = model.projection.weight.data.view(-1, 4, model.config.token_width)
     weight[..., -12:] = 1.0
     pixels = torch.randn(2, 3, 128, 128)
     whole = model.get_image_features(pixels)
@@ -61,7 +59,7 @@ def test_no_image_goes_without_what_tells_places(world, base):
 def test_adapters_of_the_base_are_kept(world, base, tmp_path):
     first = train(parse_recipe(recipe_of(world, tmp_path / "first", model={"base": str(base)}, steps=2), "test"))
     narrow = load_system(first, dtype=torch.float32, merge=False)[0]
-    changes = {"model": {"base": str(first), "config": {"vision_config": {"coordinates": 3}}}}
+    changes = {"model": {"base": str(first), "config": {"position_octaves": 3}}}
     wide = prepare(parse_recipe(recipe_of(world, tmp_path / "x", **changes), "test"))[0]
     for name, weight in narrow.language_model.state_dict().items():
         torch.testing.assert_close(wide.language_model.state_dict()[name], weight)
@@ -173,12 +171,14 @@ def test_more_layers_than_the_vision_has_are_refused(world, base):
         parse_recipe(given | {"trained": {"vision_layers": 1}}, "test")
 
 
-def test_a_vision_that_learnt_is_kept_by_the_stages_after_it(world, base, tmp_path):
+def test_a_vision_that_learnt_and_settings_by_task_are_kept_by_the_stages_after_it(world, base, tmp_path):
     first = recipe_of(world, tmp_path / "first", model={"base": str(base)}, trained__vision_tower=True, steps=2)
     first = train(parse_recipe(first, "test"))
     tuned, own = (load_system(folder, dtype=torch.float32)[0].vision_tower.state_dict() for folder in (first, base))
     changed = {name for name in own if not torch.equal(own[name], tuned[name])}
     assert "conv_stem.weight" in changed
+    settings = {"caption": {"num_beams": 3}}
+    write_task_settings(first, settings)
     assert not any("running" in name for name in changed)  # the statistics are those of many more pictures
     for lora in (recipe_of(world, "")["trained"]["lora"], None):  # the adapters go on, or become part of the base
         folder = tmp_path / f"then-{bool(lora)}"
@@ -190,3 +190,4 @@ def test_a_vision_that_learnt_is_kept_by_the_stages_after_it(world, base, tmp_pa
             later = load_system(train(parse_recipe(stage, "test")), dtype=torch.float32)[0].vision_tower.state_dict()
             for name in tuned:
                 torch.testing.assert_close(later[name], tuned[name], msg=name)
+            assert read_task_settings(Path(stage["output"])) == settings

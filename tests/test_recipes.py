@@ -23,7 +23,11 @@ from minigpt4.train.loop import build_parts, train
 from minigpt4.train.recipe import load_recipe, parse_recipe, save_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-SHIPPED = sorted(path.name for path in RECIPES.glob("*.yaml"))
+SHIPPED = sorted(
+    path.relative_to(RECIPES).as_posix().removesuffix(".yaml")
+    for path in (*RECIPES.glob("*.yaml"), *RECIPES.glob("pocket/*.yaml"))
+    if path.stem not in ("datasets", "pipeline")
+)
 PAPERS = (
     "minigpt4_stage1 minigpt4_stage2 minigpt4_llama2_stage1 minigpt4_llama2_stage2 minigptv2_stage1 minigptv2_stage2 "
     "minigptv2_stage3 minigptv2_finetune ablation_no_qformer ablation_three_layers ablation_qformer_trained own_data"
@@ -69,9 +73,10 @@ STEPPED = {
     "ablation_three_layers": "a deeper projection",
     "ablation_qformer_trained": "a connector that learns",
     "own_data": "a folder of one's own",
-    "pocket_stage1": "a new system of two parts; answers side by side",
-    "pocket_stage8": "a vision encoder that learns, at its own rate; parts of images",
-    "pocket_stage12": "captions by their score; boxes on lines; things looked at closely",
+    "pocket/first": "a new system of two parts; answers side by side",
+    "pocket/places": "a vision encoder that learns, at its own rate; parts of images; steps of one dataset each",
+    "pocket/scores": "captions by their score; boxes on lines; things looked at closely",
+    "pocket/talk": "datasets of a catalog; answers, conversations and rows without an image",
 }
 """Recipes that are run, each for something that no other one does; all others are read and checked."""
 
@@ -79,7 +84,8 @@ STEPPED = {
 def stage_before(recipe: dict) -> str | None:
     """The recipe whose output a recipe begins with."""
     base = str(recipe.get("model", {}).get("base", ""))
-    return base.removeprefix("runs/") if base.startswith("runs/") else None
+    name = base.removeprefix("runs/")
+    return None if name == base else name if name in SHIPPED else f"pocket/{name}"
 
 
 def run(name: str, place: Path) -> Path:
@@ -87,16 +93,12 @@ def run(name: str, place: Path) -> Path:
     before = stage_before(given)
     changes = list(SMALL)
     if before in STEPPED:
-        if not (place / f"runs/{before}/trained.safetensors").exists():
+        if not (place / f"{given['model']['base']}/trained.safetensors").exists():
             run(before, place)
     elif before or (given["model"]["base"] == "pocket" and not given["model"]["vision"]):
-        changes.append(
-            "model.base=runs/parts" if given["trained"].get("vision_layers") else "model.base=weights/minigpt4-llama2-7b"
-        )
-        if given["trained"].get("vision_layers") and not (place / "runs/parts").exists():
-            shutil.copytree(run("pocket_stage1", place), place / "runs/parts")
-        if given["trained"].get("vision_layers"):
-            changes.append("trained.vision_layers=2")
+        changes.append("model.base=weights/minigpt4-llama2-7b")
+    if given["trained"].get("vision_layers"):
+        changes.append("trained.vision_layers=2")
     if given["model"]["vision"] == "pocket":
         changes += ["model.vision=parts/vision", "model.text=parts/llm", "model.image_size=64"]
     recipe = load_recipe(f"recipes/{name}.yaml", changes)
@@ -114,13 +116,13 @@ def test_a_recipe_of_each_kind_runs(name, place, monkeypatch):
     load_recipe(output / "recipe.yaml")  # what was saved can be read
 
 
-@pytest.mark.parametrize("name", [name.removesuffix(".yaml") for name in SHIPPED])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_recipe_is_whole(name, place, monkeypatch):
     """Its keys exist, its datasets can be opened, and a sample of each is written down."""
     monkeypatch.chdir(place)
     recipe = load_recipe(f"recipes/{name}.yaml")
     before = stage_before(recipe.model_dump(mode="json"))
-    assert before is None or before in {n.removesuffix(".yaml") for n in SHIPPED} | AVERAGES, before
+    assert before is None or before in SHIPPED, before
     for part in build_parts(recipe, recipe.data.datasets):
         if isinstance(part.source, StreamSource):
             assert not list(part.source.problems())
@@ -128,12 +130,8 @@ def test_every_shipped_recipe_is_whole(name, place, monkeypatch):
             assert part.source.sample(0, random.Random(0)).turns
 
 
-AVERAGES = {"pocket_half", "pocket_nine", "pocket_closer", "pocket_three", "pocket_scored", "pocket_thirteen", "pocket_vision"}
-"""What a stage begins with that no recipe writes: the mean of two earlier ones, or a script's work."""
-
-
 def test_the_papers_recipes_are_there():
-    assert {f"{name}.yaml" for name in PAPERS} <= set(SHIPPED)
+    assert set(PAPERS) <= set(SHIPPED)
 
 
 def test_official_numbers():

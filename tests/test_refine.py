@@ -72,7 +72,7 @@ def test_looking_twice_is_for_several_answers(system):
         system.refer(IMAGES[0], "a dog", mirrored=True, **short)
     few = system.refer(IMAGES[0], "a dog", self_consistency=3, **short)
     assert system.refer(IMAGES[0], "a dog", self_consistency=3, mirrored=True, **short) == few
-    both = assistant(task_generation={"refer": {"self_consistency": 6, "mirrored": True}})
+    both = assistant(task_settings={"refer": {"self_consistency": 6, "mirrored": True}})
     items = [(image, f"[refer] dog {i}") for i, image in enumerate(IMAGES)]
     alone = [both.ask(*item, **short) for item in items]
     assert both.ask_many(items, batch_size=4, **short) == alone
@@ -98,7 +98,7 @@ def test_the_part_around_a_box(box, times, part):
 
 def test_what_surrounds_a_found_box_is_looked_at(monkeypatch):
     """Four answers before the whole picture, then four before the part around their box, brought back from there."""
-    system = assistant(task_generation={"refer": {"self_consistency": 4, "mirrored": True, "zoom_in": True}})
+    system = assistant(task_settings={"refer": {"self_consistency": 4, "mirrored": True, "zoom_in": True}})
     image = IMAGES[0]
     there = "{<40><40><60><80>}"  # in the whole picture, and in the mirror
     # In the part it is the lower half; the part is 1.5 times 0.2 by 0.4 with the box in the middle.
@@ -167,7 +167,7 @@ def test_boxes_are_moved_and_nothing_else():
 
 
 def test_each_phrase_of_a_description_is_asked_about_by_itself(monkeypatch):
-    system = assistant(task_generation={"grounding": {"zoom_in": True, "max_new_tokens": 9}})
+    system = assistant(task_settings={"grounding": {"zoom_in": True, "max_new_tokens": 9}})
     found = {"A man": "{<50><60><70><80>}", "two dogs": "nothing to see", "a car": "<p>a car</p> {<8><8><9><9>}"}
     asked = []
 
@@ -199,7 +199,7 @@ def test_what_has_no_name_is_not_asked_about():
 
 
 def test_looking_again_ends_and_is_for_descriptions_with_places(system):
-    wished = assistant(task_generation={"grounding": {"zoom_in": True}, "refer": {"self_consistency": 4, "mirrored": True}})
+    wished = assistant(task_settings={"grounding": {"zoom_in": True}, "refer": {"self_consistency": 4, "mirrored": True}})
     short = {"max_new_tokens": 6}
     question = "[grounding] describe this image in detail"
     assert isinstance(wished.ground(IMAGES[0], **short), Answer)  # for real, if only with noise to look at

@@ -168,7 +168,7 @@ def test_settings_that_do_not_go_together(system, settings, message):
 
 
 def test_streaming_leaves_a_task_s_self_consistency_out_and_refuses_a_given_one():
-    system = assistant(task_generation={"refer": {"self_consistency": 4}})
+    system = assistant(task_settings={"refer": {"self_consistency": 4}})
     assert not system.streams("[refer] a dog", {})
     assert "".join(system.stream(IMAGES[0], "[refer] a dog", max_new_tokens=5))
     with pytest.raises(UserError, match="leave out self_consistency"):
@@ -176,7 +176,7 @@ def test_streaming_leaves_a_task_s_self_consistency_out_and_refuses_a_given_one(
 
 
 def test_a_task_s_self_consistency_gives_way_to_what_is_given():
-    plain, system = assistant(), assistant(task_generation={"refer": {"self_consistency": 4}})
+    plain, system = assistant(), assistant(task_settings={"refer": {"self_consistency": 4}})
     question, short = "[refer] a dog", {"max_new_tokens": 6}
     usual = system.ask(IMAGES[0], question, **short)
     assert usual == plain.ask(IMAGES[0], question, self_consistency=4, **short)
@@ -190,7 +190,7 @@ def test_a_task_s_self_consistency_gives_way_to_what_is_given():
 
 
 def test_official_behaviour_knows_no_self_consistency():
-    system = assistant(task_generation={"refer": {"self_consistency": 4}})
+    system = assistant(task_settings={"refer": {"self_consistency": 4}})
     system.official = True
     assert system.plan("[refer] a dog", {}).samples == 1
     with pytest.raises(UserError, match="official behaviour with self-consistency"):

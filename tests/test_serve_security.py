@@ -230,7 +230,9 @@ def test_pixels_are_counted_before_anything_is_decoded(size, at, monkeypatch):
     data = base64.b64encode(bomb(*size)).decode()
     answer = post_url(at, f"data:image/png;base64,{data}")
     assert answer.status_code == 400
-    assert "pixels allowed" in answer.json()["error"]["message"]
+    message = answer.json()["error"]["message"]
+    assert "pixels" in message
+    assert "allowed" in message
     assert not loaded
 
 

@@ -16,6 +16,7 @@ from conftest import tiny_folder
 from safetensors.torch import load_file
 
 import minigpt4
+from minigpt4.checkpoints.trained import read_trained
 from minigpt4.errors import UserError
 from minigpt4.io.lock import hold
 from minigpt4.train import checkpoint as checkpoint_module
@@ -155,8 +156,9 @@ def test_resumed_equals_uninterrupted(world, tmp_path, workers, monkeypatch):
     parts = run(given)
     assert metrics(parts) == metrics(whole)
     assert metrics(parts, "valid_loss") == metrics(whole, "valid_loss")
-    for name, tensor in load_file(whole / "trained.safetensors").items():
-        assert torch.equal(tensor, load_file(parts / "trained.safetensors")[name]), name
+    for name, tensor in read_trained(whole).items():
+        assert torch.equal(tensor, read_trained(parts)[name]), name
+    assert any(".lora_B." in name for name in read_trained(whole))
 
 
 def test_kill_at_any_moment_and_start_again(world, tmp_path):
@@ -202,7 +204,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(world, tmp_path, shardin
     losses, expected = metrics(tmp_path / "two"), metrics(one)
     assert losses == pytest.approx(expected, rel=2e-4)
     assert metrics(tmp_path / "two", "valid_loss") == pytest.approx(metrics(one, "valid_loss"), rel=2e-4)
-    weights, truth = (load_file(tmp_path / name / "trained.safetensors") for name in ("two", "one"))
+    weights, truth = (read_trained(tmp_path / name) for name in ("two", "one"))
     for name in truth:
         torch.testing.assert_close(weights[name], truth[name], atol=2e-4, rtol=2e-3)
 

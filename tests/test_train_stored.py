@@ -12,15 +12,17 @@ import torch
 from conftest import tiny_folder
 from PIL import Image
 
-from minigpt4.data.formats import SOURCES
+from minigpt4.data.formats import SOURCES, Published
 from minigpt4.model.feature_cache import FeatureCache
 from minigpt4.train.loop import train
 from minigpt4.train.recipe import parse_recipe
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
+datasets = pytest.importorskip("datasets")
 
 STREAMS = {"webdataset_stream", "cc_sbu"}
+STREAMED = {*STREAMS, "hf streamed"}
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +52,14 @@ def world(tmp_path_factory):
     pq.write_table(pa.table({"image": names} | answers), folder / "names.parquet")
     pq.write_table(pa.table({"image": images} | answers), folder / "bytes.parquet")
     table = [dict(zip(["image", *answers], row, strict=True)) for row in zip(names, *answers.values(), strict=True)]
+    table_of = datasets.Dataset.from_dict({"img": [{"bytes": image, "path": None} for image in images], "said": captions})
+    table_of.cast_column("img", datasets.Image()).save_to_disk(str(folder / "saved"))
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
     return folder
 
 
 def dataset(world, stored):
+    hub = {"format": "hf", "dataset": str(world / "saved"), "columns": {"image": "img", "answer": "said"}, "task": "caption"}
     return {
         "jsonl": {"format": "jsonl", "annotations": str(world / "rows.jsonl")},
         "parquet of names": {"format": "parquet", "annotations": str(world / "names.parquet")},
@@ -62,6 +67,8 @@ def dataset(world, stored):
         "webdataset": {"format": "webdataset", "shards": str(world / "rows.tar")},
         "webdataset_stream": {"format": "webdataset_stream", "shards": str(world / "rows.tar")},
         "cc_sbu": {"format": "cc_sbu", "shards": str(world / "web.tar")},
+        "hf": hub,
+        "hf streamed": hub | {"streaming": True},
     }[stored]
 
 
@@ -74,7 +81,7 @@ def losses(world, folder, stored, cached, mirror=False):
             "cache_features": cached,
             "cache_folder": str(folder / "cache"),
         },
-        "validation": {"datasets": [] if stored in STREAMS else [dataset(world, stored)], "every": 2},
+        "validation": {"datasets": [] if stored in STREAMED else [dataset(world, stored)], "every": 2},
         "steps": 2,
         "precision": "fp32",
         "output": str(folder / "out"),
@@ -84,18 +91,18 @@ def losses(world, folder, stored, cached, mirror=False):
     return [row[key] for row in rows for key in ("loss", "valid_loss") if key in row]
 
 
-@pytest.mark.parametrize("stored", ["jsonl", "parquet of names", "parquet of images", "webdataset", *sorted(STREAMS)])
+@pytest.mark.parametrize("stored", ["jsonl", "parquet of names", "parquet of images", "webdataset", "hf", *sorted(STREAMED)])
 def test_every_stored_format_is_trained_from_with_and_without_cache(world, tmp_path, stored):
     found = {cached: losses(world, tmp_path / str(cached), stored, cached, mirror=True) for cached in ("auto", True, False)}
-    assert (tmp_path / "auto" / "cache").exists() == (stored not in STREAMS)
+    assert (tmp_path / "auto" / "cache").exists() == (stored not in STREAMED)
     assert not (tmp_path / "False" / "cache").exists()
     assert found["auto"] == found[True] == pytest.approx(found[False], rel=1e-4)
 
 
 def test_no_stored_format_is_forgotten():
-    """Formats that keep their images in tars or tables; the published ones but for web data are JSON beside image files."""
-    stored = {name for name, kind in SOURCES.items() if kind.__module__.rsplit(".", 1)[1] in ("parquet", "tars", "streams")}
-    assert stored == {"parquet", "webdataset", *STREAMS, "laion"}  # laion is cc_sbu by another name
+    """Formats of our own rows and of streams; the published ones but for web data are JSON beside image files."""
+    stored = {name for name, kind in SOURCES.items() if not isinstance(kind, Published)}
+    assert stored == {"jsonl", "parquet", "webdataset", "hf", *STREAMS, "laion"}  # laion is cc_sbu by another name
     assert SOURCES["laion"] is SOURCES["cc_sbu"]
 
 

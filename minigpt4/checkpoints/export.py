@@ -5,6 +5,7 @@
     tokenizer.json, ...                   with ``<ImageHere>`` as a special token, whose id is the image token's
     chat_template.jinja                   the chat format that the system was trained with
     generation_config.json                greedy decoding, said in every way in which it is asked for
+    task_settings.json                    decoding by task, which `minigpt4` alone reads
 
 After ``import minigpt4.model``, `AutoProcessor`, `AutoModelForImageTextToText` and ``pipeline("image-text-to-text")`` answer
 from it.
@@ -26,7 +27,7 @@ from ..model.configuration import MiniGPT4Config
 from ..model.processing import MiniGPT4Processor
 from ..prompt.jinja import as_jinja
 from ..prompt.templates import PLACEHOLDER, TokenizerTemplate
-from .folders import find_folder, read_config
+from .folders import find_folder, read_config, read_task_settings, write_task_settings
 from .loading import is_small, load_system
 
 log = logging.getLogger(__name__)
@@ -47,9 +48,11 @@ def export(source: str | os.PathLike, output: str | os.PathLike, dtype: torch.dt
     folder = Path(output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; name a new folder to write")
+    found = find_folder(source)
+    task_settings = read_task_settings(found)
     if dtype is None:
-        dtype = torch.float32 if is_small(read_config(find_folder(source))) else torch.bfloat16
-    model, processor = load_system(source, dtype=dtype)
+        dtype = torch.float32 if is_small(read_config(found)) else torch.bfloat16
+    model, processor = load_system(found, dtype=dtype)
     config, settings = model.config, _greedy(model.generation_config)
     config.image_token_id = processor.image_token_id = _image_token(processor, config)
     config.lora = config.vision_source = config.text_source = config.base_source = None
@@ -69,6 +72,7 @@ def export(source: str | os.PathLike, output: str | os.PathLike, dtype: torch.dt
         model.save_pretrained(work)
         processor.save_pretrained(work)
         write_text(work / "generation_config.json", json.dumps(settings, indent=2, sort_keys=True) + "\n")
+        write_task_settings(work, task_settings)
 
     with saying(folder):
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)

@@ -2,18 +2,24 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, GenerationConfig
 
 from ..errors import UserError
+from ..io.atomic import write_text
 from ..model.configuration import MiniGPT4Config
 from ..model.processing import MiniGPT4ImageProcessor, MiniGPT4Processor
+from ..prompt.tasks import NO_TASK, TASKS
 from . import pocket
 
 TRAINED = "trained.safetensors"
 """The file of a folder that holds what training changed, and nothing of what it left as it was."""
+
+TASK_SETTINGS = "task_settings.json"
+"""The file that says how questions of a task are decoded, where that differs from generation_config.json."""
 
 
 def find_folder(source: str | os.PathLike) -> Path:
@@ -95,6 +101,41 @@ def read_generation_config(folder: Path) -> GenerationConfig | None:
         return GenerationConfig.from_pretrained(folder)
     except Exception as error:
         raise UserError(f"{folder / 'generation_config.json'}: cannot be used ({in_one_line(error)})") from error
+
+
+def read_task_settings(folder: Path) -> dict[str, dict[str, Any]]:
+    """A system's decoding settings by task, like ``{"caption": {"num_beams": 3}, "question": {"max_new_tokens": 64}}``; empty
+    where it has none. `NO_TASK` stands for questions that name no task.
+
+    Raises:
+        UserError: a damaged file, or an unknown task.
+    """
+    file = task_settings_file(folder)
+    settings: Any = {}
+    if file.name == TASK_SETTINGS:
+        settings = _read_json(file, "cannot be read")
+    elif file.exists():
+        settings = _read_json(file, "not a MiniGPT-4 system").get("task_generation") or {}
+    names = [*TASKS, NO_TASK]
+    for task, own in settings.items():
+        if task not in names:
+            raise UserError(f"{file}: there is no task {task!r}; there are {', '.join(names)}")
+        if not isinstance(own, dict):
+            raise UserError(f'{file}: "{task}" must be an object of settings, like {{"num_beams": 3}}')
+    return settings
+
+
+def task_settings_file(folder: Path) -> Path:
+    """Where a system's decoding settings by task stand: in a file of their own, or as ``task_generation`` in the config.json of
+    older folders."""
+    own = folder / TASK_SETTINGS
+    return own if own.exists() else folder / "config.json"
+
+
+def write_task_settings(folder: Path, settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write decoding settings by task into a folder; no file where there are none. Raises UserError as `io.atomic` does."""
+    if settings:
+        write_text(folder / TASK_SETTINGS, json.dumps(settings, indent=2) + "\n")
 
 
 def vision_folder(config: MiniGPT4Config) -> str:

@@ -4,9 +4,11 @@ Two kinds are read. A *whole* folder is what ``save_pretrained`` writes: ``confi
 weight. A *trained* folder holds what training changed, and says in its configuration where the frozen parts come from:
 
     config.json            MiniGPT4Config with `vision_source` and `text_source`
-    trained.safetensors    projection.*, and if trained: connector.*, vision_tower.*, language_model.<module>.lora_{A,B}.weight
+    trained.safetensors    projection.*, and if trained: connector.*, vision_tower.*
+    adapter_*              adapters in the language model, if there are any, as `peft` has them (see `trained`)
     processor_config.json  picture size and statistics, chat template
     generation_config.json default decoding
+    task_settings.json     decoding by task, if the system has its own
 """
 
 import copy
@@ -18,7 +20,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoModelForCausalLM,
@@ -37,19 +38,22 @@ from .folders import (
     TRAINED,
     find_folder,
     in_one_line,
+    is_hub_id,
     load_processor,
     read_config,
     read_generation_config,
     text_folder,
     tokenizer_source,
     vision_folder,
+    write_task_settings,
 )
 from .official.files import weights_of_folder
 from .parts import LLM, config_of_part, llm_of_part, vision_of_part
 from .quantize import quantization_config
+from .trained import LANGUAGE_MODEL as _LLM
+from .trained import LORA as _LORA
+from .trained import read_tensors, read_trained, write_trained
 
-_LORA = ".lora_"
-_LLM = "language_model."
 _OURS = ("projection.", "connector.")
 
 Adapters = Literal["merged", "apart", "left out"]
@@ -174,7 +178,7 @@ def _llm_in_one_file(folder: Path, dtype: torch.dtype) -> PreTrainedModel | None
         return None
     with no_init_weights():
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in _read_tensors(file).items()}
+    weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in read_tensors(file).items()}
     own = model.state_dict()
     tied = model.all_tied_weights_keys  # name -> the name of the weight that it is
     if set(weights) != set(own) - {k for k in tied if k not in weights} or any(
@@ -255,7 +259,7 @@ def _load_trained(
         for name, parameter in model.named_parameters():
             if not name.startswith(_LLM) or _LORA in name:
                 parameter.data = parameter.data.to(dtype)
-    load_trained(model, weights, folder / TRAINED)
+    load_trained(model, weights, folder)
     if options:  # the language model is where it should be; the small parts go along
         for part in (model.vision_tower, model.connector, model.projection):
             part.to(model.device)
@@ -305,36 +309,25 @@ def _base_parts(config: MiniGPT4Config, dtype: torch.dtype, options: dict[str, A
     return base.vision_tower, base.language_model
 
 
-def read_trained(folder: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a trained folder, by name."""
-    return _read_tensors(folder / TRAINED)
-
-
-def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(file)
-    except Exception as error:  # safetensors raises its own kinds, without a common base
-        raise UserError(f"{file}: damaged or cut short ({in_one_line(error)})") from error
-
-
-def load_trained(model: MiniGPT4ForConditionalGeneration, weights: Mapping[str, torch.Tensor], file: Path) -> None:
-    """Put trained weights into `model`; each must find its place, and the projection and all adapters must be filled.
+def load_trained(model: MiniGPT4ForConditionalGeneration, weights: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Put the trained weights of a folder into `model`; each must find its place, and the projection and all adapters must be
+    filled.
 
     Raises:
-        UserError: a name or shape that does not fit, or a part that the file should have and has not.
+        UserError: a name or shape that does not fit, or a part that the folder should have and has not.
     """
     own = model.state_dict()
     names = {_stored_name(k): k for k in own}
     for name, tensor in weights.items():
         if name not in names:
-            raise UserError(f"{file}: {name} fits no weight of this system")
+            raise UserError(f"{folder}: {name} fits no weight of this system")
         if own[names[name]].shape != tensor.shape:
             raise UserError(
-                f"{file}: {name} is of shape {tuple(tensor.shape)}, but this system needs {tuple(own[names[name]].shape)}"
+                f"{folder}: {name} is of shape {tuple(tensor.shape)}, but this system needs {tuple(own[names[name]].shape)}"
             )
     needed = {n for n in names if n.startswith(_OURS) or _LORA in n}
     if missing := sorted(needed - set(weights)):
-        raise UserError(f"{file}: lacks {len(missing)} weight(s) that this system trains, the first is {missing[0]}")
+        raise UserError(f"{folder}: lacks {len(missing)} weight(s) that this system trains, the first is {missing[0]}")
     model.load_state_dict({names[name]: tensor for name, tensor in weights.items()}, strict=False)
 
 
@@ -360,23 +353,36 @@ def save_trained(
     folder: str | os.PathLike,
     dtype: torch.dtype | None = None,
     before: Collection[str] = (),
+    task_settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write a trained folder; `dtype` converts floating tensors on the way, `before` names what earlier training has changed
-    (`learnt_before`)."""
+    """Write a trained folder.
+
+    Args:
+        dtype: of floating tensors in the file; that of the model when not given.
+        before: what earlier training has changed (`learnt_before`).
+        task_settings: decoding settings by task (`folders.read_task_settings`).
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = trained_weights(model, before)
     if dtype is not None:
         weights = {k: v.to(dtype) for k, v in weights.items()}
-    save_file(weights, folder / TRAINED, metadata={"format": "pt"})
+    write_trained(folder, weights, model.config.lora, adapter_base(model.config))
     config = copy.deepcopy(model.config)
     for part in (config, config.vision_config, config.text_config):
         part._name_or_path = ""  # where this machine had it is nobody's business
     config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
+    write_task_settings(folder, task_settings or {})
     processor.to_json_file(folder / "processor_config.json")
     if isinstance(processor.tokenizer, LegacyLlamaTokenizer):  # the language model's own folder would be read differently
         processor.tokenizer.save_pretrained(folder)
+
+
+def adapter_base(config: MiniGPT4Config) -> str | None:
+    """The hub id of the language model whose weights the adapters change, where there is one."""
+    plain = config.base_source is None and config.text_source is not None and is_hub_id(config.text_source)
+    return config.text_source if plain else None
 
 
 def _stored_name(name: str) -> str:

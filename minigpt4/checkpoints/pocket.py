@@ -31,6 +31,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from ..errors import UserError
+from ..io.atomic import write_text
 from ..io.cache_dir import cache_folder
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 FOLDER = Path(__file__).parent.parent / "pocket"
 """Our own part: configuration, tokenizer-independent settings and the trained weights, shipped with the package."""
 
-FOLDERS = {"pocket": FOLDER} | {f"pocket-{stage}": FOLDER / stage for stage in ("v1-stage1", "v1-stage2")}
+FOLDERS = {"pocket": FOLDER} | {f"pocket-{when}-stage2": FOLDER / f"{when}-stage2" for when in ("before", "after")}
 """Systems that ship, by name. The latter two are the way of MiniGPT-4: one projection, before and after its second stage."""
 
 _FORMAT = 2  # of the prepared folder; a change makes every cache anew
@@ -132,8 +133,8 @@ def is_intact(folder: Path) -> bool:
     except (OSError, ValueError, TypeError, AttributeError):
         return False
     if moved:  # a copy of a folder: the next start need not read all of it
-        with suppress(OSError):
-            write_manifest(folder, manifest)
+        with suppress(OSError, UserError):
+            write_text(folder / _MANIFEST, json.dumps(manifest, indent=1))
     return bool(manifest)
 
 
@@ -144,16 +145,7 @@ def seal(folder: Path) -> None:
         path.chmod(0o644)  # a cache may be shared; safetensors writes files that their owner alone can read
         stat = path.stat()
         manifest[path.relative_to(folder).as_posix()] = [stat.st_size, stat.st_mtime_ns, _sha256(path)]
-    write_manifest(folder, manifest)
-
-
-def write_manifest(folder: Path, manifest: dict[str, list]) -> None:
-    partial = folder / f".{_MANIFEST}-{os.getpid()}"
-    try:
-        partial.write_text(json.dumps(manifest, indent=1))
-        os.replace(partial, folder / _MANIFEST)
-    finally:
-        partial.unlink(missing_ok=True)
+    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
 def _make(folder: Path) -> None:

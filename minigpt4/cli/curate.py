@@ -1,6 +1,7 @@
 """Commands that make second-stage data with a first-stage model."""
 
 import sys
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,17 +18,27 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", hel
 
 
 @curate.command()
-def run(recipe: RecipeFile, set: Set = None) -> None:
+def run(
+    recipe: RecipeFile,
+    set: Set = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="local|auto|HOST:PORT", help="Ask models on a Ray cluster; local starts one."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on the cluster.")] = 2,
+) -> None:
     """Run a recipe's steps; started again, it goes on where it stopped."""
     from ..curate.export import exported
     from ..curate.pipeline import Pipeline
     from ..curate.recipe import load_recipe
+    from ..jobs.spread import Cluster
     from .options import import_quickly
 
+    cluster = Cluster(ray, workers) if ray is not None else None
     wanted = load_recipe(recipe, set)
     import_quickly()
-    with _bar() as progress:
-        done = Pipeline(wanted, progress=progress).run()
+    with _bar() as progress, closing(cluster) if cluster is not None else nullcontext():
+        done = Pipeline(wanted, progress=progress, cluster=cluster).run()
     kept = exported(wanted, done)
     total, failed = len(done.steps["draw"]), sum("error" in row for rows in done.steps.values() for row in rows)
     say_line(

@@ -53,6 +53,9 @@ def converse(
     truth: Annotated[
         Path | None, typer.Option(help='JSON Lines of {"image", "objects"} or {"image", "captions"}, for --html.')
     ] = None,
+    from_caption: Annotated[
+        bool, typer.Option("--from-caption", help="Put the questions to who sums up, with the caption alone; for --html.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Dialogues at a time, with --output.")] = 4,
     json: Json = False,
     *,
@@ -69,6 +72,8 @@ def converse(
         raise UserError("--html needs --output FILE for the dialogues")
     if truth is not None and html is None:
         raise UserError("--truth goes with --html FILE")
+    if from_caption and html is None:
+        raise UserError("--from-caption goes with --html FILE")
     if json and output is not None:
         raise UserError("--json prints; with --output FILE the dialogues are JSON already")
     if detect and video is not None:
@@ -112,7 +117,8 @@ def converse(
         return dialogue.run()
 
     if output is not None:
-        raise typer.Exit(_many(files, output, html, truth, run, workers, partners))
+        asked = wording["image" if video is None else "video"] if from_caption else None
+        raise typer.Exit(_many(files, output, html, truth, run, workers, partners, asked))
     raise typer.Exit(_shown(files, run, json))
 
 
@@ -142,8 +148,10 @@ def _tell(kind: str, text: str) -> None:
         say({"question": "Q: ", "answer": "A: ", "caption": "\n"}[kind] + text, flush=True)
 
 
-def _many(files: list[Path], output: Path, html: Path | None, truth: Path | None, run: Any, workers: int, partners: Any) -> int:
-    """Dialogues to a file, with a bar."""
+def _many(
+    files: list[Path], output: Path, html: Path | None, truth: Path | None, run: Any, workers: int, partners: Any, asked: Any
+) -> int:
+    """Dialogues to a file, with a bar. `asked` is the wording for questions about captions, where they are wanted."""
     from rich.progress import Progress
 
     from ..dialogue.files import converse_files, transcripts_in, truth_in
@@ -163,7 +171,17 @@ def _many(files: list[Path], output: Path, html: Path | None, truth: Path | None
     if html is not None:
         from ..dialogue.page import comparison_page
 
-        comparison_page(html, transcripts_in(output), known)
+        made, carried = transcripts_in(output), None
+        if asked is not None:
+            from ..dialogue.agents import AgentError
+            from ..dialogue.from_caption import answered_from_captions
+
+            try:
+                carried = answered_from_captions(made, partners().summariser, asked)
+            except AgentError as error:
+                remark(f"error: questions about the captions: {error}")
+                failed += 1
+        comparison_page(html, made, known, carried)
     return int(failed > 0)
 
 

@@ -8,6 +8,7 @@ import typer
 
 from ..errors import UserError
 from .options import Group, System
+from .terminal import remark
 
 _PANEL = "Endpoints (--model http://host/v1#NAME)"
 KeyEnv = Annotated[str, typer.Option(help="Variable that holds the key.", rich_help_panel=_PANEL)]
@@ -102,8 +103,8 @@ class Who:
                 self._loaded = self._system.load()
         return self._loaded
 
-    @property
-    def cost(self) -> float:
-        """Money that was spent."""
-        endpoint = getattr(self._loaded, "endpoint", None)
-        return endpoint.spent.cost if endpoint is not None else 0.0
+    def tell_cost(self) -> None:
+        """Say what was spent, if anything was."""
+        served = getattr(self._loaded, "endpoint", None)
+        if served is not None and served.spent.cost:
+            remark(f"spent: {served.spent.cost:.4f}")

@@ -23,7 +23,7 @@ Predictions = Annotated[
     Path | None,
     typer.Option(help="Where answers are kept; BENCHMARK-ANNOTATIONS.jsonl here when not given. Continued if it exists."),
 ]
-Blind = Annotated[
+BlankImage = Annotated[
     bool, typer.Option("--blank-image", help="Also ask about a grey picture: what the system says without seeing.")
 ]
 Prior = Annotated[Path | None, typer.Option(help="Annotations that fixed boxes and phrases are fitted to.")]
@@ -71,7 +71,7 @@ MEASURING = Group(
         "split": (Split, None),
         "limit": (Limit, None),
         "predictions": (Predictions, None),
-        "blank_image": (Blind, False),
+        "blank_image": (BlankImage, False),
         "json": (Json, False),
         "batch_size": (BatchSize, 16),
     },
@@ -155,6 +155,29 @@ def failures(annotations: Annotations, **common: Any) -> None:
 
 
 @app.command()
+def flaws(
+    answers: Annotated[
+        Path, typer.Argument(metavar="ANSWERS", show_default=False, help="What `failures` kept, or its folder.")
+    ],
+) -> None:
+    """Print what is wrong with each answer and what the rule found; and beside labels by hand, how well both agree."""
+    import_quickly()
+    from ..evaluate.benchmarks.failures import agreement, parse
+    from ..evaluate.run import kept
+
+    benchmark, rows = kept(answers)
+    if benchmark.name != "failures":
+        raise UserError(f"{answers}: has answers to {benchmark.name}, not to failures")
+    for i, row in enumerate(rows, 1):
+        told = "; ".join(f"{kind}: {why}" for kind, why in parse(row).items()) or "nothing wrong"
+        say_line(f"{i} {row['image']}, {row['asked']}: {told}")
+    if any("label" in row for row in rows):
+        say(f"\n{'of ' + str(len(rows)):16}  rule  hand  same  kappa")
+        for one in agreement(rows):
+            say(f"{one.kind:16}  {one.rule:4}  {one.hand:4}  {one.same:4}  {one.kappa:5.2f}")
+
+
+@app.command()
 def prepare(
     benchmark: Annotated[str, typer.Argument(metavar="BENCHMARK", show_default=False)],
     data: Annotated[Path, typer.Option(metavar="FOLDER", help="Where its official files are.", show_default=False)],
@@ -188,7 +211,7 @@ def run(
     images: Images = None,
     split: Split = None,
     limit: Limit = None,
-    blank_image: Blind = False,
+    blank_image: BlankImage = False,
     json: Json = False,
     batch_size: BatchSize = 16,
     *,
@@ -211,6 +234,56 @@ def run(
     kept["notes"] = [*kept["notes"], *measured.notes]
     write_text(output / "report.json", jsonlib.dumps(kept, ensure_ascii=False, indent=1) + "\n")
     _say(measured, json)
+
+
+@app.command("all")
+@options(system=SYSTEM, generation=DECODING, account=ACCOUNT)
+def everything(
+    data: Annotated[
+        Path, typer.Option(help="A folder, or a YAML file that names benchmarks and their data.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="For answers and the report; continued.", show_default=False)],
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each benchmark, the same each time.")] = None,
+    blank_image: BlankImage = False,
+    batch_size: BatchSize = 16,
+    *,
+    system: System,
+    generation: dict[str, Any],
+    account: Account,
+) -> None:
+    """Measure a system on every benchmark whose data is there; one report of all, in HTML and Markdown."""
+    import_quickly()
+    from ..evaluate.suite import find, run_suite
+    from ..evaluate.summary import HTML, MARKDOWN, write_reports
+    from ..reports.page import check_pages
+    from .batch import Bar
+
+    wanted = find(data)
+    check_pages()
+    who = Who(system, account, generation)
+
+    def watch(name: str) -> Bar:
+        remark(f"{name} ({[one.name for one in wanted].index(name) + 1} of {len(wanted)})")
+        return Bar()
+
+    parts = run_suite(
+        wanted,
+        output,
+        who.load,
+        who.by,
+        limit=limit,
+        blank_image=blank_image,
+        batch_size=batch_size,
+        settings=generation,
+        watch=watch,
+    )
+    write_reports(parts, who.by, output)
+    for part in parts:
+        if part.failed is not None:
+            remark(f"error: {part.wanted.name}: {part.failed}")
+    who.tell_cost()
+    say_line(f"{output / HTML} and {MARKDOWN} beside it: {sum(p.failed is None for p in parts)} of {len(parts)} benchmarks")
+    raise typer.Exit(int(any(part.failed is not None or part.problems for part in parts)))
 
 
 @app.command()
@@ -289,8 +362,7 @@ def _measured(
         report=report,
         watch=Bar(),
     )
-    if who.cost:
-        remark(f"spent: {who.cost:.4f}")
+    who.tell_cost()
     return measured
 
 

@@ -46,7 +46,7 @@ class Backend(StrEnum):
 
 # Names of decoding options are those of transformers.
 _DECODING = "Decoding (named as in transformers)"
-Model = Annotated[str, typer.Option(help="pocket, pocket-v1-stage1, pocket-v1-stage2, a folder, or a hub id.")]
+Model = Annotated[str, typer.Option(help="pocket, pocket-before-stage2, pocket-after-stage2, a folder, or a hub id.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, mps; auto for all GPUs together; the best there is when not given.")
 ]

@@ -1,6 +1,5 @@
 """The first step of a curation: which images."""
 
-import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from PIL import Image
 from ..data.formats import build_source
 from ..data.source import Source
 from ..errors import UserError
+from ..io.atomic import whole_file
 from ..io.jsonl import Row
 from ..media.images import images_in, open_image
 from .recipe import Draw
@@ -79,8 +79,7 @@ def _row(number: int, images: tuple[Any, ...], caption: str, keep: Path) -> Row:
     if isinstance(image, Image.Image):
         keep.mkdir(parents=True, exist_ok=True)
         path = keep / f"{name}.png"
-        partial = keep / f"{name}.partial"
-        open_image(image).save(partial, "PNG")
-        os.replace(partial, path)
+        with whole_file(path) as part:
+            open_image(image).save(part, "PNG")
         image = path
     return {"id": name, "image": str(image), "caption": caption}

@@ -1,7 +1,6 @@
 """The end of a curation: the files that training reads, and the page that tells how it went."""
 
 import json
-import os
 import random
 import shutil
 from collections import Counter
@@ -11,6 +10,7 @@ from statistics import mean, median
 from typing import Any
 
 from ..errors import UserError
+from ..io.atomic import whole_file, write_text
 from ..io.jsonl import Row, write_rows
 from ..media.images import open_image
 from ..reports.page import write_page
@@ -50,10 +50,8 @@ def exported(recipe: Recipe, done: Curated) -> list[Row]:
         for file in (folder / "image").iterdir():  # of texts that are no longer kept
             if file.name not in wanted:
                 file.unlink()
-        partial = folder / "filter_cap.json.partial"
         annotations = [{"image_id": row["id"], "caption": row["text"]} for row in kept]
-        partial.write_text(json.dumps({"annotations": annotations}, ensure_ascii=False, indent=1), encoding="utf-8")
-        os.replace(partial, folder / "filter_cap.json")
+        write_text(folder / "filter_cap.json", json.dumps({"annotations": annotations}, ensure_ascii=False, indent=1))
     except OSError as error:
         raise UserError(f"{folder}: cannot write ({error.strerror})") from None
     write_rows(folder / "rows.jsonl", ({"image": f"image/{row['id']}.jpg", "answer": row["text"]} for row in kept))
@@ -63,12 +61,11 @@ def exported(recipe: Recipe, done: Curated) -> list[Row]:
 def _copy(source: Path, target: Path) -> None:
     if target.exists():
         return
-    partial = target.with_suffix(".partial")
-    if source.suffix.lower() in (".jpg", ".jpeg"):
-        shutil.copyfile(source, partial)
-    else:
-        open_image(source).save(partial, "JPEG", quality=95)
-    os.replace(partial, target)
+    with whole_file(target) as part:
+        if source.suffix.lower() in (".jpg", ".jpeg"):
+            shutil.copyfile(source, part)
+        else:
+            open_image(source).save(part, "JPEG", quality=95)
 
 
 def _verdicts(recipe: Recipe, ruled: Sequence[Row], review: Review | None) -> tuple[list[Row], dict[str, str]]:

@@ -95,6 +95,20 @@ class Repair(_Section):
         return self
 
 
+class CheckOf(_Section):
+    """Which systems of ours look whether a text is about its image; nobody does when none is named."""
+
+    detector: str | None = None
+    """Is asked with [detection] for each thing that a text names (rule ``not_found``)."""
+    scorer: str | None = None
+    """Says how likely each sentence is with the image and without it (rule ``no_gain``)."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether there is anything to check."""
+        return self.detector is not None or self.scorer is not None
+
+
 class RulesOf(_Section):
     """What a text must not have; see `rules.RULES` for the names."""
 
@@ -103,10 +117,12 @@ class RulesOf(_Section):
     max_words: int = Field(300, ge=1)
     near_duplicate: float = Field(0.8, gt=0, le=1)
     """Share of runs of three words that two texts may have in common."""
-    detector: AgentOf | None = None
-    """A system with the task [detection]: phrases that it finds nowhere in the image reject a text."""
     not_found: float = Field(0.5, gt=0, le=1)
-    """Share of a text's things that may be missing before it is rejected."""
+    """Share of a text's things from which on it is rejected, if they are not found."""
+    no_gain: float = Field(0.5, gt=0, le=1)
+    """Share of a text's sentences from which on it is rejected, if the image does not make them likelier."""
+    least_gain: float = 0.0
+    """What a sentence must gain by the image, in nats a token."""
 
 
 class Export(_Section):
@@ -124,6 +140,7 @@ class Recipe(_Section):
     draw: Draw
     describe: Describe = Describe()
     repair: Repair = Repair()
+    check: CheckOf = CheckOf()
     rules: RulesOf = RulesOf()
     export: Export = Export()
 

@@ -157,7 +157,7 @@ def texts_to_review(folder: Path) -> list[Row]:
     Raises:
         UserError: there are none yet.
     """
-    path = folder / "5_rules.jsonl"
+    path = folder / "6_rules.jsonl"
     if not path.is_file():
         raise UserError(f"{folder}: no {path.name} in it; run minigpt4 curate run RECIPE.yaml first")
     rows = []

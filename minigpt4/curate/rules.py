@@ -6,11 +6,12 @@ apologies, fragments, stray characters, text that is not English.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
-from ..metrics.fluency import flaws
+from ..metrics.fluency import repetition
 
 _SENTENCE = re.compile(r"(?<=[.!?])(?:[\"'\u201d\u2019)]*)\s+|\n+")
 _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
@@ -79,7 +80,7 @@ def _cut_ending(text: str) -> str | None:
 
 def _other_repetition(text: str) -> str | None:
     """What `metrics.fluency` counts as repetition, so that kept texts and measured answers are judged alike."""
-    return "as metrics.fluency counts it" if "repeats" in flaws(text) else None
+    return repetition(text)
 
 
 def _found(pattern: re.Pattern[str], text: str) -> str | None:
@@ -108,7 +109,10 @@ RULES: dict[str, Rule] = {
 }
 BY_LENGTH = {"fragment": "Too few words.", "too_long": "Too many words."}
 BY_SET = {"near_duplicate": "Nearly the same text as another image's."}
-BY_MODEL = {"not_found": "Things that [detection] finds nowhere in the image."}
+BY_MODEL = {
+    "not_found": "Too many of the things that it names are found nowhere in the image by [detection].",
+    "no_gain": "Too many of its sentences are no likelier with the image than without it.",
+}
 SAYS: dict[str, str] = {name: rule.says for name, rule in RULES.items()} | BY_LENGTH | BY_SET | BY_MODEL
 SAYS["repair_refused"] = "The agent that repairs found it incomplete, or had no text to give."
 """Every rule by name, and what it says."""
@@ -127,6 +131,26 @@ def flaws_of(text: str, min_words: int, max_words: int, off: Iterable[str] = ())
         found["repetition"] = None  # it has been said more exactly
     out = set(off)
     return [{"rule": name, "evidence": what} for name, what in found.items() if what is not None and name not in out]
+
+
+def seen_flaws(row: Mapping[str, Any], not_found: float, no_gain: float, least: float, off: Iterable[str] = ()) -> list[Flaw]:
+    """What models have seen of a text in its image (`check.Check`), where they have looked.
+
+    Args:
+        not_found: share of its things, and `no_gain` of its sentences, from which on it is rejected.
+        least: nats a token that a sentence must gain by the image.
+    """
+    found, out = [], set(off)
+    unfound, gains = row.get("unfound", ()), row.get("gains", ())
+    if unfound and len(unfound) >= not_found * row["things"] and "not_found" not in out:
+        found.append({"rule": "not_found", "evidence": ", ".join(unfound)})
+    said = sentences(row["text"])
+    if len(gains) != len(said):  # edited by hand since it was checked
+        gains = ()
+    unmoved = [text for text, gain in zip(said, gains, strict=False) if gain <= least]
+    if unmoved and len(unmoved) >= no_gain * len(gains) and "no_gain" not in out:
+        found.append({"rule": "no_gain", "evidence": " ".join(unmoved)})
+    return found
 
 
 def near_duplicates(texts: Sequence[tuple[str, str]], share: float) -> dict[str, str]:

@@ -7,8 +7,9 @@ edited is left as the person wrote it.
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ..errors import UserError
@@ -16,6 +17,8 @@ from ..io.jsonl import Output, Row, read_rows, write_rows
 
 Work = Callable[[Sequence[Row]], Sequence[Row]]
 """A batch of rows -> for each what the step adds; ``{"error": why}`` where it failed."""
+Elsewhere = Callable[[Sequence[Row]], Iterator[dict[str, Row]]]
+"""Rows -> what the step adds to each, by its id, in portions as they are done and in any order."""
 Progress = Callable[[str, int, int], object]
 """Told a step's name, how many rows are done and how many there are."""
 
@@ -26,10 +29,12 @@ class Step:
     Args:
         path: its file.
         settings: what its results depend on beside the rows.
+        elsewhere: does the work in place of `work`, which is called batch by batch.
     """
 
-    def __init__(self, name: str, path: Path, settings: Any, work: Work, batch: int = 16):
+    def __init__(self, name: str, path: Path, settings: Any, work: Work, batch: int = 16, elsewhere: Elsewhere | None = None):
         self.name, self.path, self.work, self.batch = name, path, work, batch
+        self._elsewhere = elsewhere or self._here
         self._settings = digest(settings)
 
     def run(self, inputs: Sequence[Row], progress: Progress = lambda *_: None) -> list[Row]:
@@ -39,15 +44,20 @@ class Step:
             UserError: its file has a line that is no row.
         """
         out = self._output()
+        try:
+            return self._run(out, inputs, progress)
+        finally:
+            out.close()
+
+    def _run(self, out: Output, inputs: Sequence[Row], progress: Progress) -> list[Row]:
         known: dict[str, Row] = {row["id"]: row for row in out.rows}
         made = {row["id"]: digest([self._settings, _content(row)]) for row in inputs}
         todo = [row for row in inputs if not self._stands(known.get(row["id"]), made[row["id"]])]
         done = len(inputs) - len(todo)
         progress(self.name, done, len(inputs))
-        for start in range(0, len(todo), self.batch):
-            batch = todo[start : start + self.batch]
-            added = self.work([_content(row) for row in batch])
-            rows = [sealed(_content(row) | more, made[row["id"]]) for row, more in zip(batch, added, strict=True)]
+        by_id = {row["id"]: _content(row) for row in todo}
+        for added in self._elsewhere(list(by_id.values())):
+            rows = [sealed(by_id[id] | more, made[id]) for id, more in added.items()]
             out.write(rows)
             known |= {row["id"]: row for row in rows}
             done += len(rows)
@@ -56,6 +66,11 @@ class Step:
         if rows != out.rows:
             write_rows(self.path, rows)
         return rows
+
+    def _here(self, rows: Sequence[Row]) -> Iterator[dict[str, Row]]:
+        for start in range(0, len(rows), self.batch):
+            batch = rows[start : start + self.batch]
+            yield {row["id"]: added for row, added in zip(batch, self.work(batch), strict=True)}
 
     def _stands(self, row: Row | None, origin: str) -> bool:
         return row is not None and "error" not in row and (row["from"] == origin or edited(row))
@@ -83,6 +98,12 @@ def sealed(row: Row, origin: str) -> Row:
 def edited(row: Row) -> bool:
     """Whether a person has changed a row since it was made."""
     return row.get("made") != digest(_content(row))
+
+
+def code_of(*modules: ModuleType) -> dict[str, str]:
+    """The code that a step follows, as one of its settings: rows are made anew when it has changed."""
+    texts = [Path(module.__file__ or "").read_text(encoding="utf-8") for module in modules]
+    return {"code": digest(texts)}
 
 
 def digest(value: Any) -> str:

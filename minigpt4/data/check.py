@@ -16,8 +16,8 @@ import numpy as np
 from ..errors import UserError
 from ..media.images import open_image
 from .formats import open_source
-from .formats.base import Items
-from .formats.streams import TarStream
+from .formats.index import Indexed
+from .formats.streams import Stream
 from .source import Problem, Source, StreamSource
 
 Dataset = Source | StreamSource | tuple[str, Mapping[str, Any]]
@@ -93,10 +93,10 @@ def check(
         reports.append(report)
         if source is None:
             continue
-        if isinstance(source, TarStream):
+        if isinstance(source, Stream):
             _check_stream(source, report, open_images, progress)
-        elif isinstance(source, Items):
-            images = _check_items(source, report, open_images, progress)
+        elif isinstance(source, Indexed):
+            images = _check_indexed(source, report, open_images, progress)
             if number < len(datasets):
                 trained |= images.keys()
             else:
@@ -120,7 +120,9 @@ def _open(dataset: Dataset) -> tuple[Source | StreamSource | None, DatasetReport
         return None, report
 
 
-def _check_items(source: Items, report: DatasetReport, open_images: OpenImages, progress: Progress | None) -> dict[str, int]:
+def _check_indexed(
+    source: Indexed, report: DatasetReport, open_images: OpenImages, progress: Progress | None
+) -> dict[str, int]:
     """Fills the report; returns the pictures, each with the first sample that has it."""
     report.samples = len(source)
     images: dict[str, int] = {}
@@ -147,7 +149,9 @@ def _check_items(source: Items, report: DatasetReport, open_images: OpenImages, 
     return images
 
 
-def _look(source: Items, report: DatasetReport, indices: list[int], open_images: OpenImages, progress: Progress | None) -> None:
+def _look(
+    source: Indexed, report: DatasetReport, indices: list[int], open_images: OpenImages, progress: Progress | None
+) -> None:
     """Open pictures: of each sample listed, evenly spread, until there were as many as wanted."""
     indices = [index for index in indices if not source.is_missing(index)]
     wanted = len(indices) if open_images == "all" else min(open_images, len(indices))
@@ -180,7 +184,7 @@ def _digest(image: Any) -> str:
     return hashlib.blake2b(image.tobytes() + repr(image.size).encode(), digest_size=16).hexdigest()
 
 
-def _check_stream(source: TarStream, report: DatasetReport, open_images: OpenImages, progress: Progress | None) -> None:
+def _check_stream(source: Stream, report: DatasetReport, open_images: OpenImages, progress: Progress | None) -> None:
     for problem in _told(source.survey(), source.name, progress):
         if problem is None:
             report.samples += 1

@@ -59,6 +59,13 @@ class Row(ABC):
 
     where: str
     images: tuple[Any, ...] = ()
+    """Names of files, or images that are stored with the row."""
+    aliases: tuple[str, ...] = ()
+    """Other names of its one image: as it is called where its folder was left out, or another year."""
+    size: tuple[float, float] | None = None
+    """Width and height of the image that was annotated, where the annotations say so."""
+    placed: bool = False
+    """Whether a question has placeholders that are places, whoever wrote the others."""
     task: str | None = None
     id: str = ""
     split: str | None = None
@@ -82,14 +89,20 @@ class Row(ABC):
                 f'{self.where}: no "task" ({", ".join(self.serves)}); give the row one, or the dataset the option task'
             )
 
+    def seen(self, image: ImageInput | None) -> "Row":
+        """The row where its first image has been found, for rows that need to know more of it than they say."""
+        return self
+
     @abstractmethod
     def turns(self, task: str | None, rng: random.Random, style: Style) -> tuple[Turn, ...]:
         """Questions and answers of the row, used for `task`."""
 
-    def sample(self, turns: tuple[Turn, ...], images: tuple[ImageInput, ...], task: str | None, id: str) -> Sample:
-        """The row as a sample, with the pictures found for it."""
+    def sample(
+        self, turns: tuple[Turn, ...], images: tuple[ImageInput, ...], task: str | None, id: str, placing: bool = True
+    ) -> Sample:
+        """The row as a sample, with the pictures found for it; `placing`: whether it may say where they stand."""
         boxes = {"boxes": self.boxes} if self.boxes else {}
-        placed = self.placing and any(PLACEHOLDER in turn.question for turn in turns)
+        placed = self.placed or (placing and self.placing and any(PLACEHOLDER in turn.question for turn in turns))
         return Sample(turns=turns, images=images, task=task, id=id, placed=placed, extra={**self.extra, **boxes})
 
     @property
@@ -148,6 +161,8 @@ class Span:
     start: int
     end: int
     boxes: tuple[Box, ...]
+    kinds: tuple[str, ...] = ()
+    """What kinds of thing it is, where the annotations say so."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,10 @@ class Problem:
     """What is wrong and what was expected, in one line that names `where` too."""
 
 
+class Remark(Problem):
+    """A mistake that a dataset is known to have; its samples do without what is wrong."""
+
+
 @runtime_checkable
 class Source(Protocol):
     """A dataset of known length whose samples can be drawn in any order."""

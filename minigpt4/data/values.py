@@ -17,6 +17,7 @@ def text_of(row: Mapping, key: str, where: str) -> str:
         raise UserError(f'{where}: "{key}" must be text, found {kind_of(text)}')
     if not text.strip():
         raise UserError(f'{where}: "{key}" is empty')
+    _must_be_whole(text, key, where)
     return text
 
 
@@ -31,7 +32,17 @@ def texts_of(row: Mapping, key: str, where: str, blank: bool = False) -> tuple[s
         if not isinstance(text, str) or not (text.strip() or blank):
             found = "an empty one" if isinstance(text, str) else kind_of(text)
             raise UserError(f'{where}: "{key}"[{i}] must be text, found {found}')
+        _must_be_whole(text, f"{key}[{i}]", where)
     return tuple(texts)
+
+
+def _must_be_whole(text: str, key: str, where: str) -> None:
+    """Raises UserError if there is half of a surrogate pair in a text, which no tokenizer can read."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise UserError(f'{where}: "{key}" has half of a surrogate pair in it ({half} at character {error.start})') from None
 
 
 def is_number(value: Any) -> TypeGuard[float]:

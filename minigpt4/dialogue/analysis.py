@@ -4,11 +4,12 @@ Coverage alone rewards a caption that names everything there is; so it is never 
 number of words.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
+from ..metrics.objects import Named, chair
 from .nouns import nouns
 from .trimming import key
 
@@ -16,25 +17,10 @@ Truth = Mapping[str, Iterable[str]]
 """Image name -> what is in it: names of things, or captions that people wrote."""
 
 
-@dataclass(frozen=True)
-class Said:
-    """What one caption says of the things that are there.
-
-    Args:
-        true: things named that are there; `false`: things named that are not, of those that any image of the set has.
-        there: how many are there.
-    """
-
-    true: frozenset[str]
-    false: frozenset[str]
-    there: int
-    words: int
-
-
-def said_of(caption: str, there: frozenset[str], vocabulary: frozenset[str]) -> Said:
-    """Compare a caption with what is there; words outside the vocabulary count neither way."""
-    named = frozenset(nouns(caption)) & (vocabulary | there)
-    return Said(named & there, named - there, len(there), len(caption.split()))
+def said_of(caption: str, there: frozenset[str], vocabulary: frozenset[str]) -> Named:
+    """Compare a caption with what is there, each thing counted once; words outside the vocabulary count neither way."""
+    found = frozenset(nouns(caption)) & (vocabulary | there)
+    return Named(len(found), len(found - there), len(found & there), len(there), len(caption.split()))
 
 
 def objects_of(texts: Iterable[str]) -> frozenset[str]:
@@ -42,15 +28,10 @@ def objects_of(texts: Iterable[str]) -> frozenset[str]:
     return frozenset(noun for text in texts for noun in nouns(text))
 
 
-def coverage(said: Sequence[Said]) -> dict[str, float]:
-    """Recall of what is there, CHAIR_i (false things of those named), CHAIR_s (captions with a false thing), words."""
-    named = sum(len(one.true) + len(one.false) for one in said)
-    return {
-        "recall": sum(len(one.true) for one in said) / max(sum(one.there for one in said), 1),
-        "chair_i": sum(len(one.false) for one in said) / max(named, 1),
-        "chair_s": mean(bool(one.false) for one in said) if said else 0.0,
-        "words": mean(one.words for one in said) if said else 0.0,
-    }
+def coverage(said: Sequence[Named]) -> dict[str, float]:
+    """CHAIR_i (false things of those named), CHAIR_s (captions with a false thing), recall of what is there, and words, as
+    `metrics.objects.chair`; 0 where nothing counts."""
+    return {name.lower(): 0.0 if math.isnan(value) else value for name, value in chair(said).items()}
 
 
 def analyse(transcripts: Sequence[Mapping[str, Any]], truth: Truth | None = None) -> dict[str, Any]:
@@ -86,11 +67,11 @@ def analyse(transcripts: Sequence[Mapping[str, Any]], truth: Truth | None = None
 
 def verdict(plain: Mapping[str, float], enriched: Mapping[str, float]) -> str:
     """In a sentence whether the dialogue was worth it."""
-    recall, chair = (enriched[name] - plain[name] for name in ("recall", "chair_i"))
+    recall, false = (enriched[name] - plain[name] for name in ("recall", "chair_i"))
     figures = (
-        f"recall {100 * recall:+.1f} points, CHAIR_i {100 * chair:+.1f} points, words {enriched['words'] - plain['words']:+.1f}"
+        f"recall {100 * recall:+.1f} points, CHAIR_i {100 * false:+.1f} points, words {enriched['words'] - plain['words']:+.1f}"
     )
-    if chair > 0 and chair > recall:
+    if false > 0 and false > recall:
         return f"Hallucination rises faster than recall: {figures}. The longer captions are not better ones."
     if recall > 0:
         return f"The dialogue finds more of what is there: {figures}."

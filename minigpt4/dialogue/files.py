@@ -29,6 +29,13 @@ def converse_files(
         run: holds the dialogue about one file; called from several threads.
     """
     out = Output(output, "dialogue")
+    try:
+        return _converse(out, files, run, done, workers)
+    finally:
+        out.close()
+
+
+def _converse(out: Output, files: Sequence[Path], run: Callable[[Path], Transcript], done: Done, workers: int) -> int:
     rows = [{"image": str(file)} for file in files]
     todo = iter([file for file, row in zip(files, rows, strict=True) if not out.take(row)])
     failed = 0

@@ -3,6 +3,8 @@ something new. What they take for a thing is a content word in its singular."""
 
 import re
 
+from ..metrics.words import singular
+
 _WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
 _OTHERS = frozenset(
     # grammar
@@ -31,22 +33,9 @@ _OTHERS = frozenset(
     "dirty depict depicts depicted describe described featuring feature features include includes including wait waiting talk "
     "talking eat eating drink drinking watch watching smile smiling pose posing say says said tell think find found".split()
 )
-_IRREGULAR = {"people": "person", "men": "man", "women": "woman", "children": "child", "geese": "goose", "wolves": "wolf"}
-_NO_PLURAL = frozenset("glasses jeans pants shorts scissors stairs clothes grass dress glass bus".split())
 
 
 def nouns(text: str) -> list[str]:
     """Words that may name things, in their singular, each once, in order."""
     found = (singular(word) for word in _WORD.findall(text.lower()) if word not in _OTHERS and len(word) > 2)
     return list(dict.fromkeys(word for word in found if word not in _OTHERS and not word.endswith("ly")))
-
-
-def singular(word: str) -> str:
-    """A noun's singular; other words mostly as they are."""
-    if word in _IRREGULAR:
-        return _IRREGULAR[word]
-    if word in _NO_PLURAL or len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
-        return word
-    if word.endswith("ies"):
-        return word[:-3] + "y"
-    return word[:-2] if word.endswith(("ches", "shes", "sses", "xes")) else word[:-1]

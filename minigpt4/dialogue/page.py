@@ -14,9 +14,18 @@ from .nouns import nouns
 _WORD = re.compile(r"([A-Za-z]+(?:-[a-z]+)*)")
 
 
-def comparison_page(path: str | os.PathLike, transcripts: Sequence[Mapping[str, Any]], truth: Truth | None = None) -> None:
-    """Write the page. Images are shown where they are still found."""
-    figures = analyse(transcripts, truth)
+def comparison_page(
+    path: str | os.PathLike,
+    transcripts: Sequence[Mapping[str, Any]],
+    truth: Truth | None = None,
+    carried: Mapping[str, float] | None = None,
+) -> None:
+    """Write the page. Images are shown where they are still found.
+
+    Args:
+        carried: shares of questions answered from captions alone (`from_caption.answered_from_captions`).
+    """
+    figures = analyse(transcripts, truth) | ({"carried": carried} if carried else {})
     known = truth or {}
     vocabulary = frozenset[str]().union(*(objects_of(known[t["image"]]) for t in transcripts if t["image"] in known))
     shown = []

@@ -14,9 +14,9 @@ from ..errors import UserError
 SHIPPED = Path(__file__).with_name("prompts.yaml")
 _MAY_NAME: dict[str, dict[str, set[str]]] = {
     "image": {"redirect": {"asked"}, "answer": {"context", "question"}, "crop": {"noun"}, "summary": {"unfound"}}
-    | {"unfound": {"nouns"}, "first_question": set(), "task": set(), "next": set()},
+    | {"unfound": {"nouns"}, "from_caption": {"caption", "question"}, "first_question": set(), "task": set(), "next": set()},
     "video": {"task": {"frames", "times"}, "redirect": {"frame"}, "answer": {"question"}, "segment": {"start", "end", "facts"}}
-    | {"summary": {"segments"}, "first_question": set(), "next": set()},
+    | {"summary": {"segments"}, "from_caption": {"caption", "question"}, "first_question": set(), "next": set()},
 }
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ..data.formats import open_source
-from ..data.formats.base import Annotated
 from ..data.formats.files import load_json
+from ..data.formats.index import Indexed
 from ..data.schema import GroundedText, Phrase, Row, boxes_of, parse_row
 from ..errors import UserError
 from ..io.jsonl import read_rows
@@ -48,7 +48,7 @@ class Place:
     """As the annotations name it, relative to the folder of pictures."""
     phrase: str
     boxes: tuple[Box, ...]
-    size: tuple[int, int] | None = None
+    size: tuple[float, float] | None = None
     """Width and height of the picture that was annotated, where known."""
     kinds: tuple[str, ...] = field(default=())
     """What kind of thing it is, where the annotation says so (``people``, ``animals``)."""
@@ -100,7 +100,7 @@ def rows_of(path: Path, split: str | None, problems: Problems) -> Iterator[tuple
 def rows_in_format(format: str, path: Path, problems: Problems, **options: Any) -> Iterator[Row]:
     """Rows of our schema out of annotations in a dataset's own format, as training reads them."""
     source = open_source(format, name=str(path), annotations=str(path), **options)
-    assert isinstance(source, Annotated)
+    assert isinstance(source, Indexed)
     problems += [problem.message for problem in [*source.malformed, *source.remarks]]
     yield from source.rows()
 
@@ -165,7 +165,7 @@ def _coco(path: Path, problems: Problems) -> Iterator[Place]:
     """COCO instances: every category that is in a picture, with all its boxes; pictures with a crowd of it are left out."""
     for row in rows_in_format("coco_instances", path, problems, max_boxes=_ANY_NUMBER):
         assert isinstance(row, Phrase)
-        yield Place(image=row.images[0], phrase=row.phrase, boxes=row.places, size=row.extra["size"])
+        yield Place(image=row.images[0], phrase=row.phrase, boxes=row.places, size=row.size)
 
 
 def _categories(row: dict[str, Any], where: str) -> Iterator[Place]:
@@ -201,14 +201,14 @@ def _entities_folder(folder: Path, split: str | None, problems: Problems) -> Ite
         assert isinstance(row, GroundedText)
         captions[row.images[0]].append(row)
     for image, rows in captions.items():
-        spans = [(row, span, kinds) for row in rows for span, kinds in zip(row.spans, row.extra["kinds"], strict=True)]
-        named = [(row.text[span.start : span.end], str(span.boxes), kinds) for row, span, kinds in spans]
-        yield from _distinct(image, rows[0].extra["size"], named, {str(span.boxes): span.boxes for _, span, _ in spans})
+        spans = [(row, span) for row in rows for span in row.spans]
+        named = [(row.text[span.start : span.end], str(span.boxes), span.kinds) for row, span in spans]
+        yield from _distinct(image, rows[0].size, named, {str(span.boxes): span.boxes for _, span in spans})
 
 
 def _distinct(
     image: str,
-    size: tuple[int, int] | None,
+    size: tuple[float, float] | None,
     named: Iterable[tuple[str, str, tuple[str, ...]]],
     boxes: dict[str, tuple[Box, ...]],
 ) -> Iterator[Place]:

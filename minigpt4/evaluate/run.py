@@ -148,7 +148,7 @@ def score_answers(predictions: Path, blank_image: Path | None = None, grid: int 
     Raises:
         UserError: answers to several benchmarks, to none, or none in common with those about a grey image.
     """
-    benchmark, rows = _kept(predictions)
+    benchmark, rows = kept(predictions)
     sightless = None
     if blank_image is None and predictions.is_dir() and (predictions / BLANK).exists():
         blank_image = predictions / BLANK
@@ -176,7 +176,7 @@ def compare(a: Path, b: Path) -> Report:
     Raises:
         UserError: runs of different benchmarks, or without a question in common.
     """
-    (benchmark, rows), (other, others) = _kept(a), _kept(b)
+    (benchmark, rows), (other, others) = kept(a), kept(b)
     if benchmark.name != other.name:
         raise UserError(f"{a} has answers to {benchmark.name}, {b} to {other.name}: they cannot be compared")
     count = len(rows) + len(others)
@@ -199,7 +199,7 @@ def compare(a: Path, b: Path) -> Report:
     return Report(benchmark.name, len(rows), lines, notes)
 
 
-def _kept(predictions: Path) -> tuple[Benchmark, list[Row]]:
+def kept(predictions: Path) -> tuple[Benchmark, list[Row]]:
     """The benchmark that a file answers, and its rows; of a folder, the file that a run keeps there."""
     rows = answered(predictions / ANSWERS if predictions.is_dir() else predictions)
     names = {row["benchmark"] for row in rows}

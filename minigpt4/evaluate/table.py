@@ -47,14 +47,19 @@ class Report:
         ]
         return {"benchmark": self.benchmark, "items": self.items, "lines": lines, "notes": list(self.notes)}
 
-    def as_text(self) -> str:
-        """A table: each score with its 95 % interval, and how far the model is ahead by the first measure, with an interval of
-        its own; CIDEr and words are plain numbers, all others are percent."""
+    def cells(self) -> list[list[str]]:
+        """The table, its head first: each score with its 95 % interval, and how far the model is ahead by the first measure,
+        with an interval of its own; CIDEr and words are plain numbers, all others are percent."""
         measures = list(dict.fromkeys(name for line in self.lines for name in line.scores))
         ahead = [_cell(measures[0], self._ahead(line).get(measures[0]), "+") for line in self.lines]
         rows = [[self.benchmark, *measures, "model ahead by" if any(ahead) else "", ""]]
         for line, lead in zip(self.lines, ahead, strict=True):
             rows.append([line.name, *(_cell(name, line.scores.get(name)) for name in measures), lead, line.note])
+        return rows
+
+    def as_text(self) -> str:
+        """The table for a terminal, with how many questions there were and what must be known beside it."""
+        rows = self.cells()
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         return "\n".join([table[0], "-" * max(map(len, table)), *table[1:], "", f"{self.items:,} questions", *self.notes])

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from ..errors import UserError
+from ..io.atomic import whole_file
 from ..media.draw_boxes import draw_boxes
 from ..prompt.boxes import Box, Phrase, parse_boxes, parse_phrases, without_boxes
 from ..prompt.tasks import TASKS
@@ -108,12 +109,5 @@ def check_writable(path: Path) -> str:
 def _save(image: Image.Image, path: Path) -> None:
     """Write a picture whole or not at all, in the format that the file's name asks for."""
     kind = check_writable(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        try:
-            image.save(part, format=kind)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write ({error.strerror or error})") from None
+    with whole_file(path) as part:
+        image.save(part, format=kind)

@@ -12,13 +12,14 @@ for piece in chat.stream("Who is there?"): print(piece, end="")
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import torch
 from PIL import Image
 
+from ..checkpoints.folders import find_folder, read_task_settings, task_settings_file
 from ..checkpoints.loading import load_system
 from ..engine.backend import Backend
 from ..engine.completion import Request
@@ -29,7 +30,7 @@ from ..media.images import ImageInput, open_image
 from ..model.modeling import MiniGPT4ForConditionalGeneration
 from ..model.processing import MiniGPT4Processor
 from ..prompt.boxes import Box
-from ..prompt.tasks import TASKS, split_identifier
+from ..prompt.tasks import NO_TASK, TASKS, split_identifier
 from .answer import Answer
 from .backends import choose, load_onnx
 from .chat import Chat, about
@@ -37,7 +38,7 @@ from .choice import Score, scores, scoring
 from .looks import Look, ask
 from .refine import at_each_thing, at_what_was_found
 from .self_consistency import agreed
-from .task_settings import Plan, plan_for
+from .task_settings import Plan, check_task_settings, plan_for
 
 Images = ImageInput | Sequence[ImageInput]
 
@@ -73,13 +74,18 @@ def load(
         dtype = getattr(torch, dtype, None)
         if not isinstance(dtype, torch.dtype):
             raise UserError("dtype must be float32, bfloat16 or float16")
+    folder = find_folder(source)
+    task_settings = read_task_settings(folder)
     placed = device.type != "cpu" or device_map is not None or dtype not in (None, torch.float32)
-    chosen = choose(backend, source, quantize, placed=placed, official=official)
-    if chosen == "torch":
-        parts = load_system(source, device, dtype, quantize=quantize, device_map=device_map)
-        return Assistant(*parts, official=official)
-    model, processor, fast = load_onnx(source, quantize)
-    return Assistant(model, processor, backend=fast)
+    fast: Backend | None = None
+    if choose(backend, folder, quantize, placed=placed, official=official) == "onnx":
+        model, processor, fast = load_onnx(folder, quantize)
+    else:
+        model, processor = load_system(folder, device, dtype, quantize=quantize, device_map=device_map)
+    try:
+        return Assistant(model, processor, official=official, task_settings=task_settings, backend=fast)
+    except UserError as error:
+        raise UserError(f"{task_settings_file(folder)}: {error}") from None
 
 
 def _device(wanted: str | torch.device | None) -> torch.device:
@@ -108,7 +114,12 @@ class Assistant:
 
     Args:
         official: answer as the official code does.
+        task_settings: settings by task, where they differ from generation_config.json; ``question`` for questions that name no
+            task. `load` takes them from the system's task_settings.json.
         backend: computes the language model; torch when not given.
+
+    Raises:
+        UserError: settings by task that do not exist, or do not go together.
     """
 
     def __init__(
@@ -116,10 +127,13 @@ class Assistant:
         model: MiniGPT4ForConditionalGeneration,
         processor: MiniGPT4Processor,
         official: bool = False,
+        task_settings: Mapping[str, Mapping[str, Any]] | None = None,
         backend: Backend | None = None,
     ):
         self._model, self.processor, self.official = model, processor, official
         self.engine: Engine = OfficialEngine(model, processor) if official else Engine(model, processor, backend=backend)
+        self.task_settings = task_settings or {}
+        check_task_settings(self.task_settings, self.engine.params, official)
 
     @property
     def model(self) -> MiniGPT4ForConditionalGeneration:
@@ -275,13 +289,8 @@ class Assistant:
         wished: dict[str, Any] = {}
         if identified is not None and identified.max_new_tokens is not None:
             wished["max_new_tokens"] = identified.max_new_tokens
-        if name := identified.name if identified is not None else task:
-            wished |= self.task_settings(name)
-        return plan_for(question, wished, settings, self.engine.params, streamed=streamed, official=self.official)
-
-    def task_settings(self, task: str) -> dict[str, Any]:
-        """Decoding settings that this system wants for a task, beside its generation_config.json."""
-        return dict((self._model.config.task_generation or {}).get(task, {}))
+        wished |= self.task_settings.get(identified.name if identified is not None else task or NO_TASK, {})
+        return plan_for(identified, wished, settings, self.engine.params, streamed=streamed, official=self.official)
 
     def streams(self, question: str, settings: dict[str, Any]) -> bool:
         """Whether the answer comes piece by piece: not one that is chosen among several, or looked at again."""

@@ -6,12 +6,15 @@ from typing import Any
 
 from ..engine.params import SamplingParams, check_names
 from ..errors import UserError
-from ..prompt.tasks import TASKS, split_identifier
+from ..prompt.tasks import NO_TASK, TASKS, Task
 
 OWN = frozenset(("self_consistency", "mirrored", "zoom_in"))
 """Settings that are not the engine's: they are about asking more than once."""
 _BESIDE = frozenset(("max_new_tokens", "temperature", "top_p", "top_k", "seed", *OWN))
 """Given settings that leave a wished self-consistency in place."""
+
+
+_ZOOM_IN = f"zoom_in goes with {TASKS['grounding'].identifier}, or with {TASKS['refer'].identifier} and self-consistency"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,7 @@ class Plan:
 
 
 def plan_for(
-    question: str,
+    task: Task | None,
     wished: Mapping[str, Any],
     given: Mapping[str, Any],
     params: Callable[..., SamplingParams],
@@ -41,7 +44,7 @@ def plan_for(
     streamed: bool = False,
     official: bool = False,
 ) -> Plan:
-    """How a question is answered: as is wished for its task, unless other settings are given.
+    """How a question of a task, or of none, is answered: as is wished for its task, unless other settings are given.
 
     A wished self-consistency gives way to settings that do not go with it, and with wished beams to streaming;
     ``self_consistency=1`` leaves it out. A wished zoom-in refinement, or mirror, gives way where there can be none.
@@ -75,13 +78,9 @@ def plan_for(
     mirrored, zoom_in = settings.get("mirrored", False), settings.get("zoom_in", False)
     if given.get("mirrored") and samples == 1:
         raise UserError("mirrored goes with self-consistency: say how many answers are to be sampled")
-    task, _ = split_identifier(question)
     if streamed or not (task is TASKS["grounding"] or (task is TASKS["refer"] and samples > 1)):
         if given.get("zoom_in"):
-            raise UserError(
-                f"zoom_in goes with {TASKS['grounding'].identifier}, or with {TASKS['refer'].identifier} and "
-                "self-consistency, and with answers that come all at once"
-            )
+            raise UserError(f"{_ZOOM_IN}, and with answers that come all at once")
         zoom_in = False
     layers = [{name: value for name, value in layer.items() if name not in OWN} for layer in (wished, given)]
     if samples > 1:
@@ -90,6 +89,29 @@ def plan_for(
     if decoded.n != 1:
         raise UserError("n does not go with a question, which has one answer; self_consistency chooses among several")
     return Plan(params=decoded, samples=samples, mirrored=mirrored and samples >= 4, zoom_in=zoom_in)
+
+
+def check_task_settings(
+    task_settings: Mapping[str, Mapping[str, Any]], params: Callable[..., SamplingParams], official: bool = False
+) -> None:
+    """See that a system's settings by task can all be followed.
+
+    Raises:
+        UserError: a task or a setting that does not exist, or settings that do not go together, or not with the task.
+    """
+    for name, wished in task_settings.items():
+        if name not in TASKS and name != NO_TASK:
+            raise UserError(f"there is no task {name!r}; there are {', '.join([*TASKS, NO_TASK])}")
+        task = TASKS.get(name)
+        try:
+            check_names(wished, OWN)
+            plan = plan_for(task, wished, {}, params, official=official)
+            if wished.get("mirrored") and not (plan.mirrored or official):
+                raise UserError("mirrored goes with self_consistency of 4 or more")
+            if wished.get("zoom_in") and not (plan.zoom_in or official):
+                raise UserError(_ZOOM_IN)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
 
 
 def _samples(settings: Mapping[str, Any], given: Mapping[str, Any], official: bool) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import UserError
+from .atomic import whole_file
 from .lock import hold
 
 Row = dict[str, Any]
@@ -85,33 +86,33 @@ def _array(data: bytes, path: str) -> Iterator[tuple[int, Row | UserError]]:
 
 
 def _row(line: bytes, where: str) -> Row | UserError:
+    row = load_json(line, where)
+    if isinstance(row, dict | UserError):
+        return row
+    return UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
+
+
+def load_json(data: bytes, where: str, what: str = "") -> Any:
+    """The JSON in some bytes, or, as a UserError that is returned, why there is none.
+
+    Args:
+        where: where they stand, which begins the message.
+        what: what goes on with it (``.json is ``).
+    """
     try:
-        row = json.loads(line.decode("utf-8-sig"))
+        return json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        return UserError(f"{where}: not UTF-8 text ({error.reason})")
+        return UserError(f"{where}: {what}not UTF-8 text ({error.reason})")
     except ValueError as error:
-        return UserError(f"{where}: not JSON ({error})")
+        return UserError(f"{where}: {what}not JSON ({error})")
     except RecursionError:
-        return UserError(f"{where}: not JSON that can be read (nested too deeply)")
-    if not isinstance(row, dict):
-        return UserError(f"{where}: expected a JSON object, found {type(row).__name__}")
-    return row
+        return UserError(f"{where}: {what}not JSON that can be read (nested too deeply)")
 
 
 def write_rows(path: str | os.PathLike, rows: Iterable[Row]) -> None:
     """Write a whole file at once: it is there when all of it is on disk, and an older one stays until then."""
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(to_json(row) + "\n" for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise UserError(f"{path}: cannot write ({error.strerror})") from None
+    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(to_json(row) + "\n" for row in rows)
 
 
 class Output:

@@ -50,7 +50,7 @@ def check_maker(file: Path, rows: Iterable[Row], by: str) -> None:
 def _fingerprint(folder: Path) -> str:
     """Of the ends of every file of weights, which differ whenever training has gone on, and of the settings."""
     found = hashlib.sha256()
-    kinds = ("*.safetensors", "*.bin", "*config.json")
+    kinds = ("*.safetensors", "*.bin", "*config.json", "task_settings.json")
     for path in sorted(path for kind in kinds for path in folder.glob(kind)):
         size, span = path.stat().st_size, 1 << 20
         with path.open("rb") as file:

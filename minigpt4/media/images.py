@@ -86,11 +86,16 @@ def check_image(image: ImageInput) -> None:
             pass
 
 
-def decode_image(data: bytes, name: str) -> Image.Image:
-    """A picture that is stored in something else (an archive, a table) as upright RGB; `name` says in messages which."""
+def decode_image(data: bytes, name: str, most_pixels: int = MAX_PIXELS) -> Image.Image:
+    """A picture that is stored in something else (an archive, a table, a request) as upright RGB.
+
+    Args:
+        name: says in messages which.
+        most_pixels: more are refused before anything is decoded.
+    """
     if not data:
         raise UserError(f"{name}: the picture is empty")
-    with _opened(io.BytesIO(data), name) as image:
+    with _opened(io.BytesIO(data), name, most_pixels) as image:
         return _upright_rgb(image)
 
 
@@ -139,24 +144,24 @@ def _named(image: str | os.PathLike) -> str:
 
 
 @contextmanager
-def _opened(file: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
+def _opened(file: Path | io.BytesIO, name: str, most_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """The picture in a file; whatever goes wrong while it is read is the picture's fault and is said so."""
     start = b""
     try:
         # Given a name, Pillow maps some files into memory, and then scrambles rotated grey TIFFs; it is given the open file.
         with file.open("rb") if isinstance(file, Path) else file as stream, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures; we decide by MAX_PIXELS below
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures; we decide below
             start = stream.read(12)
             stream.seek(0)
             with Image.open(stream, formats=_formats(start)) as image:
                 width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise UserError(f"{name}: {width:,} x {height:,} pixels are more than the {MAX_PIXELS:,} allowed")
+                if width * height > most_pixels:
+                    raise UserError(f"{name}: {width:,} x {height:,} pixels are more than the {most_pixels:,} allowed")
                 yield image
     except UserError:
         raise
     except Image.DecompressionBombError:
-        raise UserError(f"{name}: more pixels than the {MAX_PIXELS:,} allowed") from None
+        raise UserError(f"{name}: more pixels than the {most_pixels:,} allowed") from None
     except UnidentifiedImageError:
         remedy = " (HEIC: convert it to JPEG, or pip install pillow-heif)" if _is_heic(start) else ""
         raise UserError(f"{name}: not a picture in a format that can be read{remedy}") from None
@@ -171,7 +176,7 @@ def _opened(file: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
 
 
 def _is_heic(start: bytes) -> bool:
-    return start[4:8] == b"ftyp" and start[8:11] in (b"hei", b"hev", b"mif")
+    return start[4:8] == b"ftyp" and start[8:11] in (b"hei", b"hev", b"mif", b"msf")
 
 
 def _formats(start: bytes) -> tuple[str, ...]:

@@ -24,6 +24,9 @@ class MiniGPT4Config(PreTrainedConfig):
             ``"qformer"`` asks `num_query_tokens` learnt queries (MiniGPT-4 with Vicuna).
         concat_order: ``"row"`` joins consecutive tokens of a row, as published; ``"square"`` joins a square of
             patches, left to right and top to bottom inside it.
+        position_octaves: octaves of sine and cosine of a patch's place that are joined to its token before the connector (four
+            channels an octave); 0 for none, as in the papers, whose vision encoders know places by themselves.
+        position_scale: how large those waves are. Beside a thousand channels a few of size 1 are hardly heard.
         qformer_config: the Q-Former, when `connector` asks for one.
         projection_depth: 1 is the one Linear of both papers; more put a GELU between Linears of the language model's width (the
             MiniGPT-4 paper's ablation has 3).
@@ -37,8 +40,6 @@ class MiniGPT4Config(PreTrainedConfig):
             folder or a hub id. ``None`` when the weights are all in one place.
         base_source: a system whose weights the stored ones change, where the frozen parts are not those of `vision_source` and
             `text_source` as they are (adapters of an earlier stage merged into the language model, a trained vision encoder).
-        task_generation: decoding settings by task, for instance ``{"caption": {"num_beams": 3}}``, where they should differ
-            from the system's generation_config.json.
     """
 
     model_type = "minigpt4"
@@ -49,6 +50,8 @@ class MiniGPT4Config(PreTrainedConfig):
     connector: Literal["concat", "qformer"] = "concat"
     concat_factor: int = 4
     concat_order: Literal["row", "square"] = "row"
+    position_octaves: int = 0
+    position_scale: float = 1.0
     qformer_config: Any = None
     num_query_tokens: int = 32
     projection_depth: int = 1
@@ -59,12 +62,13 @@ class MiniGPT4Config(PreTrainedConfig):
     vision_source: str | None = None
     text_source: str | None = None
     base_source: str | None = None
-    task_generation: dict[str, dict[str, Any]] | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
+        kwargs.pop("task_generation", None)  # of older folders: see `checkpoints.folders.read_task_settings`
         if self.connector == "qformer" and self.qformer_config is None:
             self.qformer_config = {}
+        self._take_older_positions()
         self.vision_config = _config_of(self.vision_config, "blip_2_vision_model")
         self.text_config = _config_of(self.text_config, "llama")
         if self.qformer_config is not None:
@@ -77,17 +81,29 @@ class MiniGPT4Config(PreTrainedConfig):
             raise ValueError(f"concat_order must be one of {CONCAT_ORDERS}, not {self.concat_order!r}")
         if self.projection_depth < 1:
             raise ValueError(f"projection_depth must be at least 1, not {self.projection_depth}")
+        if self.position_octaves < 0:
+            raise ValueError(f"position_octaves must be at least 0, not {self.position_octaves}")
         qformer: Any = self.qformer_config
         if self.connector == "concat":
             self._check_concat()
-        elif qformer.encoder_hidden_size != self.vision_width:
+        elif qformer.encoder_hidden_size != self.token_width:
+            places = f" with {4 * self.position_octaves} position channels" if self.position_octaves else ""
             raise ValueError(
                 f"the Q-Former reads tokens of width {qformer.encoder_hidden_size}, "
-                f"but the vision encoder gives {self.vision_width}"
+                f"but the vision encoder gives {self.token_width}{places}"
             )
         if self.image_token_id is None:
             self.image_token_id = self.text_config.vocab_size
         self.tie_word_embeddings = self.text_config.tie_word_embeddings
+
+    def _take_older_positions(self) -> None:
+        """Older files have the position channels in the vision encoder's part."""
+        if isinstance(self.vision_config, dict) and "coordinates" in self.vision_config:
+            vision = dict(self.vision_config)
+            octaves, scale = vision.pop("coordinates"), vision.pop("coordinate_scale", 1.0)
+            self.vision_config = vision
+            if octaves:
+                self.position_octaves, self.position_scale = octaves, scale
 
     def _check_concat(self) -> None:
         k, grid = self.concat_factor, self.vision_grid
@@ -113,6 +129,11 @@ class MiniGPT4Config(PreTrainedConfig):
         return grid_and_width(self.vision_config)[1]
 
     @property
+    def token_width(self) -> int:
+        """Channels of a token in the connector: the vision encoder's, and those that tell its place."""
+        return self.vision_width + 4 * self.position_octaves
+
+    @property
     def num_image_tokens(self) -> int:
         """Image tokens that the language model receives for one picture."""
         return self.num_query_tokens if self.connector == "qformer" else self.vision_grid**2 // self.concat_factor
@@ -122,7 +143,7 @@ class MiniGPT4Config(PreTrainedConfig):
         """Width of what the connector gives to the projection."""
         if self.connector == "qformer":
             return self.qformer_config.hidden_size
-        return self.vision_width * self.concat_factor
+        return self.token_width * self.concat_factor
 
 
 def _side(size: Any) -> int:

@@ -1,15 +1,43 @@
 """The connector: what turns the vision encoder's patch tokens into inputs of the projection.
 
+Where the configuration says so (`position_octaves`), each patch token is first joined with sines and cosines of its place: a
+convolution sees the same everywhere, and without them the language model is not told where a token lies.
+
 Shapes: B pictures, T vision encoder tokens (class token and registers first, then N = G x G patches in raster order), V the
-vision encoder's width, K image tokens, W the connector's width.
+vision encoder's width (in a connector: with the position channels), K image tokens, W the connector's width.
 """
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from .configuration import MiniGPT4Config
+
+
+class PositionChannels(nn.Module):
+    """Joins patch tokens with their places: (B, T, V) -> (B, T, V + 4 octaves). It has no parameters, and does nothing for 0
+    octaves. Tokens that have no place (class token, registers) get noughts."""
+
+    def __init__(self, config: MiniGPT4Config):
+        super().__init__()
+        self.grid, self.octaves, self.scale = config.vision_grid, config.position_octaves, config.position_scale
+
+    def forward(self, tokens_BTV: torch.Tensor) -> torch.Tensor:
+        if not self.octaves:
+            return tokens_BTV
+        places_TP = F.pad(self.scale * waves(self.grid, self.octaves), (0, 0, tokens_BTV.shape[1] - self.grid**2, 0))
+        places_BTP = places_TP.to(tokens_BTV.device, tokens_BTV.dtype).expand(len(tokens_BTV), -1, -1)
+        return torch.cat([tokens_BTV, places_BTP], -1)
+
+
+def waves(grid: int, octaves: int) -> torch.Tensor:
+    """Sines and cosines of the centres of a grid's cells, across and down: (grid x grid, 4 octaves), in raster order."""
+    centres = (torch.arange(grid) + 0.5) / grid * math.pi
+    across, down = centres.expand(grid, grid), centres[:, None].expand(grid, grid)
+    found = [wave(2**k * along) for k in range(octaves) for along in (across, down) for wave in (torch.sin, torch.cos)]
+    return torch.stack(found).flatten(1).t()
 
 
 class ConcatConnector(nn.Module):
@@ -21,6 +49,7 @@ class ConcatConnector(nn.Module):
 
     def __init__(self, config: MiniGPT4Config):
         super().__init__()
+        self.positions = PositionChannels(config)
         self.factor, self.order, self.grid = config.concat_factor, config.concat_order, config.vision_grid
 
     def forward(self, tokens_BTV: torch.Tensor) -> torch.Tensor:
@@ -30,7 +59,7 @@ class ConcatConnector(nn.Module):
             raise ValueError(
                 f"the vision encoder gave {tokens_BTV.shape[1]} tokens, fewer than its {self.grid} x {self.grid} patches"
             )
-        x_BNV = tokens_BTV[:, surplus:]  # class token and registers carry no place: they are left out
+        x_BNV = self.positions(tokens_BTV)[:, surplus:]  # class token and registers carry no place: they are left out
         if self.order == "square":
             side, across = math.isqrt(self.factor), self.grid // math.isqrt(self.factor)
             x = x_BNV.unflatten(1, (across, side, across, side)).transpose(2, 3)
@@ -45,12 +74,13 @@ class QFormerConnector(nn.Module):
         from transformers import Blip2QFormerModel  # 50 ms of imports that other connectors need not wait for
 
         super().__init__()
+        self.positions = PositionChannels(config)
         self.query_tokens = nn.Parameter(torch.zeros(1, config.num_query_tokens, config.qformer_config.hidden_size))
         self.qformer = Blip2QFormerModel(config.qformer_config)
 
     def forward(self, tokens_BTV: torch.Tensor) -> torch.Tensor:
         queries = self.query_tokens.expand(len(tokens_BTV), -1, -1)
-        return self.qformer(query_embeds=queries, encoder_hidden_states=tokens_BTV).last_hidden_state
+        return self.qformer(query_embeds=queries, encoder_hidden_states=self.positions(tokens_BTV)).last_hidden_state
 
 
 CONNECTORS = {"concat": ConcatConnector, "qformer": QFormerConnector}

@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 from PIL import ImageOps
 
 from ..errors import UserError
+from ..io.atomic import write_text
 from ..io.cache_dir import cache_folder
 from ..media.images import ImageInput, Part, image_digest, open_image, part_of_image, regular_file
 from .modeling import MiniGPT4ForConditionalGeneration
@@ -73,7 +74,7 @@ class FeatureCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not (self.folder / "about.json").exists():
-                (self.folder / "about.json").write_text(written)
+                write_text(self.folder / "about.json", written)
         except OSError as error:
             raise UserError(f"{self.folder}: the feature cache cannot be written ({error.strerror})") from None
         self._read_index()
@@ -264,11 +265,13 @@ def _fingerprint(model: MiniGPT4ForConditionalGeneration, stage: str) -> str:
             flat = tensor.detach().flatten()
             sample = flat[:: max(len(flat) // 64, 1)].float().cpu().numpy()
             digest.update(f"{part}.{name}{tuple(tensor.shape)}{tensor.dtype}".encode() + sample.tobytes())
-    settings = (model.config.vision_feature_layer, model.config.vision_norm_eps)
+    settings: tuple = (model.config.vision_feature_layer, model.config.vision_norm_eps)
+    if stage == "connector_features" and model.config.position_octaves:
+        settings += (model.config.position_octaves, model.config.position_scale)
     return digest.hexdigest() + repr(settings) + repr(sorted(_shape_settings(model).items()))
 
 
 def _shape_settings(model: MiniGPT4ForConditionalGeneration) -> dict[str, Any]:
     """What of the vision encoder's configuration changes its output for the same weights."""
     config = model.config.vision_config.to_dict()
-    return {key: config.get(key) for key in ("image_size", "patch_size", "feature_maps", "coordinates", "coordinate_scale")}
+    return {key: config.get(key) for key in ("image_size", "patch_size", "feature_maps")}

@@ -85,11 +85,7 @@ class MiniGPT4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ):
         """Build from `config`; a vision encoder or a language model that is already loaded is taken as it is."""
         super().__init__(config)
-        self.vision_tower = _new_vision_tower(config.vision_config) if vision_tower is None else vision_tower
-        if config.vision_norm_eps is not None:
-            self.vision_tower.post_layernorm.eps = config.vision_norm_eps
-        self.connector = CONNECTORS[config.connector](config)
-        self.projection = _projection(config.connector_size, config.text_config.hidden_size, config.projection_depth)
+        self.vision_tower, self.connector, self.projection = image_parts(config, vision_tower)
         if language_model is None:
             language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.language_model = language_model
@@ -347,6 +343,17 @@ def vision_class(config: PreTrainedConfig) -> Any:
 
         return Blip2VisionModel
     return AutoModel
+
+
+def image_parts(
+    config: MiniGPT4Config, vision_tower: PreTrainedModel | None = None
+) -> tuple[PreTrainedModel, nn.Module, nn.Module]:
+    """What makes image tokens of images: vision encoder (the given one, or a new one), connector and projection."""
+    tower = _new_vision_tower(config.vision_config) if vision_tower is None else vision_tower
+    if config.vision_norm_eps is not None:
+        tower.post_layernorm.eps = config.vision_norm_eps
+    projection = _projection(config.connector_size, config.text_config.hidden_size, config.projection_depth)
+    return tower, CONNECTORS[config.connector](config), projection
 
 
 def _new_vision_tower(config: PreTrainedConfig) -> PreTrainedModel:

@@ -27,7 +27,7 @@ class Box:
     """A box in relative coordinates: 0 is the picture's left or top edge, 1 its right or bottom edge.
 
     A box may have no width or height (on the grid, thin things do) and may reach over the picture's edge (annotations do);
-    `inside` and `clipped` are for those who mind.
+    `inside` and `clipped` are for those to whom that matters.
 
     Raises:
         UserError: a coordinate that is no finite number, or edges in the wrong order.

@@ -152,6 +152,10 @@ TASKS = {
 }
 
 
+NO_TASK = "question"
+"""What questions that name no task are called where something is said by task."""
+
+
 def get_task(name: str) -> Task:
     """The task of that name, with or without the brackets of its identifier."""
     task = TASKS.get(name.strip("[]"))

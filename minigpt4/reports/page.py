@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ..errors import UserError
+from ..io.atomic import saying, write_text
 
 
 def page(template: str, **values: Any) -> str:
@@ -21,17 +22,17 @@ def page(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
+def check_pages() -> None:
+    """Raises UserError where pages cannot be made, before something is worked out to be shown on one."""
+    _environment()
+
+
 def write_page(path: str | os.PathLike, template: str, **values: Any) -> None:
     """Write the page of a template; an older file stays until the new one is whole."""
     text = page(template, **values)
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8", errors="xmlcharrefreplace")
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write ({error.strerror})") from None
+    with saying(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text.encode(errors="xmlcharrefreplace").decode())  # half a character in a name
 
 
 def thumbnail(image: Image.Image, side: int = 320) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import copy
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -67,14 +67,23 @@ class Answering:
         Raises:
             UserError: a conversation that the engine does not take.
         """
+        images = await self.in_thread(lambda: self.shrunk(said.images))
+        return await self.ask(Request(messages=said.messages, images=images, params=plan.params))
+
+    async def ask(self, request: Request) -> "Pieces":
+        """Hand a request to the engine.
+
+        Raises:
+            UserError: one that the engine does not take.
+        """
         pieces, engine = Pieces(), self.assistant.engine
-
-        def work() -> Ticket:
-            images = [shrunk(image, engine) for image in said.images]
-            return engine.submit(Request(messages=said.messages, images=images, params=plan.params), pieces.put)
-
-        pieces.ticket = await self.in_thread(work)
+        pieces.ticket = await self.in_thread(lambda: engine.submit(request, pieces.put))
         return pieces
+
+    def shrunk(self, images: Sequence[Image.Image]) -> list[Image.Image]:
+        """Images as the vision encoder sees them, so that the engine's thread has no large ones to resize."""
+        resize = self.assistant.processor.image_processor.resize
+        return [Image.fromarray(resize(image)) for image in images]
 
     async def completions(self, said: Conversation, plan: Plan, settings: dict[str, Any]) -> list[Completion]:
         """All answers to the last question of a conversation, at once."""
@@ -126,7 +135,7 @@ class Pieces:
         self.ticket.cancel()  # of no effect on what has ended
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
-        left = self.ticket.params.n
+        left = self.ticket.answers
         while left:
             piece = await self._queue.get()
             if isinstance(piece, Exception):
@@ -173,11 +182,6 @@ class _Watched(Engine):
             token_ids=tuple(token for done in self.completions for token in done.token_ids),
             timings=timings,
         )
-
-
-def shrunk(image: Image.Image, engine: Engine) -> Image.Image:
-    """The image as the vision encoder sees it, so that the engine's thread has no large one to resize."""
-    return Image.fromarray(engine.processor.image_processor.resize(image))
 
 
 async def while_connected(http: HttpRequest, answering: Answering, work: Any) -> Any:

@@ -21,6 +21,7 @@ from ..inference.assistant import Assistant
 from ..prompt.tasks import TASKS
 from .answering import Answering
 from .chat import chat_completions, check_model
+from .decisions import DecisionsRequest, decisions
 from .errors import ApiError, invalid, on_api_error
 from .gate import Gate
 from .images import decode
@@ -172,6 +173,13 @@ def _add_api(app: FastAPI, served: Served) -> None:
         check_model(asked.model, served.name)
         return await responses(http, asked, served.name, served.ready, served.allowed, served.metrics)
 
+    @app.post("/v1/decisions", openapi_extra=_body(DecisionsRequest))
+    async def decide(http: Request) -> Response:
+        """Probabilities of answers that are given: yes or no, one of several, a place on a scale."""
+        asked = await read(http, DecisionsRequest)
+        check_model(asked.model, served.name)
+        return await decisions(http, asked, served.name, served.ready, served.allowed, served.metrics)
+
     @app.post("/v1/images/convert")
     async def convert(http: Request) -> Response:
         """An image of any kind that can be read (HEIC, TIFF, AVIF, ...) as a JPEG that every browser shows."""
@@ -250,7 +258,7 @@ def _page_route(content: bytes, kind: str) -> Callable[[], Any]:
     return show
 
 
-_BODIES: tuple[type[BaseModel], ...] = (ChatRequest, ResponsesRequest)
+_BODIES: tuple[type[BaseModel], ...] = (ChatRequest, ResponsesRequest, DecisionsRequest)
 
 
 def _body(kind: type[BaseModel]) -> dict[str, Any]:

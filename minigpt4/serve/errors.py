@@ -104,7 +104,7 @@ def _gravity(error: Mapping[str, Any]) -> tuple[int, int]:
     return {"extra_forbidden": 0, "missing": 1}.get(error["type"], 2), -len(error["loc"])
 
 
-_TAGS = frozenset(("text", "image_url", "user", "assistant", "input_text", "input_image", "output_text", "message"))
+_TAGS = frozenset("text image_url user assistant input_text input_image output_text message predicate choice score".split())
 
 
 def path_of(loc: Sequence[int | str]) -> str:

@@ -2,14 +2,12 @@
 
 import base64
 import binascii
-import io
 import re
-import warnings
 
 from PIL import Image
 
 from ..errors import UserError
-from ..media.images import FORMATS, decode_image
+from ..media.images import decode_image
 from .remote import fetch
 from .settings import Allowed
 
@@ -46,41 +44,4 @@ def decode(data: bytes, allowed: Allowed) -> Image.Image:
     """
     if len(data) > allowed.image_bytes:
         raise UserError(f"the image has more than the {allowed.image_bytes:,} bytes allowed")
-    if data[4:8] == b"ftyp" and data[8:11] in (b"hei", b"hev", b"mif", b"msf"):
-        return _heic(data, allowed)
-    _check_size(_size(data), allowed)
-    return decode_image(data, "the image")
-
-
-def _size(data: bytes) -> tuple[int, int] | None:
-    """Width and height by the header; None where decoding will say what is wrong."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return image.size
-    except Image.DecompressionBombError:
-        return 1 << 20, 1 << 20
-    except Exception:
-        return None
-
-
-def _check_size(size: tuple[int, int] | None, allowed: Allowed) -> None:
-    if size is not None and size[0] * size[1] > allowed.image_pixels:
-        raise UserError(f"the image has more than the {allowed.image_pixels:,} pixels allowed")
-
-
-def _heic(data: bytes, allowed: Allowed) -> Image.Image:
-    """What iPhones write."""
-    try:
-        from pillow_heif import open_heif
-    except ImportError:
-        raise UserError("HEIC images need another package on the server: pip install pillow-heif") from None
-    try:
-        file = open_heif(io.BytesIO(data))
-        _check_size(file.size, allowed)
-        return file.to_pillow().convert("RGB")
-    except UserError:
-        raise
-    except Exception:
-        raise UserError("the image is damaged or cut short") from None
+    return decode_image(data, "the image", allowed.image_pixels)

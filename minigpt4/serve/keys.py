@@ -35,7 +35,7 @@ class Keys:
             UserError: no such file, or something else in it.
         """
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
                 f"{file}: cannot be read as a file of keys ({getattr(error, 'strerror', None) or 'no text'})"

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import Request
@@ -91,11 +91,12 @@ class ResponsesRequest(Sampling):
         given = super().decoding()
         return given if self.max_output_tokens is None else given | {"max_new_tokens": self.max_output_tokens}
 
-    def messages(self) -> list[UserMessage | AssistantMessage]:
-        """The same in the form of chat completions."""
-        if isinstance(self.input, str):
-            return [UserMessage(role="user", content=self.input)]
-        return [_message(item) for item in self.input]
+
+def as_messages(given: str | Sequence[Item]) -> list[UserMessage | AssistantMessage]:
+    """An input in the form of chat completions."""
+    if isinstance(given, str):
+        return [UserMessage(role="user", content=given)]
+    return [_message(item) for item in given]
 
 
 def _message(item: UserItem | AssistantItem) -> UserMessage | AssistantMessage:
@@ -117,7 +118,9 @@ async def responses(
     http: Request, asked: ResponsesRequest, model: str, answering: Answering, allowed: Allowed, metrics: Metrics
 ) -> Response:
     """Answer the input, at once or streamed."""
-    said = await answering.in_thread(lambda: conversation(asked.messages(), allowed, answering.assistant.engine.plain, "input"))
+    said = await answering.in_thread(
+        lambda: conversation(as_messages(asked.input), allowed, answering.assistant.engine.plain, "input")
+    )
     plan = answering.plan(said, asked.decoding(), 1, asked.stream)
     head = {
         "id": f"resp_{uuid.uuid4().hex}",

@@ -4,13 +4,13 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
+from ..checkpoints.folders import TASK_SETTINGS
+from ..checkpoints.trained import read_trained, write_trained
 from ..errors import UserError
-
-WEIGHTS = "trained.safetensors"
 
 
 def average(shares: Mapping[str, float], target: str | Path) -> Path:
@@ -23,26 +23,36 @@ def average(shares: Mapping[str, float], target: str | Path) -> Path:
     """
     if len(shares) < 2 or min(shares.values()) < 0 or sum(shares.values()) <= 0:
         raise UserError(f"{target}: a mean needs two folders or more, with shares that are not negative")
-    total, settings = sum(shares.values()), None
+    total, settings, lora = sum(shares.values()), None, None
     mixed: dict[str, torch.Tensor] = {}
     for folder, share in shares.items():
         try:
-            weights = load_file(Path(folder) / WEIGHTS)
-            config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")).get("vision_config")
+            weights = read_trained(Path(folder))
+            config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{folder}: cannot be read ({error})") from None
         shapes = {name: weight.shape for name, weight in weights.items()}
-        if mixed and (shapes != {name: weight.shape for name, weight in mixed.items()} or config != settings):
+        seen = _what_is_seen(config)
+        if mixed and (shapes != {name: weight.shape for name, weight in mixed.items()} or seen != settings):
             raise UserError(f"{folder}: these are not weights of the same system as {next(iter(shares))}")
-        settings = config
+        settings, lora = seen, config.get("lora")
         for name, weight in weights.items():
             part = weight.float() * (share / total)
             mixed[name] = mixed[name] + part if name in mixed else part
     target = Path(target)
     target.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "processor_config.json", "generation_config.json"):
+    for name in ("config.json", "processor_config.json", "generation_config.json", TASK_SETTINGS):
         if (source := Path(list(shares)[-1]) / name).exists():
             shutil.copy(source, target / name)
     whole = {name: weight.to(torch.bfloat16).contiguous() for name, weight in mixed.items()}
-    save_file(whole, target / WEIGHTS, metadata={"format": "pt"})
+    write_trained(target, whole, lora)
     return target
+
+
+def _what_is_seen(config: dict[str, Any]) -> tuple[Any, ...]:
+    """What of a configuration decides what weights mean: the vision encoder, and the position channels, which older files have
+    in its part."""
+    vision = dict(config.get("vision_config") or {})
+    octaves, scale = vision.pop("coordinates", 0), vision.pop("coordinate_scale", 1.0)
+    octaves, scale = (octaves, scale) if octaves else (config.get("position_octaves", 0), config.get("position_scale", 1.0))
+    return vision, octaves, scale

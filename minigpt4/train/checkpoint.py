@@ -1,7 +1,7 @@
 """Checkpoints: everything that the next step depends on, on disk whole or not at all.
 
     checkpoints/step-00000500/
-        trained.safetensors, config.json, ...   what minigpt4.load reads
+        config.json, trained.safetensors, ...   what minigpt4.load reads
         optimizer.safetensors                   AdamW's two moments, and the running average of the weights
         state.json                              step, position in the data, random states, what was best, by process
         recipe.yaml                             the recipe in force

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from ..checkpoints.loading import save_trained
+from ..checkpoints.loading import load_trained, save_trained
+from ..checkpoints.trained import read_trained
 from ..data.collate import Batch, Collator, Formatter, Reader, inputs_to
 from ..data.formats import build_source
 from ..data.group import Together
@@ -120,7 +121,7 @@ class Trainer:
         self.output = Path(recipe.output)
         self._make_output()
         torch.manual_seed(recipe.seed)
-        self.model, self.processor, self.learnt_before = prepare(recipe, world.device)
+        self.model, self.processor, self.learnt_before, self.task_settings = prepare(recipe, world.device)
         self.trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.names: dict[torch.Tensor, str] = {p: n for n, p in self.trained.items()}
 
@@ -325,7 +326,7 @@ class Trainer:
             parameter.copy_(weights[name])
 
     def _write_trained(self, folder: Path) -> None:
-        save_trained(self.model, self.processor, folder, before=self.learnt_before)
+        save_trained(self.model, self.processor, folder, before=self.learnt_before, task_settings=self.task_settings)
 
     # saving and continuing -------------------------------------------------------------------------------------------
 
@@ -375,10 +376,7 @@ class Trainer:
         self._same_beginning(state.get("began_with", {}), folder)
         if len(state["processes"]) != self.world.size:
             raise UserError(f"{folder} was written by {len(state['processes'])} process(es); continue it with as many")
-        from ..checkpoints.folders import TRAINED
-        from ..checkpoints.loading import load_trained, read_trained
-
-        load_trained(self.model, read_trained(folder), folder / TRAINED)
+        load_trained(self.model, read_trained(folder), folder)
         load_optimizer(self.optimizer, self.names, self.average, folder / OPTIMIZER)
         mine = state["processes"][self.world.rank]
         self.mixture.load_state_dict(mine["data"])

@@ -16,7 +16,6 @@ newest checkpoint.
 import hashlib
 import json
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -26,9 +25,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ..checkpoints.folders import TRAINED
 from ..checkpoints.pocket import FOLDERS
 from ..errors import UserError
-from .average import WEIGHTS, average
+from ..io.atomic import write_text
+from .average import average
 from .loop import train
 from .recipe import Recipe, load_recipe
 
@@ -154,7 +155,7 @@ def _do(step: Step, recipe: Recipe | None, name: str) -> None:
 def _outputs(step: Step, recipe: Recipe | None) -> list[Path]:
     if isinstance(step, Script):
         return [Path(path) for path in step.output]
-    return [Path(recipe.output if recipe else step.output) / WEIGHTS]  # type: ignore[union-attr]
+    return [Path(recipe.output if recipe else step.output) / TRAINED]  # type: ignore[union-attr]
 
 
 def _is_whole(path: Path) -> bool:
@@ -173,9 +174,7 @@ def _digest(before: str, step: Step, recipe: Recipe | None) -> str:
 
 def _write(state: Path, done: list[str]) -> None:
     state.parent.mkdir(parents=True, exist_ok=True)
-    work = state.with_name(f".{state.name}")
-    work.write_text(json.dumps(done, indent=1), encoding="utf-8")
-    os.replace(work, state)
+    write_text(state, json.dumps(done, indent=1))
 
 
 def _filled(given: Any, values: dict[str, str]) -> Any:

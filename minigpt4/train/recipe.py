@@ -43,8 +43,8 @@ class Model(_Section):
     """Where the stage begins."""
 
     base: str = "pocket"
-    """A system: one that ships (``pocket``, ``pocket-v1-stage1``, ``pocket-v1-stage2``), a folder (an earlier stage's output or
-    what import-official wrote), or a hub id."""
+    """A system: one that ships (``pocket``, ``pocket-before-stage2``, ``pocket-after-stage2``), a folder (an earlier stage's
+    output or what import-official wrote), or a hub id."""
     vision: str | None = None
     """A vision encoder for a new system instead of `base`: ``pocket``, a folder or a hub id. `text` must then be given too."""
     text: str | None = None

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
-from ..checkpoints.folders import TRAINED, find_folder, text_folder, vision_folder
+from ..checkpoints.folders import TRAINED, find_folder, read_task_settings, text_folder, vision_folder
 from ..checkpoints.loading import fast_dtype, learnt_before, load_parts, load_system
 from ..checkpoints.parts import LLM, VISION, config_of_part, tokenizer_of_part
 from ..checkpoints.pocket import FOLDERS
@@ -38,6 +38,8 @@ class Prepared(NamedTuple):
     processor: MiniGPT4Processor
     learnt_before: frozenset[str]
     """Weights that an earlier stage has changed and that this one stores as well (`checkpoints.loading.learnt_before`)."""
+    task_settings: dict[str, dict[str, Any]]
+    """Decoding settings by task, as the base has them (`checkpoints.folders.read_task_settings`)."""
 
 
 def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> Prepared:
@@ -54,7 +56,9 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> Prepared:
             raise UserError(f"validation.images: {error}") from None
     dtype = DTYPES[recipe.precision]
     try:
-        model, processor, before = _from_parts(recipe.model, dtype) if recipe.model.vision else _from_base(recipe, dtype)
+        model, processor, before, task_settings = (
+            _from_parts(recipe.model, dtype) if recipe.model.vision else _from_base(recipe, dtype)
+        )
     except (ValueError, TypeError) as error:
         if isinstance(error, UserError):
             raise
@@ -78,7 +82,7 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> Prepared:
     model.to(device).eval()  # until training begins: features may be made before
     if torch.device(device).type == "cpu":
         model.vision_tower.to(memory_format=torch.channels_last)  # convolutions on a CPU run twice as fast
-    return Prepared(model, processor, before)
+    return Prepared(model, processor, before, task_settings)
 
 
 def settled(recipe: Recipe, device: torch.device | str) -> Recipe:
@@ -172,18 +176,19 @@ def _from_base(recipe: Recipe, dtype: torch.dtype) -> Prepared:
         _begin_anew(model, part)
     if wanted.template not in (None, PLAIN):
         processor.template = wanted.template
-    return Prepared(model, processor, learnt_before(folder))
+    return Prepared(model, processor, learnt_before(folder), read_task_settings(folder))
 
 
 def _rebuilt(model: MiniGPT4ForConditionalGeneration, changes: dict[str, Any]) -> MiniGPT4ForConditionalGeneration:
     """The same vision encoder and language model with another connector or projection between them, untrained where its shape
     is new.
 
-    The vision encoder may be set to give more of what it sees (``vision_config``), as long as that takes no other weights: the
-    projection then keeps what it knows, and begins with zeros for what is new.
+    The vision encoder may be set to give more of what it sees (``vision_config``), as long as that takes no other weights, and
+    places may be told (``position_octaves``): the projection then keeps what it knows, and begins with zeros for what is new.
     """
     between = {"connector", "concat_factor", "concat_order", "qformer_config", "num_query_tokens", "projection_depth"}
-    between |= {"vision_config"}
+    widening = {"vision_config", "position_octaves", "position_scale"}
+    between |= widening
     if others := set(changes) - between:
         raise UserError(f"model.config.{min(others)} cannot be changed in a base; {', '.join(sorted(between))} can")
     given_config = model.config.to_dict()
@@ -203,19 +208,20 @@ def _rebuilt(model: MiniGPT4ForConditionalGeneration, changes: dict[str, Any]) -
     own, given = built.state_dict(), model.state_dict()
     kept = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
     for name, weight in given.items():
-        if name.startswith("projection.") and name in own and name not in kept and not set(changes) - {"vision_config"}:
-            kept[name] = _widened(weight, own[name].shape, config.concat_factor if config.connector == "concat" else 1)
+        if name.startswith("projection.") and name in own and name not in kept and not set(changes) - widening:
+            kept[name] = _widened(weight, own[name].shape, config)
     built.load_state_dict(kept, strict=False)
     built.generation_config = model.generation_config
     return built
 
 
-def _widened(weight: torch.Tensor, shape: torch.Size, tokens: int) -> torch.Tensor:
+def _widened(weight: torch.Tensor, shape: torch.Size, config: MiniGPT4Config) -> torch.Tensor:
     """The first matrix of a projection, (out, tokens * channels), with zeros for further channels of each token."""
+    tokens = config.concat_factor if config.connector == "concat" else 1
     wide = weight.new_zeros(shape[0], tokens, shape[1] // tokens)
     narrow = weight.view(weight.shape[0], tokens, -1)
     if narrow.shape[2] > wide.shape[2] or narrow.shape[0] != wide.shape[0]:
-        raise UserError("model.config.vision_config: the vision encoder may give more channels than in the base, not fewer")
+        raise UserError("model.config: a token may have more channels than in the base, not fewer")
     wide[:, :, : narrow.shape[2]] = narrow
     return wide.view(shape)
 
@@ -257,7 +263,7 @@ def _from_parts(wanted: Model, dtype: torch.dtype) -> Prepared:
     """A new system of a vision encoder and a language model that have not met."""
     config, _, _ = _new_config(wanted)
     model = MiniGPT4ForConditionalGeneration(config, *load_parts(config, dtype)).to(dtype)
-    return Prepared(model, new_processor(wanted), frozenset())
+    return Prepared(model, new_processor(wanted), frozenset(), {})
 
 
 def _new_config(wanted: Model) -> tuple[MiniGPT4Config, str, PreTrainedTokenizerBase]:

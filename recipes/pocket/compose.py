@@ -1,11 +1,10 @@
-"""Composes answers to free requests by rules, where the small writer of `talk.py` writes badly: what it says is what people
-said.
+"""Composes answers to free requests by rules, out of what people said, where the small writer of `talk.py` writes badly.
 
     python recipes/pocket/compose.py data/pocket data/pocket/composed.jsonl
 
 Each answer is two or three captions of one image that do not contradict each other (`minigpt4.curate.describe`), in the form
-asked for,
-with an opening and a close of its kind.
+asked for, with an opening and a close that fit what the image is of. `conversations.jsonl` beside it has a request and a
+follow-up of two turns each.
 """
 
 import json
@@ -13,64 +12,139 @@ import random
 import re
 import sys
 import zlib
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from talk import KINDS, fault
+from things import kind_of, things_in
 
 from minigpt4.curate.describe import describe
 
 OPEN = {
-    "story": ("Once upon a time, {}", "One day, {}", "It all began like this: {}", "On a bright morning, {}"),
-    "advertisement": ("Imagine this: {}", "Picture this: {}", "Look at this moment: {}", "Ready for something new? Here {}"),
+    "story": (
+        "Once upon a time, {}",
+        "One day, {}",
+        "It was a quiet morning, and {}",
+        "On a bright afternoon, {}",
+        "Long ago, {}",
+    ),
+    "advertisement": ("Imagine this: {}", "Picture this: {}", "Look at this: {}", "Here {}", "What a moment: {}"),
     "funny": (
         "This image is funny because {}",
         "What makes it amusing is that {}",
         "The joke is that {}",
-        "People may laugh because {}",
+        "It is funny that {}",
     ),
-    "next": ("Right now, {}", "At the moment {}"),
-    "who": ("In this image {}", "Here we see that {}"),
-    "advice": ("Here {}", "In this situation {}"),
+    "next": ("Right now, {}", "At the moment {}", "In this image {}"),
+    "who": ("In this image {}", "Here {}", "We see that {}"),
+    "advice": ("Here {}", "In this situation {}", "We see that {}"),
+    "mood": ("In this image {}", "Here {}"),
 }
-CLOSE = {
-    "story": (
-        "For a while nothing else in the world mattered.",
-        "It was a day that nobody who was there would forget.",
-        "Then the sun went down, and it was time to go home.",
-        "And from that day on, they came back every year.",
-        "What came next was a surprise to everyone.",
-        "They smiled, for it was the best part of the whole day.",
-    ),
-    "advertisement": (
-        "Bring this feeling home today.",
-        "Do not wait any longer: join us and enjoy every moment.",
-        "Quality you can see, and joy you can feel.",
-        "Made for people who love moments like this one.",
-        "Come and see it for yourself. You will love it!",
-    ),
-    "funny": (
-        "Nobody expects to see that on an ordinary day.",
-        "It looks so serious and so silly at the same time.",
-        "One can almost hear somebody laugh behind the camera.",
-        "It is an ordinary moment that suddenly looks absurd.",
-    ),
-    "next": (
-        "Next, they will probably go on for a while and then take a rest.",
-        "Soon it may all be over, and everybody goes home.",
-        "Next, somebody may come closer to see what is going on.",
-    ),
-    "who": (
-        "People who enjoy moments like this one will like it.",
-        "It is for everybody who likes to look at everyday life.",
-        "Families and friends of the outdoors might like it best.",
-    ),
-    "advice": (
-        "You should take your time, look around and be careful.",
-        "It is best to keep a safe distance and to stay calm.",
-        "You should enjoy the moment, and watch where you step.",
-    ),
+CLOSE: dict[str, dict[str, tuple[str, ...]]] = {
+    "story": {
+        "": (
+            "For a while nothing else in the world mattered.",
+            "Nobody knew yet that this day would change everything.",
+            "Then the sun went down, and it was time to go home.",
+            "When it was over, they told everybody about it.",
+            "Years later, people still talked about that day.",
+        ),
+        "animal": (
+            "Then it heard a strange sound and looked up.",
+            "It had never been so far from home, but it was not afraid.",
+            "In the evening it lay down and dreamed of the next adventure.",
+        ),
+        "food": ("Everybody sat down, and soon nothing was left.", "The cook smiled, for it was the best meal of the year."),
+        "vehicle": ("The journey had only begun.", "Nobody on board knew where they would arrive."),
+        "person": (
+            "It took courage, but in the end it was worth it.",
+            "A friend called from far away, and they laughed together.",
+        ),
+        "room": ("Somebody had just left, and the light was still on.", "Behind the door, a family was waiting."),
+    },
+    "advertisement": {
+        "": (
+            "Come and see it for yourself. You will love it!",
+            "Bring this feeling home today.",
+            "Do not wait any longer, and enjoy it now!",
+        ),
+        "animal": ("Give your best friend what it deserves.", "For everyone who loves animals: visit us today!"),
+        "food": ("Fresh, simple and delicious: taste it today!", "Made with love and the best ingredients. Enjoy your meal!"),
+        "vehicle": ("Get on board, and go where you have never been.", "Reliable, comfortable and ready when you are."),
+        "person": ("Be active, be free, be yourself.", "Join us, and make every moment count."),
+        "room": ("Feel at home from the first day.", "Comfort and style for the way you live."),
+    },
+    "funny": {
+        "": ("Nobody expects to see that on an ordinary day.", "It looks serious and silly at the same time."),
+        "animal": ("It looks as if it were thinking like a person.", "The animal seems to have plans of its own."),
+        "food": ("One can almost hear a hungry stomach.", "It looks too good to be only looked at."),
+        "vehicle": ("It looks as if it had a will of its own.", "Nobody would expect to wait for it there."),
+        "person": ("The look of it says more than a thousand words.", "It seems that nobody told them about the camera."),
+        "room": ("It is so tidy that nobody seems to live there.", "One wonders who has to clean it."),
+    },
+    "next": {
+        "": ("Next, somebody may come closer to see what is going on.", "Soon it may all be over, and everybody goes home."),
+        "animal": ("Next, it may move on and look for food.", "Soon it may get tired and lie down."),
+        "food": ("Next, somebody will probably eat it.", "Soon the plate will be empty."),
+        "vehicle": ("Next, it will probably go on and leave the place.", "Soon it may stop and let people get off."),
+        "person": ("Next, they will probably go on for a while and then take a rest.", "Soon they may stop and talk about it."),
+        "room": ("Next, somebody may come in and use it.", "Soon the lights may go out for the night."),
+    },
+    "who": {
+        "": ("People who like to look at everyday life will enjoy it.", "It is for everybody who is curious about the world."),
+        "animal": ("People who love animals will like it, and so will children.", "Friends of nature will enjoy it most."),
+        "food": ("Everybody who is hungry or loves to cook will like it.", "People who enjoy good food will love it."),
+        "vehicle": (
+            "Travellers and people who like machines will enjoy it.",
+            "Children who love to watch traffic will like it.",
+        ),
+        "person": ("People who like to be active will enjoy it.", "Friends and families will like it, for it is full of life."),
+        "room": ("People who look for a home or like design will enjoy it.", "Somebody who plans a new room might like it."),
+    },
+    "advice": {
+        "": (
+            "You should take your time, look around and be careful.",
+            "It is best to stay calm and to ask if you are not sure.",
+        ),
+        "animal": ("You should keep a safe distance and move slowly.", "Be gentle, and do not feed it without asking."),
+        "food": (
+            "You should wash your hands, and then enjoy it while it is fresh.",
+            "Try a small piece first, and share it with a friend.",
+        ),
+        "vehicle": ("You should look both ways and keep away from moving traffic.", "Wait until it stops, and then get on."),
+        "person": (
+            "You should watch your step and wear what protects you.",
+            "Join in if you like, but be careful not to get hurt.",
+        ),
+        "room": ("You should look around and make yourself at home.", "Keep it clean, and leave it as you found it."),
+    },
+    "mood": {
+        "": ("The mood is calm and natural.", "It feels like an ordinary day, quiet and honest."),
+        "animal": ("The mood is peaceful, and close to nature.", "It feels gentle and alive."),
+        "food": ("It feels warm and inviting.", "The mood is cozy, and it makes one hungry."),
+        "vehicle": ("It feels busy, and full of movement.", "There is a feeling of travel in it."),
+        "person": ("The mood is lively and full of energy.", "It feels open and free."),
+        "room": ("It feels quiet and comfortable.", "The mood is homely and still."),
+    },
 }
+LAST_LINE = {
+    "": (
+        "A moment caught, a memory to keep.",
+        "So small a scene, and yet so full of light.",
+        "A simple day, a song without a word.",
+    ),
+    "animal": ("A gentle heart that beats so wild and free.", "It looks at us, and does not say a word."),
+    "food": ("A little feast to warm the heart and home.", "So sweet the taste, so short the time it stays."),
+    "vehicle": ("It waits to carry us to lands unknown.", "The road is long, and home is far away."),
+    "person": ("The heart beats fast, the day is young and bright.", "A smile, a breath, a moment in the sun."),
+    "room": ("The walls are still, and keep what we have said.", "A quiet place where one can rest and dream."),
+}
+FOLLOW_UP = (
+    ("What is in the picture?", "{}"),
+    ("And what do you see in it?", "I see {}."),
+    ("What is the image of, in a few words?", "It is of {}."),
+)
 PEOPLE_WROTE = (
     "flickr8k/",
     "coco/",
@@ -78,46 +152,98 @@ PEOPLE_WROTE = (
     "recipes_public_domain/",
     "openstax_alt/",
 )  # captions, not class names
-LAST_LINE = (
-    "A moment caught, a memory to keep.",
-    "And the quiet world keeps turning, soft and slow.",
-    "So small a scene, and yet so full of light.",
-    "Here time stands still, and all the heart is glad.",
-    "A simple day, a song without a word.",
+PERSON = re.compile(
+    r"\b(man|men|woman|women|boys?|girls?|child|children|kids?|people|person|player|baby|guy|lady|couple|crowd)\b"
 )
+FINITE = re.compile(
+    r"\b(is|are|was|were|has|have|sits?|stands?|runs?|plays?|jumps?|walks?|holds?|looks?|rides?|wears?|swims?|lies|lays?|sleeps?|eats?|"
+    r"takes?|poses?|flies|fly|makes?|shows?|climbs?|catches|carries|pulls?|performs?|chases?|leaps?|hangs?|rests?|watch(?:es)?|smiles?|"
+    r"does|do|goes|go|tries|drinks?|pushes|throws?|kicks?|bites?|races?|shakes?|skis?|surfs?|talks?|waits?|leans?|enjoys?|gets?)\b"
+)
+
+ACTS = re.compile(r"\b(man|woman|boy|girl|dog|child|person|lady|cat|horse|bird|player|kid) (\w+ly )?\w+s\b")  # "a lady crosses"
 
 
 def lower(text: str) -> str:
     return text[:1].lower() + text[1:] if not re.match(r"I\b|[A-Z]{2}", text) else text
 
 
+def clause(text: str, past: bool = False) -> str:
+    """A caption as a clause without its full stop: "a man on a horse" is none, "there is a man on a horse" is."""
+    said = lower(text.rstrip(". "))
+    if FINITE.search(said) or said.startswith("the ") or ACTS.search(said):
+        return said
+    many = re.match(r"(two|three|four|five|six|many|several|some|people|men|women|children|\w+[^s]s\b)", said)
+    return f"there {('were' if past else 'are') if many else ('was' if past else 'is')} {said}"
+
+
+def topic(captions: list[str]) -> str:
+    text = " ".join(captions).lower()
+    kinds = Counter(kind for kind in map(kind_of, things_in(text)) if kind)
+    if PERSON.search(text) and not (kinds and kinds.most_common(1)[0][0] == "animal"):
+        return "person"
+    return kinds.most_common(1)[0][0] if kinds else ""
+
+
+def composed(kind: str, sentences: list[str], about: str, rng: random.Random) -> str:
+    if kind == "poem":
+        lines = [text.rstrip(".") for text in sorted(sentences, key=len)]
+        ends = rng.sample([*LAST_LINE[about], *LAST_LINE[""]], 2 if len(lines) < 3 else 1)
+        return ",\n".join([lines[0], *map(lower, lines[1:])]) + ".\n" + "\n".join(ends)
+    if kind == "describe":
+        return " ".join(capital(clause(text)) + "." for text in sentences)
+    past = kind == "story"
+    first = rng.choice(OPEN[kind]).format(clause(sentences[0], past)) + "."
+    rest = [capital(clause(text, past)) + "." for text in sentences[1:]]
+    ends = rng.choice([*CLOSE[kind].get(about, ()), *CLOSE[kind][about], *CLOSE[kind][""]])
+    return " ".join([first, *rest, ends])
+
+
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def main() -> None:
     data, target = Path(sys.argv[1]), Path(sys.argv[2])
-    made, kinds = [], {}
+    made: list[dict] = []
+    talks: list[dict] = []
+    kinds: Counter = Counter()
     for name in ("captions.train.jsonl", "world_captions.train.jsonl"):
         for line in (data / name).open(encoding="utf-8"):
             row = json.loads(line)
             image, captions = row["image"], row["answers"]
             if not image.startswith(PEOPLE_WROTE) or (name.startswith("captions") and zlib.crc32(image.encode()) % 3):
-                continue
+                continue  # a third of Flickr8k: people and dogs are a part of the world
             rng = random.Random(f"compose {image}")
             told = describe(captions) or max(captions, key=len)
             sentences = re.split(r"(?<=[.!?]) ", told)[:3]
-            for kind in rng.sample(["poem", "story", "advertisement", "funny"], 2) + rng.sample(["next", "who", "advice"], 1):
-                if kind == "poem":
-                    lines = [text.rstrip(".") for text in sorted(sentences, key=len)]
-                    answer = ",\n".join([lines[0], *map(lower, lines[1:])]) + ".\n" + rng.choice(LAST_LINE)
-                    if len(lines) == 1:
-                        answer += "\n" + rng.choice([x for x in LAST_LINE if x not in answer])
-                else:
-                    answer = " ".join(
-                        [rng.choice(OPEN[kind]).format(lower(sentences[0])), *sentences[1:], rng.choice(CLOSE[kind])]
-                    )
+            about = "food" if image.startswith(("food", "recipes")) else topic(captions)
+            done = []
+            wanted = rng.sample(["poem", "story", "advertisement", "funny"], 2) + rng.sample(
+                ["next", "who", "advice", "mood", "describe"], 2
+            )
+            for kind in wanted:
+                answer = composed(kind, sentences, about, rng)
                 if fault(answer, captions) is None:
-                    kinds[kind] = kinds.get(kind, 0) + 1
+                    kinds[kind] += 1
                     made.append({"image": image, "question": rng.choice(KINDS[kind][1]), "answer": answer})
+                    done.append(made[-1])
+            if len(done) >= 2 and rng.random() < 0.3:
+                talks.append({"image": image, "conversation": turns(done, min(captions, key=len), rng)})
     target.write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
-    print(len(made), "answers", kinds)
+    (target.parent / "conversations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in talks), encoding="utf-8")
+    print(len(made), "answers", dict(kinds), len(talks), "conversations")
+
+
+def turns(rows: list[dict], short: str, rng: random.Random) -> list[dict]:
+    """Two turns about one image: two requests, or what is in it and a request."""
+    first, second = rng.sample(rows, 2)
+    pairs = [(row["question"], row["answer"]) for row in (first, second)]
+    if rng.random() < 0.6:
+        asked, form = rng.choice(FOLLOW_UP)
+        said = lower(short.rstrip(". ")) if form != "{}" else short
+        pairs[rng.randrange(2)] = (asked, form.format(said))
+    return [{"role": role, "content": text} for pair in pairs for role, text in zip(("user", "assistant"), pair, strict=True)]
 
 
 if __name__ == "__main__":

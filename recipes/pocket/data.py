@@ -10,15 +10,15 @@ FROM may hold, as they are downloaded:
     coco/v2_{OpenEnded_mscoco_train2014_questions,mscoco_train2014_annotations}.json    VQAv2
     classes/NAME/*.jpg                                    photographs in one folder a class, as ImageNet's; NAME is what it is
 
-They are first written as the JSON Lines that the other scripts read (`recipes/pocket_data.py` says which, and class folders as
-imagenet_sample1000/labels.jsonl for `recipes/pocket/world.py`). What is already there stays. Then come rows of our schema
-(TO/*.jsonl): everything of `pocket_data`, more of the world (`world`), composed answers (`compose`),
+They are first written as the JSON Lines that the other scripts read (`annotations.py` beside this one says which; class
+folders as imagenet_sample1000/labels.jsonl for `world.py`). What is already there stays. Then come rows of our schema
+(TO/*.jsonl): everything of `annotations`, more of the world (`world`, `seen`, `things`), composed answers (`compose`),
 and what is held out for measuring is taken away (`hold`). What the language model writes is a step of its own (`talk`).
 """
 
 import json
 import re
-import subprocess
+import runpy
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
@@ -26,7 +26,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = (HERE.parent / "pocket_data.py", HERE / "world.py", HERE / "hold.py", HERE / "compose.py")
+SCRIPTS = (
+    HERE / "annotations.py",
+    HERE / "world.py",
+    HERE / "seen.py",
+    HERE / "things.py",
+    HERE / "hold.py",
+    HERE / "compose.py",
+)
 MARK = re.compile(r"\[/EN#(\d+)((?:/[a-z]+)+) ([^\]]+)\]")
 
 
@@ -43,13 +50,16 @@ def main() -> None:
     ):
         if not (source / name).exists():
             write(source / name, made(source))
-    for name in ("coco/vsr.jsonl", "coco/persons.jsonl", "daquar/qa.jsonl"):  # read by pocket_data, and may be empty
+    for name in ("coco/vsr.jsonl", "coco/persons.jsonl", "daquar/qa.jsonl"):  # read by annotations.py, and may be empty
         if not (source / name).exists():
             write(source / name, ())
     for script in SCRIPTS:
-        output = [str(target / "composed.jsonl")] if script.stem == "compose" else []
-        given = [str(target), *output] if output else [str(source), str(target)]
-        subprocess.run([sys.executable, str(script), *given], check=True)
+        given = {
+            "compose": [str(target), str(target / "composed.jsonl")],
+            "seen": [str(source), str(target / "seen.jsonl")],
+        }.get(script.stem, [str(source), str(target)])
+        sys.argv = [str(script), *given]
+        runpy.run_path(str(script), run_name="__main__")
 
 
 def write(path: Path, rows: Iterable[dict]) -> None:

@@ -3,7 +3,8 @@
     python recipes/pocket/hold.py FROM data/pocket
 
 Held out: every second COCO image with boxes of all 80 classes (`coco/boxes80.jsonl`), beside the dev splits.
-Also joins class names and yes-or-no questions into one file, and keeps descriptions of twenty words or more.
+Also divides captions of the world by whether people wrote them, joins class names and yes-or-no questions into one file,
+and keeps descriptions of twenty words or more.
 """
 
 import json
@@ -30,6 +31,11 @@ def main() -> None:
         line for line in (data / "describe.train.jsonl").open(encoding="utf-8") if len(json.loads(line)["answer"].split()) >= 22
     ]
     (data / "long.train.jsonl").write_text("".join(long), encoding="utf-8")
+    # The caption identifier is for what people would write; a class name is what there is in the picture.
+    rows = [json.loads(line) for line in (data / "world_captions.train.jsonl").open(encoding="utf-8")]
+    for name, wanted in (("described", True), ("named", False)):
+        kept = [row for row in rows if (row["extra"]["kind"] in ("coco", "food", "")) == wanted]
+        (data / f"{name}.train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
     print(len(held), "images held out,", len(short), "short answers,", len(long), "descriptions")
 
 

@@ -20,8 +20,8 @@ import zlib
 from itertools import islice
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from pocket_data import THINGS
+sys.path.insert(0, str(Path(__file__).parent))
+from annotations import THINGS
 
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     # kind: (what the writer is told, what the model is asked)
@@ -191,7 +191,7 @@ def fault(answer: str, captions: list[str] | None) -> str | None:
     if captions is None:
         return None
     known = set(words_of(" ".join(captions)))
-    if len(set(words) & (known - STOP)) < min(2, len(known - STOP)):
+    if len(set(words) & (known - STOP)) < min(3, len(known - STOP)):
         return "off topic"
     for group in GROUPS:
         if (set(words) & group) - SAFE and not known & group:
@@ -232,7 +232,7 @@ def jobs(source: Path, seed: int):
     while True:
         rng.shuffle(images)
         for image, captions, what in images:
-            if rng.random() < 0.12:
+            if rng.random() < 0.3:
                 question = rng.choice(texts)
                 yield {"question": question}, question, None, ""
             kind = "make" if what == "food" and rng.random() < 0.35 else rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
@@ -251,11 +251,6 @@ def jobs(source: Path, seed: int):
 
 
 def main() -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from minigpt4.checkpoints.pocket import prepared
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
@@ -264,11 +259,22 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    folder = prepared() / "mind"
+    done = sum(1 for _ in given.target.open(encoding="utf-8")) if given.target.exists() else 0
+    if done < given.limit:
+        write(given, done)
+
+
+def write(given: argparse.Namespace, done: int) -> None:
+    """Adds answers to the file until there are enough, or the time is over."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from minigpt4.checkpoints.pocket import prepared
+
+    folder = prepared() / "llm"
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    torch.manual_seed(given.seed)
-    done = sum(1 for _ in given.target.open(encoding="utf-8")) if given.target.exists() else 0
+    torch.manual_seed(given.seed + done)
     began, faults, tried = time.time(), {}, 0
     stream = jobs(given.source, given.seed + done)
     with given.target.open("a", encoding="utf-8") as file:

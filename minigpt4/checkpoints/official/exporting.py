@@ -1,16 +1,16 @@
 """What was trained, out again in the published layout: a ``.pth`` that the published code loads as its ``ckpt``."""
 
 import os
-import tempfile
 from pathlib import Path
 
 import torch
 
 from ...errors import UserError
+from ...io.atomic import saying, whole_file
 from ...model.adapters import lora_form
 from ...model.configuration import MiniGPT4Config
 from ..folders import TRAINED, find_folder, read_config
-from ..loading import read_trained
+from ..trained import read_trained
 from .files import weights_of_folder
 from .keys import official_name
 from .sizes import CONCAT
@@ -53,18 +53,10 @@ def export_official(source: str | os.PathLike, output: str | os.PathLike, *, qfo
         weights[official] = stored[name].contiguous()
     if "llama_proj.weight" not in weights:
         raise UserError(f"{folder}: has no projection to export")
-    try:
+    with saying(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-        handle, work = tempfile.mkstemp(prefix=f".{output.name}-", dir=output.parent)
-        os.close(handle)
-        try:
-            torch.save({"model": weights}, work)
-            os.chmod(work, 0o644)
-            os.replace(work, output)
-        finally:
-            Path(work).unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise UserError(f"{output}: cannot be written ({error})") from error
+        with whole_file(output) as part:
+            torch.save({"model": weights}, part)
     return list(weights)
 
 

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
 from ...errors import UserError
+from ...io.atomic import saying, write_folder
 from ...model.configuration import MiniGPT4Config
 from ...model.legacy_llama_tokenizer import legacy_llama_tokenizer
 from ...model.modeling import MiniGPT4ForConditionalGeneration
@@ -21,7 +22,7 @@ from . import sizes
 from .account import Account, Plan, Source
 from .files import TorchFile, check_present, weights_of_folder
 from .keys import LLM, VISION, checkpoint_place, connector_place, llm_place, vision_place
-from .writing import NewFolder, Progress, Writer
+from .writing import Progress, Writer
 
 
 def import_official(
@@ -112,7 +113,8 @@ def import_official(
         pad_token_id=processor.tokenizer.pad_token_id,
     )
     writer = Writer(plan, shapes, config, dtype, progress)
-    with NewFolder(output) as folder:
+
+    def write(folder: Path) -> None:
         if refer:
             config.text_source = str(llm_folder.resolve()) if Path(llm).is_dir() else str(llm)
             config.vision_source = str(output.resolve() / "vision")
@@ -123,6 +125,10 @@ def import_official(
         config.save_pretrained(folder)
         generation.save_pretrained(folder)
         processor.save_pretrained(folder)
+
+    with saying(output):
+        output.absolute().parent.mkdir(parents=True, exist_ok=True)
+        write_folder(output, output.with_name(f".{output.name}-{os.getpid()}"), write)
     return plan.account
 
 

@@ -1,12 +1,9 @@
-"""Weights written piece by piece into a folder that appears only when it is whole."""
+"""Weights written piece by piece into a folder."""
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +11,8 @@ from safetensors.torch import save_file
 
 from ...errors import UserError
 from ...model.configuration import MiniGPT4Config
-from ..folders import TRAINED
+from ..loading import adapter_base
+from ..trained import write_trained
 from .account import Plan
 from .keys import LLM, VISION
 
@@ -51,7 +49,7 @@ class Writer:
         self._shards(folder / "vision", [n for n in names if n.startswith(VISION)], VISION)
         self.config.vision_config.save_pretrained(folder / "vision")
         rest = {n.replace(".default.", "."): self.weight(n) for n in names if not n.startswith(VISION)}
-        save_file(rest, folder / TRAINED, metadata={"format": "pt"})
+        write_trained(folder, rest, self.config.lora, adapter_base(self.config))
 
     def weight(self, name: str) -> torch.Tensor:
         """One weight of ours."""
@@ -131,29 +129,3 @@ def resize_positions(table: torch.Tensor, grid: int) -> torch.Tensor:
     squares = table[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
     squares = F.interpolate(squares, size=(grid, grid), mode="bicubic", align_corners=False)
     return torch.cat([table[:, :1].float(), squares.permute(0, 2, 3, 1).flatten(1, 2)], 1)
-
-
-class NewFolder:
-    """A folder that appears under its name only when all is in it."""
-
-    def __init__(self, output: Path):
-        self.output = output
-
-    def __enter__(self) -> Path:
-        try:
-            self.output.parent.mkdir(parents=True, exist_ok=True)
-            self.work = Path(tempfile.mkdtemp(prefix=f".{self.output.name}-", dir=self.output.parent))
-        except OSError as error:
-            raise UserError(f"{self.output}: cannot be written ({error})") from error
-        return self.work
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is not None:
-            shutil.rmtree(self.work, ignore_errors=True)
-            if isinstance(error, OSError):
-                raise UserError(f"{self.output}: cannot be written ({error})") from error
-            return
-        self.work.chmod(0o755)
-        if self.output.exists():
-            self.output.rmdir()
-        os.replace(self.work, self.output)

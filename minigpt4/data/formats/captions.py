@@ -1,137 +1,123 @@
-"""Captions: COCO (Karpathy's split), TextCaps, and the second-stage descriptions of MiniGPT-4."""
+"""Captions: COCO (Karpathy's split, or the official file), TextCaps, and the second-stage descriptions of MiniGPT-4."""
 
 import os
-from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from ...errors import UserError
-from ...prompt.text import clean_text
-from ..sample import ask
-from ..schema import Description
-from ..values import kind_of
-from .base import Annotated, Fields, choose, instruct
-from .files import Paths
-from .rows import prompts_of
+from ..schema import Description, Row
+from ..source import Problem
+from .fields import Entry, Fields, choose, each, listed
+from .files import Paths, files, load_json
 
 
-class Captions(Annotated):
-    """Short captions. Items are (names of the picture, answers).
+def coco_caption(
+    annotations: Paths, *, split: str = "train", captions: str = "one", clean: bool = True
+) -> Iterator[Row | Problem]:
+    """COCO captions: a list of {"image", "caption"} in Karpathy's split, as LAVIS publishes it; or COCO's own file of one part.
 
     Args:
+        split: of a list, rows whose picture's path contains ``train`` (as published), the others (``restval``), or ``all``.
         captions: ``one`` makes a sample of each caption, as published; ``all`` one of each picture, with its captions side by
             side.
         clean: whether texts are cleaned as the published processor does it.
-        options: those of `Annotated`.
     """
-
-    task = "caption"
-
-    def __init__(self, *, captions: str = "one", clean: bool = True, **options):
-        self.captions = choose("captions", captions, ("one", "all"))
-        self.clean = choose("clean", clean, (True, False))
-        super().__init__(**options)
-
-    def _text(self, text: str, key: str, row: Fields) -> str:
-        words = cleaned(text, key, row)
-        return words if self.clean else text.strip()
-
-    def _as_row(self, item, where):
-        return Description(where=where, images=item[0][:1], answers=item[1])
-
-    def _arrange(self):
-        if self.captions == "one":
-            return
-        first: dict[tuple[str, ...], int] = {}
-        items: list[tuple] = []
-        origin, rows = array("l"), []
-        for i, (names, answers) in enumerate(self._items):
-            if names in first:
-                items[first[names]] = (names, items[first[names]][1] + answers)
-            else:
-                first[names] = len(items)
-                items.append((names, answers))
-                origin.append(self._origin[i])
-                rows.append(self._row[i])
-        self._items, self._origin, self._row = items, origin, rows
-
-    def _names(self, item):
-        return item[0]
-
-    def _turns(self, item, image, rng):
-        return ask(instruct("caption", "", rng), *item[1])
+    choose("split", split, ("train", "restval", "all"))
+    rows = _coco_rows(annotations, split, choose("clean", clean, (True, False)))
+    yield from _as_wanted(captions, rows)
 
 
-class CocoCaption(Captions):
-    """COCO captions in Karpathy's split: a list of {"image", "caption"}, as LAVIS publishes it.
-
-    Args:
-        split: rows whose picture's path contains ``train`` (as published), the others (``restval``), or ``all``.
-    """
-
+def _coco_rows(annotations: Paths, split: str, clean: bool) -> Iterator[Row | Problem]:
     expected = "coco_karpathy_train.json, a list of {image, caption}"
-
-    def __init__(self, *, split: str = "train", **options):
-        self.split = choose("split", split, ("train", "restval", "all"))
-        super().__init__(**options)
-
-    def _read(self, row: Fields) -> Iterable[tuple]:
-        image = row.text("image")
-        texts = row.texts("caption") if isinstance(row.row.get("caption"), list) else (row.text("caption"),)
-        if self.split != "all" and ("train" in image) != (self.split == "train"):
-            return
-        for text in texts:
-            yield (image, os.path.basename(image)), (self._text(text, "caption", row),)
+    for path in files(annotations, "annotations", expected):
+        data = load_json(path)
+        if isinstance(data, dict) and "annotations" in data:
+            if split == "restval":
+                raise UserError(f"{path}: has no parts to choose from; leave out the option split")
+            yield from each(_official(data, path), partial(_coco, split="all", clean=clean))
+        else:
+            yield from each(listed(data, path, f"{expected}, or COCO's captions"), partial(_coco, split=split, clean=clean))
 
 
-class TextCaps(Captions):
-    """TextCaps: {"data": [{"image_id", "caption_str"}]}."""
+def _official(data: dict[str, Any], path: str) -> Iterator[Entry]:
+    """The annotations of COCO's own file, each with the name of its image."""
+    expected = 'captions_train2017.json, {"images": [{id, file_name}], "annotations": [{image_id, caption}]}'
+    names = {}
+    for place, _, image in listed(data, path, expected, "images"):
+        fields = Fields(image, place)
+        names[fields.code("id")] = fields.text("file_name")
+    for i, (_, id, value) in enumerate(listed(data, path, expected, "annotations")):
+        if isinstance(value, dict):
+            value = {"image": names.get(str(value.get("image_id"))), "caption": value.get("caption")}
+        yield Entry(f"{path}.annotations[{i}]", id, value)
 
+
+def _coco(row: Fields, split: str, clean: bool) -> Iterator[Row]:
+    image = row.text("image")
+    texts = row.texts("caption") if isinstance(row.row.get("caption"), list) else (row.text("caption"),)
+    if split != "all" and ("train" in image) != (split == "train"):
+        return
+    for text in texts:
+        answer = row.cleaned("caption", text)
+        yield _caption(row, answer if clean else text.strip(), image, os.path.basename(image))
+
+
+def textcaps_caption(annotations: Paths, *, captions: str = "one", clean: bool = True) -> Iterator[Row | Problem]:
+    """TextCaps: {"data": [{"image_id", "caption_str"}]}; options as those of COCO."""
+    read = partial(_textcaps, clean=choose("clean", clean, (True, False)))
     expected = 'TextCaps_0.1_train.json, {"data": [{image_id, caption_str}]}'
-
-    def _rows(self, data, path):
-        if not isinstance(data, dict) or not isinstance(data.get("data"), list):
-            raise UserError(f"{path}: expected {self.expected}, found {kind_of(data)}")
-        return enumerate(data["data"])
-
-    def _read(self, row: Fields) -> Iterable[tuple]:
-        yield (f"{row.code('image_id')}.jpg",), (self._text(row.text("caption_str"), "caption_str", row),)
+    paths = files(annotations, "annotations", expected)
+    yield from _as_wanted(
+        captions, (row for path in paths for row in each(listed(load_json(path), path, expected, "data"), read))
+    )
 
 
-class CcSbuAlign(Annotated):
+def _textcaps(row: Fields, clean: bool) -> Iterator[Row]:
+    image, answer = f"{row.code('image_id')}.jpg", row.cleaned("caption_str")
+    yield _caption(row, answer if clean else row.text("caption_str").strip(), image)
+
+
+def cc_sbu_align(annotations: Paths) -> Iterator[Row | Problem]:
     """The descriptions of MiniGPT-4's second stage: {"annotations": [{"image_id", "caption"}]}, answered as they stand.
 
     Args:
         annotations: ``filter_cap.json``, or the folder with it and the folder ``image``.
-        prompts: questions to draw from, a file with one a line, or ``none``; the published four when not given.
     """
-
     expected = 'filter_cap.json, {"annotations": [{image_id, caption}]}'
-
-    def __init__(self, *, annotations: Paths, images: Paths | None = None, prompts: str | list[str] | None = None, **options):
-        self.prompts = prompts_of(prompts)
-        if isinstance(annotations, str | os.PathLike) and os.path.isdir(annotations):
-            folder, annotations = annotations, os.path.join(annotations, "filter_cap.json")
-            images = images or os.path.join(folder, "image")
-        super().__init__(annotations=annotations, images=images, **options)
-
-    def _rows(self, data, path):
-        if not isinstance(data, dict) or not isinstance(data.get("annotations"), list):
-            raise UserError(f"{path}: expected {self.expected}, found {kind_of(data)}")
-        return enumerate(data["annotations"])
-
-    def _read(self, row: Fields) -> Iterable[tuple]:
-        yield row.code("image_id"), row.text("caption")
-
-    def _names(self, item):
-        return (f"{item[0]}.jpg",)
-
-    def _turns(self, item, image, rng):
-        return ask(rng.choice(self.prompts) if self.prompts else "", item[1])
+    if aligned_images(annotations) is not None:
+        annotations = os.path.join(annotations, "filter_cap.json")  # type: ignore[arg-type]
+    for path in files(annotations, "annotations", expected):
+        yield from each(listed(load_json(path), path, expected, "annotations"), _aligned)
 
 
-def cleaned(text: str, key: str, row: Fields) -> str:
-    """A text as the published processor cleans it, of which something must be left."""
-    text = clean_text(text)
-    if not text:
-        raise UserError(f'{row.where}: "{key}" has no words in it')
-    return text
+def aligned_images(annotations: Paths) -> str | None:
+    """The folder of images, where the annotations are given as the folder of both."""
+    folder = isinstance(annotations, str | os.PathLike) and os.path.isdir(annotations)
+    return os.path.join(annotations, "image") if folder else None  # type: ignore[arg-type]
+
+
+def _aligned(row: Fields) -> Iterator[Row]:
+    image, caption = f"{row.code('image_id')}.jpg", row.text("caption")
+    yield Description(**row.place, images=(image,), answers=(caption,))
+
+
+def _caption(row: Fields, text: str, image: str, *aliases: str) -> Row:
+    return Description(**row.place, images=(image,), aliases=aliases, answers=(text,), task="caption")
+
+
+def _as_wanted(captions: str, rows: Iterable[Row | Problem]) -> Iterator[Row | Problem]:
+    """Captions one by one, or those of an image in one row, where its first one stands."""
+    if choose("captions", captions, ("one", "all")) == "one":
+        yield from rows
+        return
+    of_image: dict[tuple[str, ...], Description] = {}
+    for row in rows:
+        if not isinstance(row, Description):
+            yield row
+            continue
+        names = (*row.images, *row.aliases)
+        first = of_image.get(names)
+        of_image[names] = row if first is None else replace(first, answers=first.answers + row.answers)
+    yield from of_image.values()

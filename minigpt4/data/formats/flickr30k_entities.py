@@ -6,152 +6,118 @@ numbers. ``train.txt``, ``val.txt`` and ``test.txt`` list the pictures of each s
 """
 
 import os
-import random
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
-from ...prompt.boxes import Box, Rounding
+from ...prompt.boxes import Box
 from ...prompt.tasks import TASKS
 from ...prompt.text import join_tokens
 from ..sample import ask
-from ..schema import GroundedText, Span, ground, phrase_turns
-from .base import Annotated, Fields, choose, instruct
+from ..schema import Description, GroundedText, Row, Span, ground
+from ..source import Problem
+from .fields import Entry, Fields, choose, each
 from .files import Paths
+from .forms import Thing
 
 MARK = re.compile(r"\[/EN#(\d+)(/\S*) ([^\]]+)\]")
 NOT_VISUAL = "0"
 
 
-@dataclass(frozen=True, slots=True)
-class Caption:
-    """A caption without its marks, its phrases that have boxes, what kinds of things they are, and the size of the picture."""
+@dataclass(frozen=True, kw_only=True)
+class Caption(GroundedText):
+    """A caption as a tokeniser has left it, with blanks before commas; it is written without them."""
 
-    text: str
-    spans: tuple[Span, ...]
-    kinds: tuple[tuple[str, ...], ...]
-    size: tuple[int, int]
+    def turns(self, task, rng, style):
+        if task == "grounding":
+            answer = join_tokens(ground(self.text, self.spans, style.rounding))
+            return ask(TASKS[task].instruction("", rng), answer)
+        found = [(join_tokens(self.text[span.start : span.end]), list(span.boxes)) for span in self.spans]
+        answer = TASKS["detection"].write(found, rounding=style.rounding)
+        return ask(TASKS["detection"].instruction(join_tokens(self.text), rng), answer)
 
 
-class Flickr30kEntities(Annotated):
-    """Samples of one task; phrases are used if they have boxes.
+def flickr30k_entities(
+    annotations: Paths,
+    *,
+    task: str,
+    split: str | None = None,
+    captions: str = "one",
+    query: str = "phrase",
+    min_phrases: int = 1,
+) -> Iterator[Row | Problem]:
+    """Rows of one task; phrases are used if they have boxes.
 
     Args:
         annotations: the folder with ``Sentences``, ``Annotations`` and the lists of the splits.
-        task: ``caption``; ``grounding`` (a caption with its boxes); ``refer``, ``identify`` and ``detection`` (a thing of the
+        task: ``caption``, ``grounding`` (captions with boxes), ``refer``, ``identify`` or ``detection`` (of a thing of the
             picture, by one of the phrases for it; to point at it, a phrase must not stand for several things of the picture).
         split: ``train``, ``val``, ``test``; all pictures when not given.
         captions: for the task caption, ``one`` or ``all`` of a picture in one sample.
         query: what a detection asks for, a ``phrase`` or all phrases of a ``caption``.
         min_phrases: for the task grounding, captions with fewer phrases that have boxes are left out.
-        rounding: how box corners go on the grid of 0 to 100.
     """
-
-    task: str
-    expected = "Sentences/*.txt of Flickr30k Entities"
-
-    def __init__(
-        self,
-        *,
-        annotations: Paths,
-        task: str,
-        split: str | None = None,
-        captions: str = "one",
-        query: str = "phrase",
-        min_phrases: int = 1,
-        rounding: Rounding = "nearest",
-        **options: Any,
-    ):
-        self.task = choose("task", task, ("caption", "refer", "identify", "grounding", "detection"))
-        self.captions = choose("captions", captions, ("one", "all"))
-        self.query = choose("query", query, ("phrase", "caption"))
-        self.min_phrases = min_phrases
-        self.rounding: Rounding = choose("rounding", rounding, ("nearest", "truncate"))
-        if not isinstance(annotations, str | os.PathLike) or not os.path.isdir(annotations):
-            raise UserError(f"annotations: expected the folder of Flickr30k Entities, found {annotations!r}")
-        self._folder = os.fspath(annotations)
-        numbers = self._split(split)
-        super().__init__(annotations=[os.path.join(self._folder, "Sentences", f"{n}.txt") for n in numbers], **options)
-
-    def _split(self, split: str | None) -> list[str]:
-        """The numbers of the pictures of a split."""
-        if split is None:
-            return sorted(path.stem for path in Path(self._folder, "Sentences").glob("*.txt"))
-        path = os.path.join(self._folder, f"{choose('split', split, ('train', 'val', 'test'))}.txt")
-        return read_text(path).split()
-
-    def _load(self, path: str) -> Any:
-        return path
-
-    def _rows(self, data, path):
-        return [(Path(path).stem, {"sentences": path})]
-
-    def _place(self, path: str, row: int | str) -> str:
-        return path
-
-    def _read(self, row: Fields) -> Iterable[tuple]:
-        number = Path(row.where).stem
-        size, boxes = read_boxes(os.path.join(self._folder, "Annotations", f"{number}.xml"))
-        lines = read_text(row.where).split("\n")
-        captions = [_caption(line, boxes, size, f"{row.where}:{i}") for i, line in enumerate(lines, 1) if line.strip()]
-        if not captions:
-            raise UserError(f"{row.where}: no captions")
-        if self.task == "caption":
-            texts = [join_tokens(caption.text) for caption in captions]
-            return [(number, tuple(texts))] if self.captions == "all" else [(number, (text,)) for text in texts]
-        if self.task == "grounding":
-            return [(number, caption) for caption in captions if len(caption.spans) >= self.min_phrases]
-        if self.task == "detection" and self.query == "caption":
-            return [(number, caption) for caption in captions if caption.spans]
-        return [(number, *thing) for thing in _things(captions, alone=self.task != "identify")]
-
-    def _names(self, item):
-        return (f"{item[0]}.jpg",)
-
-    def _turns(self, item, image, rng: random.Random):
-        if self.task == "caption":
-            return ask(instruct("caption", "", rng), *item[1])
-        if self.task == "grounding":
-            return ask(instruct("grounding", "", rng), join_tokens(ground(item[1].text, item[1].spans, self.rounding)))
-        if len(item) == 2:
-            text = item[1].text
-            found = [(join_tokens(text[span.start : span.end]), list(span.boxes)) for span in item[1].spans]
-            answer = TASKS["detection"].write(found, rounding=self.rounding)
-            return ask(instruct("detection", join_tokens(text), rng), answer)
-        _, phrases, boxes = item
-        return phrase_turns(self.task, rng.choice(phrases), boxes, rng, self.rounding)
-
-    def _extra(self, item, image):
-        return {"boxes": item[2]} if len(item) == 3 else {}
-
-    def _as_row(self, item, where):
-        if self.task != "grounding":
-            return super()._as_row(item, where)
-        text, spans, kinds, size = item[1].text, item[1].spans, item[1].kinds, item[1].size
-        return GroundedText(where=where, images=self._names(item), text=text, spans=spans, extra={"kinds": kinds, "size": size})
+    choose("task", task, ("caption", "refer", "identify", "grounding", "detection"))
+    together = choose("captions", captions, ("one", "all")) == "all"
+    whole = choose("query", query, ("phrase", "caption")) == "caption"
+    if not isinstance(annotations, str | os.PathLike) or not os.path.isdir(annotations):
+        raise UserError(f"annotations: expected the folder of Flickr30k Entities, found {annotations!r}")
+    paths = [os.path.join(annotations, "Sentences", f"{number}.txt") for number in _numbers(annotations, split)]
+    if not paths:
+        raise UserError("annotations: names no file; expected Sentences/*.txt of Flickr30k Entities")
+    for path in paths:
+        if not os.path.exists(path):
+            raise UserError(f"{path}: no such file; expected Sentences/*.txt of Flickr30k Entities (annotations)")
+    read = partial(_read, folder=annotations, task=task, together=together, whole=whole, least=min_phrases)
+    yield from each((Entry(path, Path(path).stem, {}) for path in paths), read)
 
 
-def _caption(line: str, boxes: dict[str, tuple[Box, ...]], size: tuple[int, int], where: str) -> Caption:
+def _numbers(folder: str | os.PathLike, split: str | None) -> list[str]:
+    """The numbers of the pictures of a split."""
+    if split is None:
+        return sorted(path.stem for path in Path(folder, "Sentences").glob("*.txt"))
+    return read_text(os.path.join(folder, f"{choose('split', split, ('train', 'val', 'test'))}.txt")).split()
+
+
+def _read(picture: Fields, folder: str | os.PathLike, task: str, together: bool, whole: bool, least: int) -> Iterable[Row]:
+    size, boxes = read_boxes(os.path.join(folder, "Annotations", f"{picture.id}.xml"))
+    common = {**picture.place, "images": (f"{picture.id}.jpg",), "size": size}
+    lines = enumerate(read_text(picture.where).split("\n"), 1)
+    captions = [_caption(line, boxes, f"{picture.where}:{i}", common) for i, line in lines if line.strip()]
+    if not captions:
+        raise UserError(f"{picture.where}: no captions")
+    if task == "caption":
+        texts = tuple(join_tokens(caption.text) for caption in captions)
+        return [Description(**common, answers=one, task=task) for one in ([texts] if together else [(text,) for text in texts])]
+    if task == "grounding":
+        return [replace(caption, task=task) for caption in captions if len(caption.spans) >= least]
+    if task == "detection" and whole:
+        return [replace(caption, task=task) for caption in captions if caption.spans]
+    things = _things(captions, alone=task != "identify")
+    return [Thing(**common, phrases=phrases, places=places, task=task) for phrases, places in things]
+
+
+def _caption(line: str, boxes: dict[str, tuple[Box, ...]], where: str, common: dict[str, Any]) -> Caption:
     """A marked line."""
     parts: list[str] = []
-    spans, kinds, length, done = [], [], 0, 0
+    spans, length, done = [], 0, 0
     for mark in MARK.finditer(line):
         parts += [line[done : mark.start()], mark[3]]
         start = length + mark.start() - done
         length = start + len(mark[3])
         done = mark.end()
         if mark[1] in boxes:
-            spans.append(Span(start, length, boxes[mark[1]]))
-            kinds.append(tuple(mark[2][1:].split("/")))
+            spans.append(Span(start, length, boxes[mark[1]], tuple(mark[2][1:].split("/"))))
     text = "".join([*parts, line[done:]])
     if "[/EN#" in text:
         raise UserError(f"{where}: a phrase is not marked as [/EN#NUMBER/KIND WORDS]")
-    return Caption(text, tuple(spans), tuple(kinds), size)
+    return Caption(**common, text=text, spans=tuple(spans))
 
 
 def _things(captions: list[Caption], alone: bool) -> Iterable[tuple[tuple[str, ...], tuple[Box, ...]]]:

@@ -1,81 +1,88 @@
-"""Our schema as JSON Lines: one row a line, pictures as files."""
+"""Our schema as JSON Lines: one row a line, images as files."""
 
 import json
 from array import array
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
+from ...io.jsonl import GZIP, load_json, other_kind, read_rows
 from ..schema import Row
+from ..source import Problem
 from .files import Folders, Paths, files
-from .rows import Lines, RowItems
+from .index import Store
+from .rows import again, understood
 
 
-class JsonLines(RowItems):
-    """Rows in one or several JSON Lines files; every line is checked when the dataset is opened, and none is kept in memory. A
-    JSON array of rows and files packed by gzip are read too; their rows are kept.
+def jsonl(annotations: Paths, images: Paths | None = None) -> list[Store]:
+    """Rows in one or several files.
 
     Args:
         annotations: the files, or patterns of their names.
-        images: the folder that picture names are relative to; each file's own folder when not given.
-        options: those of `RowItems`.
+        images: the folder that names of images are relative to; each file's own folder when not given.
     """
+    paths = files(annotations, "annotations", "JSON Lines of our schema (docs/data.md)")
+    shared = Folders(images) if images is not None else None
+    return [Lines(path, shared or Folders(str(Path(path).parent))) for path in paths]
 
-    def __init__(self, *, name: str, annotations: Paths, images: Paths | None = None, **options: Any):
-        super().__init__(name=name, **options)
-        paths = files(annotations, "annotations", "JSON Lines of our schema (docs/data.md)")
-        shared = Folders(images) if images is not None else None
-        self._files = [Lines(path) for path in paths]
-        self._folders = [shared or Folders(str(Path(path).parent)) for path in paths]
-        self._file_of, self._line_of = array("l"), array("q")  # of each row, its file and its place there
-        for i, lines in enumerate(self._files):
-            for j, (number, line) in enumerate(lines.scan()):
-                self._file_of.append(i)
-                self._line_of.append(j)
-                self._take(len(self._file_of) - 1, _loads(line, f"{lines.path}:{number}"), f"{lines.path}:{number}")
-        self._settle(len(self._row_of))
 
-    def _where(self, item: int) -> str:
-        row = self._row_of[item]
-        lines = self._files[self._file_of[row]]
-        return f"{lines.path}:{lines.numbers[self._line_of[row]]}"
+class Lines:
+    """The rows of a file without keeping it in memory: where each line begins. Only rows that are no lines of the file as it
+    lies on disk (those of a JSON array, or of a file packed by gzip) are kept."""
 
-    def _row(self, item: int) -> Row:
-        row, where = self._row_of[item], self._where(item)
-        raw = _loads(self._files[self._file_of[row]].read(self._line_of[row]), where)
+    def __init__(self, path: str, folders: Folders | None):
+        self.path, self.folders = path, folders
+        self._starts, self._numbers = array("q"), array("q")
+        self._kept: list[bytes | UserError] | None = None
+
+    def scan(self) -> Iterator[Row | Problem]:
+        """Raises UserError if the file cannot be read, or is something else altogether (CSV, UTF-16)."""
+        for number, line in self._lines():
+            self._numbers.append(number)
+            where = f"{self.path}:{number}"
+            yield understood(_loads(line, where), where)
+
+    def _lines(self) -> Iterator[tuple[int, bytes | UserError]]:
+        """Numbered lines that are not blank, as they are or with what is wrong with them; remembers where they are."""
         try:
-            if isinstance(raw, UserError):
-                raise raw
-            return self._parse(raw, where)
-        except UserError as error:
-            raise UserError(f"{error} (the file has changed since it was opened)") from None
+            with open(self.path, "rb") as file:
+                first = file.readline()
+                kind = other_kind(first)
+                if first.startswith(GZIP) or kind == "array":
+                    self._kept = []
+                    for number, row in read_rows(self.path):
+                        self._kept.append(row if isinstance(row, UserError) else json.dumps(row).encode())
+                        yield number, self._kept[-1]
+                    return
+                if kind is not None:
+                    raise UserError(f"{self.path}: {kind}")
+                file.seek(start := 0)
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        self._starts.append(start)
+                        yield number, line
+                    start += len(line)
+        except OSError as error:
+            raise UserError(f"{self.path}: {error.strerror}") from None
 
-    def _open(self, item: int, row: Row) -> tuple[Path, ...]:
-        folders = self._folders[self._file_of[self._row_of[item]]]
-        found = [folders.find((image,)) for image in row.images]
-        for image, path in zip(row.images, found, strict=True):
-            if path is None:
-                raise UserError(f"{row.where}: no picture {image} in {', '.join(folders.folders)}")
-        return tuple(path for path in found if path)
+    def read(self, number: int) -> Row:
+        where = self.where(number)
+        return again(_loads(self._line(number), where), where)
 
-    def _keys(self, item: int) -> tuple[str, ...]:
-        folders = self._folders[self._file_of[self._row_of[item]]]
-        return tuple(str(folders.find((image,)) or image) for image in self._row(item).images)
+    def where(self, number: int) -> str:
+        return f"{self.path}:{self._numbers[number]}"
 
-    def _absent(self, item: int) -> str | None:
+    def _line(self, number: int) -> bytes | UserError:
+        if self._kept is not None:
+            return self._kept[number]
         try:
-            self._open(item, self._row(item))
-        except UserError as error:
-            return str(error)
-        return None
+            with open(self.path, "rb") as file:  # opened anew: processes share no position in it
+                file.seek(self._starts[number])
+                return file.readline()
+        except OSError as error:
+            raise UserError(f"{self.path}: {error.strerror}") from None
 
 
 def _loads(line: bytes | UserError, where: str) -> Any:
-    if isinstance(line, UserError):
-        return line
-    try:
-        return json.loads(line)
-    except RecursionError:
-        return UserError(f"{where}: not JSON that can be read (nested too deeply)")
-    except ValueError as error:  # of which "not UTF-8" is one
-        return UserError(f"{where}: not JSON ({error})")
+    return line if isinstance(line, UserError) else load_json(line, where)

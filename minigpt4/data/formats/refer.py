@@ -3,138 +3,77 @@
 import io
 import os
 import pickle
-import random
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
-from ...media.images import open_image
-from ...prompt.boxes import Box
 from ...prompt.text import clean_text
-from ..sample import Turn
-from ..schema import phrase_turns
+from ..schema import Row
+from ..source import Problem
 from ..values import kind_of
-from .base import Annotated, Fields, choose, coco_names
-from .files import Paths, load_json
+from .fields import Fields, choose, coco_names, each, listed
+from .files import Paths, files, load_json
+from .forms import ThingInPixels
 
 
-class Referring(Annotated):
-    """One thing in a picture, with its box and the ways in which people refer to it.
-
-    Items are (names of the picture, sentences, xywh in pixels, size of the picture or None). The box is written with its
-    numbers truncated, as the published weights learnt them.
-
-    Args:
-        official: write boxes that reach over the picture's edge with numbers beyond 100, as the published reader does;
-            otherwise they end at the edge.
-    """
-
-    task = "refer"
-
-    def __init__(self, *, official: bool = False, **options):
-        self.official = official
-        self._measured: dict[Path | None, tuple[int, int]] = {}
-        super().__init__(**options)
-
-    def _names(self, item):
-        return item[0]
-
-    def _turns(self, item, image, rng: random.Random) -> tuple[Turn, ...]:
-        return phrase_turns(self.task, rng.choice(item[1]), [self._box(item, image)], rng, "truncate")
-
-    def _extra(self, item, image):
-        return {"boxes": (self._box(item, image),)}
-
-    def _box(self, item: tuple, image: Path | None) -> Box:
-        box = Box.from_xywh(*item[2], *(item[3] or self._measure(image)))
-        return box if self.official else box.clipped()
-
-    def _measure(self, image: Path | None) -> tuple[int, int]:
-        """Width and height of a picture of which the annotations do not say it."""
-        if image not in self._measured:
-            self._measured[image] = open_image(image).size  # type: ignore[arg-type]
-        return self._measured[image]
-
-
-class RefCoco(Referring):
+def refcoco(
+    annotations: Paths, dataset: str, task: str, *, split: str = "train", by: str = "unc", official: bool = False
+) -> Iterator[Row | Problem]:
     """A REFER dataset: ``instances.json`` and ``refs(unc).p`` in one folder.
 
     Args:
         annotations: the dataset's folder, or the one around it.
-        images: the folder of COCO's train2014 pictures.
+        dataset: the dataset's folder in that one.
+        task: ``refer`` or ``identify``.
         split: ``train`` (as published), ``val``, ``test``, ``testA`` or ``testB``.
         by: whose split it is: ``unc``, ``google`` or ``umd``.
+        official: write boxes that reach over the picture's edge with numbers beyond 100, as the published reader does;
+            otherwise they end at the edge.
     """
-
-    dataset = "refcoco"
-    by = "unc"
-
-    def __init__(self, *, annotations: Paths, split: str = "train", by: str | None = None, **options):
-        self.split = choose("split", split, ("train", "val", "test", "testA", "testB"))
-        if not isinstance(annotations, str | os.PathLike):
-            raise UserError(f"annotations: expected the folder {self.dataset}, found {annotations!r}")
-        folder = os.path.join(annotations, self.dataset)
-        folder = folder if os.path.isdir(folder) else os.fspath(annotations)
-        self.expected = f"refs({by or self.by}).p of the REFER toolkit"
-        instances = os.path.join(folder, "instances.json")
-        data = load_json(instances)
-        if not isinstance(data, dict) or not all(isinstance(data.get(k), list) for k in ("images", "annotations")):
-            raise UserError(f'{instances}: expected {{"images": [...], "annotations": [...]}}, found {kind_of(data)}')
-        self._instances = {str(row.get("id")): row for row in data["annotations"] if isinstance(row, dict)}
-        self._sizes = {str(row.get("id")): row for row in data["images"] if isinstance(row, dict)}
-        super().__init__(annotations=os.path.join(folder, f"refs({by or self.by}).p"), **options)
-        del self._instances, self._sizes
-
-    def _load(self, path: str) -> Any:
-        return load_plain_pickle(path)
-
-    def _read(self, row: Fields) -> Iterable[tuple]:
-        if row.text("split") != self.split:
-            return
-        number, image = row.code("ann_id"), row.code("image_id")
-        annotation = self._instances.get(number)
-        if annotation is None:
-            raise UserError(f'{row.where}: "ann_id" {number} is not in instances.json')
-        sentences = [clean_text(one.text("raw" if "raw" in one else "sent")) for one in row.rows("sentences")]
-        sentences = [sentence for sentence in sentences if sentence]
-        if not sentences:
-            raise UserError(f'{row.where}: "sentences" have no words in them')
-        box = Fields(annotation, f"instances.json, annotation {number}").numbers("bbox", 4)
-        size = self._sizes.get(image, {})
-        known = isinstance(size.get("width"), int) and isinstance(size.get("height"), int)
-        yield coco_names(image), tuple(sentences), box, (size["width"], size["height"]) if known else None
+    choose("split", split, ("train", "val", "test", "testA", "testB"))
+    if not isinstance(annotations, str | os.PathLike):
+        raise UserError(f"annotations: expected the folder {dataset}, found {annotations!r}")
+    folder = os.path.join(annotations, dataset)
+    folder = folder if os.path.isdir(folder) else os.fspath(annotations)
+    instances = os.path.join(folder, "instances.json")
+    data = load_json(instances)
+    if not isinstance(data, dict) or not all(isinstance(data.get(k), list) for k in ("images", "annotations")):
+        raise UserError(f'{instances}: expected {{"images": [...], "annotations": [...]}}, found {kind_of(data)}')
+    things, images = ({str(row.get("id")): row for row in data[k] if isinstance(row, dict)} for k in ("annotations", "images"))
+    expected = f"refs({by}).p of the REFER toolkit"
+    (path,) = files(os.path.join(folder, f"refs({by}).p"), "annotations", expected)
+    rows = listed(load_plain_pickle(path), path, expected)
+    yield from each(rows, partial(_read, split=split, task=task, official=official, things=things, images=images))
 
 
-class RefCocoPlus(RefCoco):
-    """RefCOCO+."""
-
-    dataset = "refcoco+"
-
-
-class RefCocoG(RefCoco):
-    """RefCOCOg, in the split of UMD."""
-
-    dataset, by = "refcocog", "umd"
-
-
-class InvRefCoco(RefCoco):
-    """RefCOCO from the box to a sentence."""
-
-    task = "identify"
-
-
-class InvRefCocoPlus(RefCocoPlus):
-    """RefCOCO+ from the box to a sentence."""
-
-    task = "identify"
-
-
-class InvRefCocoG(RefCocoG):
-    """RefCOCOg from the box to a sentence."""
-
-    task = "identify"
+def _read(row: Fields, split: str, task: str, official: bool, things: dict[str, Any], images: dict[str, Any]) -> Iterator[Row]:
+    if row.text("split") != split:
+        return
+    number, image = row.code("ann_id"), row.code("image_id")
+    if number not in things:
+        raise UserError(f'{row.where}: "ann_id" {number} is not in instances.json')
+    sentences = [clean_text(one.text("raw" if "raw" in one else "sent")) for one in row.rows("sentences")]
+    phrases = tuple(sentence for sentence in sentences if sentence)
+    if not phrases:
+        raise UserError(f'{row.where}: "sentences" have no words in them')
+    box = Fields(things[number], f"instances.json, annotation {number}").numbers("bbox", 4)
+    found = images.get(image, {})
+    known = isinstance(found.get("width"), int) and isinstance(found.get("height"), int)
+    size = (found["width"], found["height"]) if known else None
+    name, alias = coco_names(image)
+    yield ThingInPixels(
+        **row.place,
+        images=(name,),
+        aliases=(alias,),
+        size=size,
+        task=task,
+        phrases=phrases,
+        xywh=box,
+        over_edges=official,
+    )
 
 
 def load_plain_pickle(path: str) -> Any:

@@ -1,4 +1,4 @@
-"""WebDataset tars as streams: too many to index, read from their beginning to their end."""
+"""Datasets that are too large to index, read from their beginning to their end: WebDataset tars, and what any stream has."""
 
 import logging
 import random
@@ -7,34 +7,107 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...errors import UserError
+from ...io.jsonl import load_json
 from ...media.images import ImageInput, decode_image
 from ...prompt.boxes import Rounding
 from ...prompt.tasks import TASKS
 from ...prompt.text import clean_text
 from ..sample import Sample, ask
-from ..schema import Description, Style, parse_row
+from ..schema import Description, parse_row
 from ..source import Problem, Record
-from .base import choose
+from .fields import choose
 from .files import Paths, files
-from .rows import prompts_of
-from .tars import NEXT_TO_IT, Group, Shard, group_fault, image_endings, loads, order_fault
+from .rows import style_of
+from .tars import NEXT_TO_IT, Group, Shard, group_fault, image_endings, order_fault
 
 log = logging.getLogger(__name__)
 
 
-class TarStream(ABC):
+class Stream(ABC):
     """Shards of records.
 
     Args:
-        shards: the tars, or patterns of their names, or addresses that fsspec can read (``s3://bucket/{00000..01255}.tar``).
+        shards: their names.
         missing: what becomes of incomplete records and of shards that are missing or cut short: ``error`` raises, ``skip``
             leaves them out and says so once a shard.
     """
 
-    def __init__(self, *, name: str, shards: Paths, missing: str = "error"):
+    def __init__(self, name: str, shards: Sequence[str], missing: str):
         self.name = name
         self.missing = choose("missing", missing, ("error", "skip"))
-        self.shards: Sequence[str] = files(shards, "shards", "WebDataset tars")
+        self.shards = shards
+
+    @abstractmethod
+    def records(self, shard: str, skip: int = 0) -> Iterator[Record]: ...
+
+    @abstractmethod
+    def survey(self) -> Iterator[Problem | None]:
+        """For each record None, or what is wrong with it; and for each shard that cannot be read to its end what is wrong."""
+
+    @abstractmethod
+    def sample(self, record: Record, rng: random.Random) -> Sample: ...
+
+    @abstractmethod
+    def _check(self, parts: dict[str, bytes], images: tuple[Any, ...], where: str) -> Any:
+        """What the texts of a record say. Raises UserError if it cannot be used."""
+
+    def is_whole(self, record: Record) -> bool:
+        """Whether a record has a text and a picture that go together; whether the picture can be opened is not looked at."""
+        try:
+            self._check(record.parts, tuple(image_endings(record.parts)), record.where)
+        except UserError:
+            return False
+        return True
+
+    def problems(self) -> Iterator[Problem]:
+        return (problem for problem in self.survey() if problem)
+
+    def _images(self, record: Record) -> tuple[ImageInput, ...]:
+        return tuple(decode_image(record.parts[e], f"{record.where}.{e}") for e in image_endings(record.parts))
+
+
+class RowStream(Stream):
+    """Rows of our schema, each a ``.json`` with its images beside it.
+
+    Of a description with several answers one is drawn; the other options are those of `rows.own_rows`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        shards: Sequence[str],
+        *,
+        missing: str = "error",
+        task: str | None = None,
+        captions: str = "one",
+        prompts: str | list[str] | None = None,
+        rounding: Rounding = "nearest",
+    ):
+        super().__init__(name, shards, missing)
+        self.task = choose("task", task, (None, *TASKS))
+        self.captions = choose("captions", captions, ("one", "all"))
+        self.style = style_of(prompts, rounding)
+
+    def _check(self, parts: dict[str, bytes], images: tuple[Any, ...], where: str) -> Any:
+        fault = group_fault(Group("", parts=dict.fromkeys(parts)), where)  # type: ignore[arg-type]
+        raw = fault or load_json(parts["json"], where, ".json is ")
+        if isinstance(raw, UserError):
+            raise raw
+        row = parse_row(raw, where, images)
+        row.must_serve(self.task)
+        return row
+
+    def sample(self, record: Record, rng: random.Random) -> Sample:
+        row = self._check(record.parts, tuple(image_endings(record.parts)), record.where)
+        task = row.as_task(self.task)
+        turns = row.turns(task, rng, self.style)
+        if isinstance(row, Description) and self.captions == "one":
+            turns = ask(turns[0].question, rng.choice(turns[0].answers))
+        return row.sample(turns, self._images(record), task, f"{self.name}:{row.id or record.key}")
+
+
+class TarStream(Stream):
+    """Tars of records (``s3://bucket/{00000..01255}.tar``)."""
 
     def records(self, shard: str, skip: int = 0) -> Iterator[Record]:
         passed, left_out, fault = 0, 0, None
@@ -56,16 +129,7 @@ class TarStream(ABC):
         if left_out:
             log.warning("%s: %s: %d records are left out, the last: %s", self.name, shard, left_out, fault)
 
-    def is_whole(self, record: Record) -> bool:
-        """Whether a record has a text and a picture that go together; whether the picture can be opened is not looked at."""
-        try:
-            self._check(record.parts, tuple(image_endings(record.parts)), record.where)
-        except UserError:
-            return False
-        return True
-
     def survey(self) -> Iterator[Problem | None]:
-        """For each record None, or what is wrong with it; and for each shard that cannot be read to its end what is wrong."""
         for shard in self.shards:
             try:
                 with Shard(shard) as tar:
@@ -75,9 +139,6 @@ class TarStream(ABC):
                         yield Problem(kind="malformed row", where=where, message=str(fault)) if fault else None
             except UserError as error:
                 yield Problem(kind="broken shard", where=shard, message=str(error))
-
-    def problems(self) -> Iterator[Problem]:
-        return (problem for problem in self.survey() if problem)
 
     def _fault(self, tar: Shard, group: Group) -> UserError | None:
         """What is wrong with a record; its pictures are not read for this."""
@@ -91,22 +152,9 @@ class TarStream(ABC):
             return error
         return None
 
-    @abstractmethod
-    def _check(self, parts: dict[str, bytes], images: tuple[Any, ...], where: str) -> Any:
-        """What the texts of a record say. Raises UserError if it cannot be used."""
 
-    @abstractmethod
-    def sample(self, record: Record, rng: random.Random) -> Sample: ...
-
-    def _images(self, record: Record) -> tuple[ImageInput, ...]:
-        return tuple(decode_image(record.parts[e], f"{record.where}.{e}") for e in image_endings(record.parts))
-
-
-class StreamRows(TarStream):
-    """Rows of our schema, each a ``.json`` with its pictures beside it.
-
-    Of a description with several answers one is drawn; the other options are those of the format ``webdataset``.
-    """
+class StreamRows(RowStream, TarStream):
+    """Rows in tars; `shards` are the tars, or patterns of their names, or addresses that fsspec can read."""
 
     def __init__(
         self,
@@ -119,27 +167,8 @@ class StreamRows(TarStream):
         prompts: str | list[str] | None = None,
         rounding: Rounding = "nearest",
     ):
-        super().__init__(name=name, shards=shards, missing=missing)
-        self.task = choose("task", task, (None, *TASKS))
-        self.captions = choose("captions", captions, ("one", "all"))
-        self.style = Style(prompts=prompts_of(prompts), rounding=choose("rounding", rounding, ("nearest", "truncate")))
-
-    def _check(self, parts: dict[str, bytes], images: tuple[Any, ...], where: str) -> Any:
-        fault = group_fault(Group("", parts=dict.fromkeys(parts)), where)  # type: ignore[arg-type]
-        raw = fault or loads(parts["json"], where)
-        if isinstance(raw, UserError):
-            raise raw
-        row = parse_row(raw, where, images)
-        row.must_serve(self.task)
-        return row
-
-    def sample(self, record: Record, rng: random.Random) -> Sample:
-        row = self._check(record.parts, tuple(image_endings(record.parts)), record.where)
-        task = row.as_task(self.task)
-        turns = row.turns(task, rng, self.style)
-        if isinstance(row, Description) and self.captions == "one":
-            turns = ask(turns[0].question, rng.choice(turns[0].answers))
-        return row.sample(turns, self._images(record), task, f"{self.name}:{row.id or record.key}")
+        found = files(shards, "shards", "WebDataset tars")
+        super().__init__(name, found, missing=missing, task=task, captions=captions, prompts=prompts, rounding=rounding)
 
 
 class CaptionStream(TarStream):
@@ -153,7 +182,7 @@ class CaptionStream(TarStream):
     """
 
     def __init__(self, *, name: str, shards: Paths, missing: str = "error", task: str | None = None):
-        super().__init__(name=name, shards=shards, missing=missing)
+        super().__init__(name, files(shards, "shards", "WebDataset tars"), missing)
         self.task = choose("task", task, (None, "caption"))
 
     def _check(self, parts: dict[str, bytes], images: tuple[Any, ...], where: str) -> str:
@@ -161,7 +190,7 @@ class CaptionStream(TarStream):
             raise UserError(f"{where}: has {len(images)} pictures {NEXT_TO_IT}; expected one (jpg, png, webp, ...)")
         caption = None
         if "json" in parts:
-            row = loads(parts["json"], where)
+            row = load_json(parts["json"], where, ".json is ")
             if isinstance(row, UserError):
                 raise row
             caption = row.get("caption") if isinstance(row, dict) else None

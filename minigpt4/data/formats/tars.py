@@ -2,7 +2,6 @@
 
 import bz2
 import gzip
-import json
 import lzma
 import os
 import tarfile
@@ -10,16 +9,18 @@ import zlib
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from ...errors import UserError
+from ...io.jsonl import load_json
 from ...media.images import EXTENSIONS, ImageInput, decode_image
 from ..schema import Row
-from .files import Paths, files
-from .rows import RowItems
+from ..source import Problem
+from .files import Folders, Paths, files
+from .index import Store
+from .rows import again, understood
 
 IMAGES = frozenset(ending.removeprefix(".") for ending in EXTENSIONS)
-_EXPECTED = "WebDataset tars"
 
 
 @dataclass
@@ -93,7 +94,7 @@ class Shard:
         return tarfile.open(fileobj=stream, mode="r|") if stream else tarfile.open(fileobj=self._file, mode="r:")
 
     def _check_end(self, offset: int) -> None:
-        """A tar ends with blocks of zeros; one that just stops was cut between two files, which tarfile does not mind."""
+        """A tar ends with blocks of zeros; one that just stops was cut between two files, which tarfile lets pass."""
         if self._stream:
             block = self._stream.last
         else:
@@ -115,64 +116,72 @@ class _Tail:
         return data
 
 
-class TarRows(RowItems):
-    """Rows of our schema in tars, for random access: pictures beside a ``.json`` row, which names none.
+def webdataset(shards: Paths) -> list[Store]:
+    """Rows of our schema in tars, for random access: images beside a ``.json`` row, which names none.
 
-    Several pictures of a row are ``KEY.0.jpg``, ``KEY.1.jpg`` and so on, in this order.
+    Several images of a row are ``KEY.0.jpg``, ``KEY.1.jpg`` and so on, in this order.
 
     Args:
         shards: the tars, or patterns of their names (``data/{00000..00012}.tar``, ``data/*.tar``); they are not compressed.
-        options: those of `RowItems`.
     """
+    return [Tar(path) for path in files(shards, "shards", "WebDataset tars")]
 
-    def __init__(self, *, name: str, shards: Paths, **options: Any):
-        super().__init__(name=name, **options)
-        self._shards = files(shards, "shards", _EXPECTED)
-        self._key_of: list[str] = []
-        self._shard_of = array("l")
-        self._json = array("q")  # begin and length of each row's JSON
-        self._parts: list[tuple[tuple[int, int], ...]] = []  # begins and lengths of its pictures
-        for i, path in enumerate(self._shards):
-            with Shard(path) as shard:
-                if not shard.searchable:
-                    raise UserError(f"{path}: is compressed; unpack it, or read it with the format webdataset_stream")
-                for group in shard:
-                    self._add(i, shard, group)
-        self._settle(len(self._row_of))
 
-    def _add(self, i: int, shard: Shard, group: Group) -> None:
-        where = f"{shard.path}:{group.key}"
-        self._key_of.append(group.key)
-        self._shard_of.append(i)
-        row = group.parts.get("json")
-        self._json.extend((row.offset_data, row.size) if row else (0, 0))
-        images = tuple((group.parts[e].offset_data, group.parts[e].size) for e in image_endings(group.parts))
-        self._parts.append(images)
-        raw = shard.read(group, "json") if row else b""
-        self._take(len(self._key_of) - 1, group_fault(group, where) or loads(raw, where), where, images)
+class Member(NamedTuple):
+    """A file in a tar."""
 
-    def _where(self, item: int) -> str:
-        row = self._row_of[item]
-        return f"{self._shards[self._shard_of[row]]}:{self._key_of[row]}"
+    path: str
+    start: int
+    size: int
 
-    def _row(self, item: int) -> Row:
-        row, where = self._row_of[item], self._where(item)
-        raw = loads(self._read(row, self._json[2 * row], self._json[2 * row + 1], where), where)
-        if isinstance(raw, UserError):
-            raise UserError(f"{raw} (the file has changed since it was opened)")
-        return self._parse(raw, where, self._parts[row])
+    @property
+    def key(self) -> str:
+        return f"{self.path}@{self.start}"
 
-    def _keys(self, item: int) -> tuple[str, ...]:
-        row = self._row_of[item]
-        return tuple(f"{self._shards[self._shard_of[row]]}@{start}" for start, _ in self._parts[row])
+    def open(self, where: str) -> ImageInput:
+        return decode_image(self.read(where), where)
 
-    def _open(self, item: int, row: Row) -> tuple[ImageInput, ...]:
-        number = self._row_of[item]
-        return tuple(decode_image(self._read(number, *place, row.where), row.where) for place in self._parts[number])
+    def read(self, where: str) -> bytes:
+        with _open(self.path) as file:
+            return read_at(file, self.start, self.size, where)
 
-    def _read(self, row: int, start: int, size: int, where: str) -> bytes:
-        with _open(self._shards[self._shard_of[row]]) as file:
-            return read_at(file, start, size, where)
+
+class Tar:
+    """The rows of a tar: where each begins."""
+
+    folders: Folders | None = None
+
+    def __init__(self, path: str):
+        self.path = path
+        self._keys: list[str] = []
+        self._parts = array("q")  # of each file of a record, its begin and length; the JSON first, then the images
+        self._ends = array("q", [0])
+
+    def scan(self) -> Iterator[Row | Problem]:
+        with Shard(self.path) as shard:
+            if not shard.searchable:
+                raise UserError(f"{self.path}: is compressed; unpack it, or read it with the format webdataset_stream")
+            for group in shard:
+                self._keys.append(group.key)
+                for ending in ("json", *image_endings(group.parts)):
+                    part = group.parts.get(ending)
+                    self._parts.extend((part.offset_data, part.size) if part else (0, 0))
+                self._ends.append(len(self._parts))
+                where = self.where(len(self._keys) - 1)
+                raw = group_fault(group, where) or load_json(shard.read(group, "json"), where, ".json is ")
+                yield understood(raw, where, self._members(len(self._keys) - 1)[1:])
+
+    def read(self, number: int) -> Row:
+        text, *images = self._members(number)
+        where = self.where(number)
+        return again(load_json(text.read(where), where, ".json is "), where, tuple(images))
+
+    def where(self, number: int) -> str:
+        return f"{self.path}:{self._keys[number]}"
+
+    def _members(self, number: int) -> tuple[Member, ...]:
+        parts = self._parts[self._ends[number] : self._ends[number + 1]]
+        return tuple(Member(self.path, *parts[i : i + 2]) for i in range(0, len(parts), 2))
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -213,16 +222,6 @@ def order_fault(group: Group, where: str) -> UserError | None:
     if group.again:
         return UserError(f"{where}: its files do not follow each other; pack the tar anew, sorted: tar --sort=name -cf ...")
     return None
-
-
-def loads(data: bytes, where: str) -> Any:
-    """The JSON in a member, or the error that says why there is none."""
-    try:
-        return json.loads(data)
-    except RecursionError:
-        return UserError(f"{where}: .json is not JSON that can be read (nested too deeply)")
-    except ValueError as error:
-        return UserError(f"{where}: .json is not JSON ({error})")
 
 
 def read_at(file: IO[bytes], start: int, size: int, where: str) -> bytes:

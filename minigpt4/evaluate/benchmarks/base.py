@@ -113,7 +113,7 @@ def image_in(folder: Path, images: File, *names: str) -> str:
     return str((place / found).relative_to(folder))
 
 
-def new_row(benchmark: str, image: str, size: tuple[int, int] | None = None, **truth: Any) -> Row:
+def new_row(benchmark: str, image: str, size: tuple[float, float] | None = None, **truth: Any) -> Row:
     """A question without its answer."""
     sizes = {} if size is None else {"width": size[0], "height": size[1]}
     return {"benchmark": benchmark, "image": image, **truth, **sizes}

@@ -2,11 +2,10 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...data.formats.files import load_json
 from ...data.schema import Description, parse_row
 from ...errors import UserError
 from ...metrics.caption import TOKENIZERS, bleu, cider, rouge_l
@@ -28,8 +27,9 @@ def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     schema has it), from COCO's ``captions_val2017.json``, or from Karpathy's lists (``coco_karpathy_test.json``)."""
     captions: dict[str, list[str]] = defaultdict(list)
     if path.suffix == ".json":
-        for image, texts in _of_coco(path, problems):
-            captions[image] += texts
+        for row in rows_in_format("coco_caption", path, problems, split="all", clean=False):
+            assert isinstance(row, Description)
+            captions[row.images[0]] += row.answers
     else:
         for where, line in rows_of(path, choice.split, problems):
             with problems.noting():
@@ -47,28 +47,6 @@ def _line(line: dict[str, Any], where: str) -> tuple[str, list[str]]:
     if not isinstance(parsed, Description) or len(parsed.images) != 1:
         raise UserError(f'{where}: expected {{"image": FILE, "captions": [TEXT, ...]}}')
     return str(parsed.images[0]), list(parsed.answers)
-
-
-def _of_coco(path: Path, problems: Problems) -> Iterator[tuple[str, list[str]]]:
-    data = load_json(str(path))
-    if isinstance(data, list):
-        for row in rows_in_format("coco_caption", path, problems, split="all", clean=False):
-            assert isinstance(row, Description)
-            yield row.images[0], list(row.answers)
-        return
-    try:
-        names = {image["id"]: image["file_name"] for image in data["images"]}
-        annotations = list(data["annotations"])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: expected COCO's images and annotations with captions ({error!r})") from None
-    for i, annotation in enumerate(annotations):
-        try:
-            image, text = names[annotation["image_id"]], annotation["caption"]
-            if not text.strip():
-                raise ValueError("no words")
-            yield image, [text]
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            problems.append(f"{path}.annotations[{i}]: expected the image_id of an image, and a caption ({error!r})")
 
 
 def question(row: Row) -> str:

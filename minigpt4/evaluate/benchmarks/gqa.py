@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...data.formats.files import load_json
-from ...errors import UserError
+from ...data.schema import Question
 from ...metrics.vqa import exact
 from ...prompt.tasks import TASKS
-from ..annotations import Problems
+from ..annotations import Problems, rows_in_format
 from ..table import Report
 from . import parsing
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
-from .short import ACCURACY, KIND, accuracies, key_of, text_of
+from .short import ACCURACY, KIND, accuracies
 
 NAME = "gqa"
 QUESTIONS = File(
@@ -24,25 +23,13 @@ IMAGES = File(names=("images", "gqa/images"), source=QUESTIONS.source)
 def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     """A row ``{"image", "question", "truth", "kind"}`` for each question, of the official object of ``{"imageId", "question",
     "answer"}``, or of a list of ``{"image", "question", "answer"}``."""
-    file = QUESTIONS.the(path)
-    data = load_json(str(file))
-    if not isinstance(data, dict | list):
-        raise UserError(f"{file}: expected an object or a list of questions")
     rows = []
-    for key, entry in data.items() if isinstance(data, dict) else enumerate(data):
-        with problems.noting():
-            rows.append(_row(path, entry, f"{file}[{key!r}]", str(key)))
+    for row in rows_in_format("gqa", QUESTIONS.the(path), problems, clean=False):
+        assert isinstance(row, Question)
+        image = image_in(path, IMAGES, row.images[0])
+        kind = {KIND: row.extra["structural"]} if "structural" in row.extra else {}
+        rows.append(new_row(NAME, image, question=row.question, truth=row.answers[0], id=row.id, **kind))
     return rows
-
-
-def _row(folder: Path, entry: object, where: str, key: str) -> Row:
-    official = isinstance(entry, dict) and "imageId" in entry
-    image = f"{key_of(entry, 'imageId', where)}.jpg" if official else text_of(entry, "image", where)
-    asked, truth = text_of(entry, "question", where), text_of(entry, "answer", where)
-    types = entry.get("types") if isinstance(entry, dict) else None
-    kind = types.get("structural") if isinstance(types, dict) else None
-    row = new_row(NAME, image_in(folder, IMAGES, image), question=asked, truth=truth, id=key)
-    return row | ({KIND: kind} if isinstance(kind, str) else {})
 
 
 def question(row: Row) -> str:

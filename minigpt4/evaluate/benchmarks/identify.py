@@ -26,7 +26,7 @@ CIDER, NOUN = "CIDEr", "head noun"
 def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     """A row ``{"image", "boxes": [box], "phrases": [...]}`` for each thing that fills one box, with all that people call it."""
     things: dict[tuple[str, Box], list[str]] = defaultdict(list)
-    sizes: dict[str, tuple[int, int] | None] = {}
+    sizes: dict[str, tuple[float, float] | None] = {}
     for place in read_places(path, choice.split, problems):
         if len(place.boxes) == 1:
             things[place.image, place.boxes[0]].append(place.phrase)

@@ -43,9 +43,6 @@ class EfficientNetLiteConfig(PreTrainedConfig):
         feature_maps: the maps whose channels are joined in each token, each one of ``"head"`` (stride 32, 1280
             channels) or ``"stage1"`` .. ``"stage7"``. A map finer than stride 32 is folded, so that a token holds
             all of its cells in the 32x32 pixels that the token stands for.
-        coordinates: octaves of sine and cosine of a token's place that are joined to its channels (four channels an
-            octave). A convolution sees the same everywhere; a transformer's vision encoder has its place in every token.
-        coordinate_scale: how large those waves are. Beside 1280 channels a few of size 1 are hardly heard.
     """
 
     model_type = "efficientnet_lite"
@@ -54,10 +51,10 @@ class EfficientNetLiteConfig(PreTrainedConfig):
     depth_multiplier: float = 1.2
     image_size: int = 320
     feature_maps: list[str] | tuple[str, ...] = ("head",)
-    coordinates: int = 0
-    coordinate_scale: float = 1.0
 
     def __post_init__(self, **kwargs):
+        for older in ("coordinates", "coordinate_scale"):  # MiniGPT4Config has these now, under other names
+            kwargs.pop(older, None)
         super().__post_init__(**kwargs)
         if self.image_size % 32:
             raise ValueError(f"image_size of EfficientNet-Lite must be a multiple of 32, not {self.image_size}")
@@ -92,7 +89,7 @@ class EfficientNetLiteConfig(PreTrainedConfig):
         for i, (_, channels, _, s, _) in enumerate(self.stages(), 1):
             stride *= s
             sizes[f"stage{i}"] = channels * (32 // stride) ** 2
-        return sum(sizes[name] for name in self.feature_maps) + 4 * self.coordinates
+        return sum(sizes[name] for name in self.feature_maps)
 
 
 def _round_channels(channels: float) -> int:
@@ -179,18 +176,7 @@ class EfficientNetLiteModel(PreTrainedModel):
             maps["head"] = F.relu6(self.bn1(self.conv_head(x)))
         grid = size // 32
         chosen = [F.pixel_unshuffle(maps[m], maps[m].shape[-1] // grid) for m in self.config.feature_maps]
-        if self.config.coordinates:
-            places = self.config.coordinate_scale * _coordinates(grid, self.config.coordinates)
-            chosen.append(places.to(x.device, x.dtype).expand(len(x), -1, -1, -1))
         return BaseModelOutput(last_hidden_state=torch.cat(chosen, 1).flatten(2).transpose(1, 2))
-
-
-def _coordinates(grid: int, octaves: int) -> torch.Tensor:
-    """Sines and cosines of the cells' centres, across and down: (1, 4 octaves, grid, grid)."""
-    centres = (torch.arange(grid) + 0.5) / grid * math.pi
-    across, down = centres.expand(grid, grid), centres[:, None].expand(grid, grid)
-    waves = [wave(2**k * along) for k in range(octaves) for along in (across, down) for wave in (torch.sin, torch.cos)]
-    return torch.stack(waves)[None]
 
 
 def convert_state_dict(official: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

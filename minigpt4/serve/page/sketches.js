@@ -31,6 +31,6 @@ export const CARDS = [
   { name: "A website from a sketch", drawing: WEBSITE, text: "Write brief HTML and JavaScript to turn this sketch into a colourful website." },
   { name: "What is wrong with my plant?", drawing: PLANT, text: "What is wrong with my plant, and what should I do about it?" },
   { name: "Describe, with places", image: "/astronaut.jpg", task: "grounding", text: "" },
-  { name: "Find something", image: "/cat.jpg", task: "refer", text: "the left eye" },
+  { name: "Find something", image: "/cat.jpg", task: "refer", text: "the left ear" },
   { name: "Find all of them", image: "/camera.jpg", task: "detection", text: "person, camera" },
 ];

@@ -1,0 +1,157 @@
+"""`minigpt4 train recipes/pocket/pipeline.yaml` from photographs and annotations to weights, at tiny size."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_folder
+from PIL import Image
+from safetensors.torch import load_file
+
+import minigpt4
+from minigpt4.checkpoints.pocket import FOLDERS
+from minigpt4.train.loop import train
+from minigpt4.train.pipeline import load_pipeline, run_pipeline
+from minigpt4.train.recipe import parse_recipe
+
+ROOT = Path(__file__).parents[1]
+LORA = {"r": 4, "alpha": 8, "target_modules": ["q_proj", "v_proj"]}
+
+
+def write(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def image(path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (32, 32), random.Random(path.name).choice(["navy", "gold", "white"])).save(path)
+    return f"images/{path.name}"
+
+
+def photographs(source: Path, number: int = 24) -> None:
+    """Folders as `recipes/pocket/data.py` reads them."""
+    play = [
+        "A man throws a red ball to a brown dog .",
+        "The brown dog jumps for a ball .",
+        "A man in a green jacket plays with his dog in a park near two tall trees .",
+    ]
+    flickr = [image(source / f"flickr8k/images/f{i}.jpg") for i in range(number)]
+    write(source / "flickr8k/captions.jsonl", [{"image": name, "split": "train", "captions": play} for name in flickr])
+    phrases = [{"phrase": "A man", "id": "1", "types": ["people"], "start": 0}]
+    phrases += [{"phrase": "a brown dog", "id": "2", "types": ["animals"], "start": 26}]
+    boxes = {"1": [[0.1, 0.2, 0.5, 1.0]], "2": [[0.5, 0.5, 0.9, 1.0]]}
+    entities = {"split": "train", "captions": [{"caption": play[0], "phrases": phrases}], "boxes_xyxy_norm": boxes}
+    write(source / "flickr8k/entities.jsonl", [{"image": name, **entities} for name in flickr])
+    coco = [image(source / f"coco/images/c{i}.jpg") for i in range(number)]
+    question = {"question": "What color is the cat?", "answers": ["black"] * 10}
+    write(source / "coco/vqa.jsonl", [{"image": name, "qa": [question]} for name in coco])
+    box = {"category": "cat", "bbox_xyxy_norm": [0.1, 0.2, 0.6, 0.7]}
+    write(source / "coco/boxes80.jsonl", [{"image": name, "boxes": [box]} for name in coco])
+    write(
+        source / "coco/vsr.jsonl",
+        [{"image": n, "vsr": [{"statement": "The cat is on the bed.", "label": 1}]} for n in coco[:12]],
+    )
+    write(source / "coco/persons.jsonl", [])
+    write(
+        source / "coco/captions.jsonl",
+        [{"image": name, "captions": ["A cat sits on a bed", "A black cat"]} for name in coco[:8]],
+    )
+    rooms = [image(source / f"daquar/images/d{i}.jpg") for i in range(12)]
+    write(source / "daquar/qa.jsonl", [{"image": n, "qa": [{"question": "what is it ?", "answer": "bed"}]} for n in rooms])
+    named = [
+        {
+            "image": image(source / f"imagenet_sample1000/images/{name}{i}.jpg"),
+            "class": name,
+            "basic": name,
+            "basic_checked": True,
+        }
+        | {"imagenet_index": 0}
+        for name in ("dog", "cat", "bus")
+        for i in range(6)
+    ]
+    write(source / "imagenet_sample1000/labels.jsonl", named)
+
+
+def test_from_photographs_to_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["minigpt4"])
+    torch.manual_seed(0)
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    photographs(tmp_path / "data")
+    tiny_folder(tmp_path / "base")
+    seen = sorted(path.relative_to("data").as_posix() for path in Path("data/coco").rglob("*.jpg"))
+    write(Path("data/pocket/seen.jsonl"), [{"image": name, "names": [["cat", 0.9]]} for name in seen])  # no encoder is fetched
+    written = {"question": "Write a poem about this picture.", "answer": "A cat so black,\nit looks right back."}
+    write(
+        Path("data/pocket/talk.jsonl"), [{"image": seen[0], **written}, {"question": "What is ice?", "answer": "Water."}] * 250
+    )
+    stage = {
+        "model": {"base": "base"},
+        "trained": {"lora": LORA},
+        "data": {"datasets": [{"format": "jsonl", "annotations": "data/pocket/talk.jsonl", "images": "data"}]},
+        "steps": 1,
+        "precision": "fp32",
+        "output": "shipped",
+    }
+    monkeypatch.setitem(FOLDERS, "pocket", train(parse_recipe(stage, "stage")))  # the pipeline goes on from it
+
+    def tiny(recipe):
+        lora = recipe.trained.lora.model_copy(update=LORA)
+        return recipe.model_copy(
+            update={
+                "steps": 1,
+                "precision": "fp32",
+                "trained": recipe.trained.model_copy(update={"lora": lora, "vision_layers": None, "vision_tower": False}),
+                "schedule": recipe.schedule.model_copy(update={"warmup_steps": 1}),
+            }
+        )
+
+    pipeline = load_pipeline(Path("recipes/pocket/pipeline.yaml"))
+    assert run_pipeline(pipeline, tiny) == ["done"] * len(pipeline.steps)
+    first, last, mean = (load_file(f"{folder}/trained.safetensors") for folder in ("shipped", "runs/talk_on", "runs/pocket"))
+    share = pipeline.steps[-1].of["pocket"]
+    name = "projection.weight"
+    expected = share * first[name].float() + (1 - share) * last[name].float()
+    torch.testing.assert_close(mean[name].float(), expected, atol=2e-3, rtol=1e-2)
+    assert not torch.equal(first[name].float(), last[name].float())
+    assert minigpt4.load("runs/pocket", dtype="float32").ask(f"data/{seen[0]}", "what?", max_new_tokens=2) is not None
+    rows = [json.loads(line) for line in Path("data/pocket/world_captions.train.jsonl").read_text().splitlines()]
+    assert any("cat" in text for row in rows if row["image"].startswith("coco/") for text in row["answers"])
+    assert run_pipeline(pipeline, tiny) == ["skipped"] * len(pipeline.steps)
+
+
+@pytest.mark.parametrize(
+    ("question", "answers", "things", "absent"),
+    [
+        ("What color is the cat?", ["white"] * 10, {"cat"}, set()),
+        ("Is there a dog in the picture?", ["no"] * 10, set(), {"dog"}),
+        ("How many zebras are there?", ["2"] * 10, {"zebra"}, set()),
+        ("How many buses are there?", ["0"] * 10, set(), {"bus"}),
+        ("What is the man riding?", ["surfboard"] * 10, {"man", "surfboard"}, set()),
+        ("What is on the plate?", ["pizza"] * 3 + ["cake"] * 2, {"plate"}, set()),  # they do not agree
+    ],
+)
+def test_what_questions_tell_of_an_image(question, answers, things, absent, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "recipes/pocket")
+    from things import Image as Known
+
+    known = Known()
+    known.question(question, answers)
+    assert (set(known.things), known.absent) == (things, absent)
+
+
+def test_answers_that_are_not_used(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "recipes/pocket")
+    from talk import fault
+
+    captions = ["A brown dog runs through the snow.", "A dog in the snow."]
+    good = "A brown dog runs so fast today, it jumps across the snow, and when the evening comes it lies beside a fire with me."
+    assert fault(good, captions) is None
+    assert fault(good.replace("brown dog", "small kitten"), captions) in ("off topic", "contradiction")
+    assert fault("A brown dog runs through the snow.", captions) == "length"
+    assert fault("A brown dog runs in the snow. " * 5, captions) == "loop"
+    assert fault(good + " This caption says so.", captions) == "forbidden"
