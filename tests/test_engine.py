@@ -12,20 +12,37 @@ from hypothesis import strategies as st
 from transformers import MambaConfig
 
 from minigpt4 import MiniGPT4ForConditionalGeneration, UserError
+from minigpt4.checkpoints.onnx_graph import GRAPH, write_graph
+from minigpt4.engine.backend import TorchBackend
 from minigpt4.engine.completion import EngineFull, Request
 from minigpt4.engine.engine import Engine
 from minigpt4.engine.limits import Limits
+from minigpt4.engine.onnx_backend import OnnxBackend
 from minigpt4.engine.params import SamplingParams
 from minigpt4.prompt.templates import with_images
 
 IMAGES = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes.things(4))]
 
 
-@pytest.fixture(scope="module")
-def parts():
+@pytest.fixture(scope="module", params=["torch", "onnx"])
+def parts(request, tmp_path_factory):
+    """A model, its processor, and what makes each backend that ships of it."""
     torch.manual_seed(0)
-    model = tiny_model()
-    return model, tiny_processor(model.config)
+    model = tiny_model(text_config=tiny_llama(hidden_size=64))  # heads of 16 numbers
+    processor = tiny_processor(model.config)
+    if request.param == "torch":
+        return model, processor, TorchBackend(model)
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path_factory.mktemp("graph")
+    weights = {name: weight.numpy() for name, weight in model.language_model.state_dict().items()}
+    write_graph(weights, model.config.text_config, 32, folder)
+    return model, processor, OnnxBackend(folder / GRAPH, model, 1)
+
+
+def new(parts, limits=Limits()) -> Engine:
+    """An engine that has seen nothing."""
+    model, processor, backend = parts
+    return Engine(model, processor, limits, backend)
 
 
 def request(number: int, **params) -> Request:
@@ -51,7 +68,7 @@ def alone(parts):
 
     def ask(number, way, length):
         if (number, way, length) not in known:
-            engine = Engine(*parts, Limits(prefix_bytes=0, image_bytes=0))
+            engine = new(parts, Limits(prefix_bytes=0, image_bytes=0))
             asked = request(number, max_new_tokens=length, **WAYS[way])
             known[number, way, length] = [done.token_ids for done in engine.generate([asked])[0]]
             engine.close()
@@ -67,7 +84,7 @@ def alone(parts):
     st.sets(st.integers(0, 7), max_size=2),
 )
 def test_answers_do_not_depend_on_what_runs_beside_them(parts, alone, asked, limits, cancelled):
-    engine = Engine(*parts, limits)
+    engine = new(parts, limits)
     tickets = [engine.submit(request(number, max_new_tokens=length, **WAYS[way])) for number, way, length in asked]
     for i in cancelled:
         if i < len(tickets):
@@ -82,7 +99,7 @@ def test_answers_do_not_depend_on_what_runs_beside_them(parts, alone, asked, lim
 
 
 def test_greedy_is_what_the_library_says(parts, alone):
-    model, processor = parts
+    model, processor, _ = parts
     for number in range(4):
         asked = request(number, max_new_tokens=12)
         ids = processor.pad([processor.prompt_ids(asked.messages)])
@@ -94,8 +111,8 @@ def test_greedy_is_what_the_library_says(parts, alone):
 
 
 def test_what_was_read_is_not_read_twice(parts):
-    model, processor = parts
-    engine, looked = Engine(model, processor), []
+    model, processor, _ = parts
+    engine, looked = new(parts), []
     handle = model.vision_tower.register_forward_hook(lambda _, args, __: looked.append(len(args[0])))
     first = engine.generate([request(1, max_new_tokens=9)])[0][0]
     again = engine.generate([request(1, max_new_tokens=9)])[0][0]
@@ -106,7 +123,7 @@ def test_what_was_read_is_not_read_twice(parts):
     assert first.image_tokens == 2 * processor.num_image_tokens
     messages = [*request(1).messages, {"role": "assistant", "content": first.text}, {"role": "user", "content": "and?"}]
     later = engine.generate([Request(messages=messages, images=IMAGES[:2], params=SamplingParams(max_new_tokens=9))])[0][0]
-    fresh = Engine(model, processor, Limits(prefix_bytes=0)).generate(
+    fresh = new(parts, Limits(prefix_bytes=0)).generate(
         [Request(messages=messages, images=IMAGES[:2], params=SamplingParams(max_new_tokens=9))]
     )[0][0]
     assert later.token_ids == fresh.token_ids
@@ -115,14 +132,14 @@ def test_what_was_read_is_not_read_twice(parts):
 
 
 def test_images_are_counted_once_a_request(parts):
-    engine = Engine(*parts, Limits(rows=2, prefill=16))
+    engine = new(parts, Limits(rows=2, prefill=16))
     engine.generate([request(1, max_new_tokens=5) for _ in range(6)])
     assert engine.stats.images_encoded == 2
     assert engine.stats.images_known == 6 * 2 - 2
 
 
 def test_memory_for_what_was_read_has_a_limit(parts):
-    engine = Engine(*parts, Limits(prefix_bytes=30_000, image_bytes=600))
+    engine = new(parts, Limits(prefix_bytes=30_000, image_bytes=600))
     for number in range(12):
         engine.generate([request(number, max_new_tokens=5)])
     assert 0 < engine._scheduler.prefixes.bytes <= 30_000
@@ -130,8 +147,8 @@ def test_memory_for_what_was_read_has_a_limit(parts):
 
 
 def test_pieces_are_the_answer_and_carry_its_probabilities(parts):
-    model, processor = parts
-    engine = Engine(model, processor)
+    model, processor, _ = parts
+    engine = new(parts)
     (whole,) = engine.generate([request(3, max_new_tokens=9, logprobs=2)])[0]
     pieces = list(engine.stream(request(3, max_new_tokens=9, logprobs=2)))
     assert "".join(piece.text for piece in pieces) == whole.text
@@ -148,7 +165,7 @@ def test_pieces_are_the_answer_and_carry_its_probabilities(parts):
 
 
 def test_who_leaves_frees_the_room(parts):
-    engine = Engine(*parts, Limits(rows=1))
+    engine = new(parts, Limits(rows=1))
     stream = engine.stream(request(2, max_new_tokens=400, min_new_tokens=400))
     next(stream)
     stream.close()
@@ -157,10 +174,10 @@ def test_who_leaves_frees_the_room(parts):
 
 
 def test_a_full_queue_is_refused(parts, monkeypatch):
-    engine = Engine(*parts, Limits(rows=1, waiting=2))
+    engine = new(parts, Limits(rows=1, waiting=2))
     go = threading.Event()
-    plain = engine.model.language_model.forward
-    monkeypatch.setattr(engine.model.language_model, "forward", lambda *a, **k: go.wait(60) and plain(*a, **k))
+    plain = engine.backend.read
+    monkeypatch.setattr(engine.backend, "read", lambda *a, **k: plain(*a, **k) if go.wait(60) else None)
     first = engine.submit(request(0, max_new_tokens=2))
     while engine._scheduler._waiting:  # until the engine has taken it
         pass
@@ -173,7 +190,7 @@ def test_a_full_queue_is_refused(parts, monkeypatch):
 
 
 def test_what_is_wrong_fails_alone(parts, tmp_path):
-    engine = Engine(*parts)
+    engine = new(parts)
     (tmp_path / "broken.png").write_bytes(b"\x89PNG no image")
     text = with_images("what?", 1)
     broken = Request(messages=[{"role": "user", "content": text}], images=[tmp_path / "broken.png"])
@@ -189,7 +206,7 @@ def test_what_is_wrong_fails_alone(parts, tmp_path):
 
 
 def test_memory_that_runs_out_takes_the_largest_request_alone(parts, monkeypatch):
-    engine = Engine(*parts)
+    engine = new(parts)
     plain = engine._scheduler._cache.step
     large, small = request(4, max_new_tokens=300, min_new_tokens=300), request(3, max_new_tokens=8, min_new_tokens=8)
 
@@ -207,7 +224,7 @@ def test_memory_that_runs_out_takes_the_largest_request_alone(parts, monkeypatch
 
 
 def test_a_fault_reaches_everybody_and_the_engine_goes_on(parts, monkeypatch):
-    engine = Engine(*parts)
+    engine = new(parts)
     with monkeypatch.context() as broken:
         broken.setattr(engine._scheduler._cache, "step", lambda tokens: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -216,7 +233,7 @@ def test_a_fault_reaches_everybody_and_the_engine_goes_on(parts, monkeypatch):
 
 
 def test_beams_and_recurrent_models_go_through_the_library(parts):
-    engine = Engine(*parts)
+    engine = new(parts)
     beams = engine.generate([request(i, max_new_tokens=8, num_beams=3, n=2) for i in range(3)])
     assert [len(some) for some in beams] == [2] * 3
     assert beams[1][0] == engine.generate([request(1, max_new_tokens=8, num_beams=3, n=2)])[0][0] or (
@@ -274,8 +291,8 @@ def scored(number: int, candidates=tuple(CANDIDATES)) -> Request:
 
 @pytest.mark.parametrize("limits", [Limits(), Limits(prefill=16), Limits(rows=2, prefix_bytes=0)])
 def test_candidates_are_scored_as_each_would_be_alone(parts, limits, alone):
-    model, processor = parts
-    engine = Engine(model, processor, limits)
+    model, processor, _ = parts
+    engine = new(parts, limits)
     tickets = []
     for number in range(5):  # among questions that are answered
         tickets += [engine.submit(scored(number)), engine.submit(request(number, max_new_tokens=6))]
@@ -290,7 +307,7 @@ def test_candidates_are_scored_as_each_would_be_alone(parts, limits, alone):
 
 
 def test_candidates_share_what_was_read(parts):
-    engine = Engine(*parts)
+    engine = new(parts)
     first = engine.score(scored(1))
     assert first[0].cached_tokens == 0
     again = engine.score(scored(1, ["yes"]))
@@ -300,7 +317,7 @@ def test_candidates_share_what_was_read(parts):
 
 
 def test_what_cannot_be_scored_is_refused(parts):
-    engine = Engine(*parts)
+    engine = new(parts)
     with pytest.raises(UserError, match="no candidates"):
         engine.score(request(1))
     with pytest.raises(UserError, match="settings of decoding"):

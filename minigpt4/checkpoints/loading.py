@@ -17,6 +17,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import (
@@ -103,6 +104,7 @@ def load_system(
     merge: bool = True,
     quantize: str | None = None,
     device_map: Any = None,
+    embeddings: Path | None = None,
 ) -> tuple[MiniGPT4ForConditionalGeneration, MiniGPT4Processor]:
     """A model and its processor, ready for use.
 
@@ -113,6 +115,8 @@ def load_system(
             time) instead of keeping them apart.
         quantize: ``"8bit"`` or ``"4bit"`` to store the language model's layers so (see `quantize`); adapters then stay apart.
         device_map: as in `transformers`: ``"auto"``, or a device for each module, instead of `device` alone.
+        embeddings: an array (V, H) on disk: of a trained folder with parts of its own, the language model is left without
+            weights but for these word embeddings, because something else computes it; `fill_language_model` puts them in.
 
     Raises:
         UserError: no such folder, or one that is not a system of this family, or whose weights do not fit.
@@ -130,8 +134,21 @@ def load_system(
     if not own:
         config_of_part(str(tokenizer), LLM)  # a folder that is gone is said to be gone
     processor = load_processor(folder, tokenizer)
-    model = _load(folder, config, dtype, adapters, options)
+    if embeddings is not None and (folder / TRAINED).exists() and not config.base_source:
+        model = _load_without_language_model(folder, config, dtype, embeddings)
+    else:
+        model = _load(folder, config, dtype, adapters, options)
     return (model if placed else model.to(device)).eval(), processor
+
+
+def weight_folders(source: str | os.PathLike) -> list[Path]:
+    """Folders whose files decide what a system's language model is: its own, that of the system it goes on from, and the
+    frozen part's (which may be a hub id)."""
+    folder = find_folder(source)
+    config = read_config(folder)
+    if not (folder / TRAINED).exists():
+        return [folder]
+    return [folder, *(weight_folders(config.base_source) if config.base_source else [Path(text_folder(config))])]
 
 
 def load_parts(
@@ -247,6 +264,34 @@ def _load_trained(
         for part in (model.vision_tower, model.connector, model.projection):
             part.to(model.device)
     return model
+
+
+def _load_without_language_model(
+    folder: Path, config: MiniGPT4Config, dtype: torch.dtype, embeddings: Path
+) -> MiniGPT4ForConditionalGeneration:
+    generation = read_generation_config(folder)
+    vision_tower = vision_of_part(vision_folder(config), config.vision_config, dtype)
+    with no_init_weights():  # memory that nothing is written to is none
+        language_model = AutoModelForCausalLM.from_config(config_of_part(text_folder(config), LLM), dtype=dtype)
+    table = torch.from_numpy(np.load(embeddings, mmap_mode="c"))
+    language_model.get_input_embeddings().weight = torch.nn.Parameter(table, requires_grad=False)
+    for module in language_model.modules():
+        module._is_hf_initialized = True  # so that what it becomes part of does not initialise it
+    config.lora = None
+    model = MiniGPT4ForConditionalGeneration(config, vision_tower, language_model)
+    weights = {name: weight for name, weight in read_trained(folder).items() if not name.startswith(_LLM)}
+    load_trained(model, weights, folder / TRAINED)
+    model.to(dtype)
+    if generation is not None:
+        model.generation_config = generation
+    return model
+
+
+def fill_language_model(model: MiniGPT4ForConditionalGeneration, source: str | os.PathLike) -> None:
+    """Give the language model its weights after `load_system` with `embeddings`."""
+    whole, _ = load_system(source, model.device, next(model.projection.parameters()).dtype)
+    model.language_model.load_state_dict(whole.language_model.state_dict(), assign=True)
+    model.language_model.tie_weights()
 
 
 def _base_parts(config: MiniGPT4Config, dtype: torch.dtype, options: dict[str, Any]) -> tuple[PreTrainedModel, PreTrainedModel]:

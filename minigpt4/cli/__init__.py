@@ -6,6 +6,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from ..errors import UserError
+from ..io.cores import wait_quietly
 from .curate import curate
 from .dialogue import converse
 from .evaluate import app as evaluate
@@ -52,6 +53,7 @@ def common(
 
 def main() -> None:
     """Entry point: mistakes of the user are one line on standard error and status 2."""
+    wait_quietly()
     with standard_streams():
         _run()
 

@@ -36,6 +36,14 @@ class Bits(StrEnum):
     four = "4bit"
 
 
+class Backend(StrEnum):
+    """What computes the language model."""
+
+    auto = "auto"
+    torch = "torch"
+    onnx = "onnx"
+
+
 # Names of decoding options are those of transformers.
 _DECODING = "Decoding (named as in transformers)"
 Model = Annotated[str, typer.Option(help="pocket, pocket-before-stage2, pocket-after-stage2, a folder, or a hub id.")]
@@ -43,7 +51,12 @@ Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, mps; auto for all GPUs together; the best there is when not given.")
 ]
 DtypeOption = Annotated[Dtype | None, typer.Option(help="Precision of the weights; the best for the device when not given.")]
-Quantize = Annotated[Bits | None, typer.Option(help="Store the language model in so few bits (needs bitsandbytes).")]
+Quantize = Annotated[
+    Bits | None, typer.Option(help="Store the language model in so few bits (needs bitsandbytes, or --backend onnx).")
+]
+BackendOption = Annotated[
+    Backend, typer.Option(help="What computes the language model; onnx: ONNX Runtime on a CPU (pip install 'minigpt4[cpu]').")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Draw = Annotated[Path | None, typer.Option(help="Write the photo with the answer's boxes drawn on it.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Pictures at a time.")]
@@ -89,11 +102,14 @@ class System:
     device: str | None = None
     dtype: Dtype | None = None
     quantize: Bits | None = None
+    backend: Backend = Backend.auto
 
     @property
     def kept_as(self) -> dict[str, str]:
         """How its weights are to be kept, as far as that was said: answers may depend on it."""
-        said = {"dtype": self.dtype, "quantize": self.quantize}
+        said: dict[str, StrEnum | None] = {"dtype": self.dtype, "quantize": self.quantize}
+        if self.backend != Backend.auto:
+            said["backend"] = self.backend
         return {name: choice.value for name, choice in said.items() if choice}
 
     def load(self) -> Any:
@@ -107,7 +123,9 @@ class System:
             logging.disable_progress_bar()
         spread = {"device_map": "auto"} if self.device == "auto" else {"device": self.device}
         bits = self.quantize.value if self.quantize else None
-        return load(self.model, dtype=self.dtype.value if self.dtype else None, quantize=bits, **spread)
+        return load(
+            self.model, dtype=self.dtype.value if self.dtype else None, quantize=bits, backend=self.backend.value, **spread
+        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +137,14 @@ class Group:
 
 
 SYSTEM = Group(
-    {"model": (Model, "pocket"), "device": (Device, None), "dtype": (DtypeOption, None), "quantize": (Quantize, None)}, System
+    {
+        "model": (Model, "pocket"),
+        "device": (Device, None),
+        "dtype": (DtypeOption, None),
+        "quantize": (Quantize, None),
+        "backend": (BackendOption, Backend.auto),
+    },
+    System,
 )
 STREAMED = {  # decoding that can be shown piece by piece: without beams
     "max_new_tokens": (MaxNewTokens, None),

@@ -16,11 +16,11 @@ from ..model.modeling import MiniGPT4ForConditionalGeneration
 from ..model.processing import MiniGPT4Processor
 from ..prompt.history import without_oldest
 from ..prompt.templates import Message
+from .backend import Backend, TorchBackend, has_plain_cache
 from .completion import Completion, EncodedImage, Piece, Request
 from .images import ImageCache
 from .limits import Limits, Stats
 from .params import SamplingParams
-from .rows import has_plain_cache
 from .scheduler import Scheduler
 from .scoring import whole_logprobs
 from .streaming import StopAtText, cut_at
@@ -37,15 +37,23 @@ class Engine:
 
     Args:
         limits: how much it takes on at once.
+        backend: computes the language model; torch when not given.
     """
 
-    def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor, limits: Limits = Limits()):
+    def __init__(
+        self,
+        model: MiniGPT4ForConditionalGeneration,
+        processor: MiniGPT4Processor,
+        limits: Limits = Limits(),
+        backend: Backend | None = None,
+    ):
         self.model, self.processor, self.limits = model, processor, limits
         self.images = ImageCache(model, processor, limits.image_bytes)
         self._plain = has_plain_cache(model.language_model)
         ends = model.generation_config.eos_token_id
         self._end_ids = frozenset(ends if isinstance(ends, list) else [ends]) - {None}
-        self._scheduler = Scheduler(model, self.images, limits, self._end_ids, self._with_library)
+        self.backend: Backend = TorchBackend(model) if backend is None else backend
+        self._scheduler = Scheduler(self.backend, self.images, limits, self._end_ids, self._with_library)
 
     # parameters ------------------------------------------------------------------------------------------------------
 
@@ -196,6 +204,7 @@ class Engine:
 
     def _with_library(self, tickets: Sequence[Ticket]) -> None:
         """Answer tickets that go together by `transformers` generation: beams, and models with a cache of their own kind."""
+        self.backend.complete()
         params = tickets[0].params
         if tickets[0].candidates:
             (ticket,) = tickets

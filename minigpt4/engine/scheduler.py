@@ -13,17 +13,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Condition, Thread
-from typing import Any
 
 import torch
-from transformers import DynamicCache
 
 from ..errors import UserError
+from .backend import Backend, Block
 from .completion import Completion, EngineFull, FinishReason, Piece, TokenLogprob
 from .images import ImageCache
 from .limits import Limits, Stats
 from .prefix import Prefix, PrefixCache
-from .rows import Rows, cache_of, prefix_of
+from .rows import Rows, block_of, prefix_of
 from .sampling import next_tokens
 from .scoring import candidate_logprobs
 from .ticket import Ticket
@@ -55,8 +54,8 @@ class _Prefill:
     """A prompt that is being read."""
 
     ticket: Ticket
-    embeds: torch.Tensor  # (1, S, H)
-    cache: DynamicCache
+    embeds: torch.Tensor  # (S, H)
+    block: Block
     done: int
 
 
@@ -70,19 +69,19 @@ class Scheduler:
 
     def __init__(
         self,
-        model: Any,
+        backend: Backend,
         images: ImageCache,
         limits: Limits,
         end_ids: frozenset[int],
         library: Callable[[Sequence[Ticket]], None],
     ):
-        self.model, self.images, self.limits, self.end_ids, self._library = model, images, limits, end_ids, library
+        self.backend, self.images, self.limits, self.end_ids, self._library = backend, images, limits, end_ids, library
         self.prefixes = PrefixCache(limits.prefix_bytes)
         self.stats = Stats()
         self._waiting: deque[Ticket] = deque()
         self._prefill: _Prefill | None = None
         self._rows: list[_Row] = []
-        self._cache = Rows(model)
+        self._cache = Rows(backend)
         self._wake = Condition()
         self._worker: Thread | None = None
         self._closed = False
@@ -140,7 +139,7 @@ class Scheduler:
         tickets = {id(t): t for t in [*waiting, *(row.ticket for row in self._rows)]}
         if self._prefill is not None:
             tickets[id(self._prefill.ticket)] = self._prefill.ticket
-        self._rows, self._prefill, self._cache = [], None, Rows(self.model)
+        self._rows, self._prefill, self._cache = [], None, Rows(self.backend)
         for ticket in tickets.values():
             ticket.fail(error)
 
@@ -233,7 +232,7 @@ class Scheduler:
             return
         fresh: list[tuple[Ticket, torch.Tensor]] = []
         for place, ticket in enumerate(group):
-            embeds = self._embed(ticket)
+            embeds = self.backend.embed(ticket.ids, ticket.images)
             known, prefix = self.prefixes.longest(ticket.symbols)
             if prefix is None and len(ticket.ids) <= self.limits.prefill:
                 fresh.append((ticket, embeds))
@@ -243,7 +242,7 @@ class Scheduler:
                     self._waiting.extendleft(reversed(group[place:]))
                 break
             ticket.cached_tokens = known
-            self._prefill = _Prefill(ticket, embeds, cache_of(prefix) if prefix else DynamicCache(), known)
+            self._prefill = _Prefill(ticket, embeds, block_of(self.backend, prefix, len(ticket.ids)), known)
         if fresh:
             self._read(fresh)
         elif self._prefill is not None:
@@ -269,26 +268,15 @@ class Scheduler:
         self.stats.images_encoded, self.stats.images_known = self.images.misses, self.images.hits
         return group
 
-    def _embed(self, ticket: Ticket) -> torch.Tensor:
-        ids = torch.tensor([ticket.ids], device=self.model.device)
-        embeds = torch.stack([image.embeds for image in ticket.images]) if ticket.images else None
-        return self.model.embed(ids, embeds)
-
     def _read(self, group: Sequence[tuple[Ticket, torch.Tensor]]) -> None:
         """Whole prompts, side by side; padded on the right, where causal attention does not look."""
-        begun, lengths = time.monotonic(), [embeds.shape[1] for _, embeds in group]
-        batch = group[0][1].new_zeros(len(group), max(lengths), group[0][1].shape[2])
+        begun, lengths = time.monotonic(), [len(embeds) for _, embeds in group]
+        batch = group[0][1].new_zeros(len(group), max(lengths), group[0][1].shape[1])
         for row, (_, embeds) in enumerate(group):
-            batch[row, : lengths[row]] = embeds[0]
-        cache = DynamicCache()
-        lasts = sorted(set(lengths))
+            batch[row, : lengths[row]] = embeds
         try:
-            out = self.model.language_model(
-                inputs_embeds=batch,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=torch.tensor(lasts, device=batch.device) - 1,
-            )
+            block = self.backend.new_block(len(group), max(lengths))
+            logits = self.backend.read(block, batch, 0, lengths)
         except Exception as error:
             if len(group) > 1:
                 for one in group:
@@ -297,32 +285,28 @@ class Scheduler:
                 group[0][0].fail(out_of_memory(error))
             return
         seconds = time.monotonic() - begun
-        logits = out.logits[torch.arange(len(group)), [lasts.index(length) for length in lengths]]
-        self._begin([ticket for ticket, _ in group], cache, lengths, logits, seconds)
+        self._begin([ticket for ticket, _ in group], block, lengths, logits, seconds)
 
     def _read_on(self, prefill: _Prefill) -> None:
         """The next piece of a prompt that is long, or of which a part is known."""
         begun, ticket = time.monotonic(), prefill.ticket
-        piece = prefill.embeds[:, prefill.done : prefill.done + self.limits.prefill]
-        places = torch.arange(prefill.done, prefill.done + piece.shape[1], device=piece.device)[None]
+        piece = prefill.embeds[prefill.done : prefill.done + self.limits.prefill]
         try:
-            out = self.model.language_model(
-                inputs_embeds=piece, position_ids=places, past_key_values=prefill.cache, use_cache=True, logits_to_keep=1
-            )
+            logits = self.backend.read(prefill.block, piece[None], prefill.done, [len(piece)])
         except Exception as error:
             self._prefill = None
             ticket.fail(out_of_memory(error))
             return
-        prefill.done += piece.shape[1]
+        prefill.done += len(piece)
         seconds = time.monotonic() - begun
         if prefill.done < len(ticket.ids):
             ticket.timings.prefill += seconds
             return
         self._prefill = None
-        self._begin([ticket], prefill.cache, [len(ticket.ids)], out.logits[:, -1], seconds)
+        self._begin([ticket], prefill.block, [len(ticket.ids)], logits, seconds)
 
     def _begin(
-        self, tickets: Sequence[Ticket], cache: DynamicCache, lengths: Sequence[int], logits: torch.Tensor, seconds: float
+        self, tickets: Sequence[Ticket], block: Block, lengths: Sequence[int], logits: torch.Tensor, seconds: float
     ) -> None:
         """Prompts have been read: their answers begin."""
         first, answered = len(self._rows), [row for row, ticket in enumerate(tickets) if not ticket.candidates]
@@ -331,9 +315,9 @@ class Scheduler:
             self.stats.prompt_tokens += length
             self.stats.cached_tokens += ticket.cached_tokens
             if ticket.candidates:
-                self._score(ticket, prefix_of(cache, row, length), logits[row])
+                self._score(ticket, prefix_of(block, row, length), logits[row])
                 continue
-            self._cache.add(cache, row, length)
+            self._cache.add(block, row, length)
             self._rows.append(_Row(ticket, [_Branch(ticket, index) for index in range(ticket.params.n)], []))
         if answered:
             self._take(list(range(first, len(self._rows))), logits[answered])
@@ -343,7 +327,7 @@ class Scheduler:
         if self.limits.prefix_bytes and not self.prefixes.covers(ticket.symbols):
             self.prefixes.keep(ticket.symbols, prefix)
         try:
-            scores = candidate_logprobs(self.model, prefix, logits, ticket.candidates, self.limits.prefill)
+            scores = candidate_logprobs(self.backend, prefix, logits, ticket.candidates, self.limits.prefill)
         except Exception as error:
             ticket.fail(out_of_memory(error))
             return

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from .backend import Backend
 from .prefix import Prefix
-from .rows import cache_of
+from .rows import block_of
 
 
 def candidate_logprobs(
-    model: Any, prefix: Prefix, logits: torch.Tensor, candidates: Sequence[Sequence[int]], room: int
+    backend: Backend, prefix: Prefix, logits: torch.Tensor, candidates: Sequence[Sequence[int]], room: int
 ) -> list[list[float]]:
     """Log-probabilities of each candidate's tokens behind a prompt.
 
@@ -24,36 +25,16 @@ def candidate_logprobs(
         candidates: their ids, the end included.
         room: positions that are read at a time.
     """
+    known = prefix[0][0].shape[1]
+    block = block_of(backend, prefix, known + max(map(len, candidates)))
     scores: list[list[float]] = []
     for some in _portions(candidates, room):
-        scores += _behind(model, prefix, logits, some)
+        read = [ids[:-1] for ids in some]  # nothing follows the last token
+        rest = iter(backend.read_each(block, known, [ids for ids in read if ids]) if any(read) else ())
+        for ids, before in zip(some, read, strict=True):
+            seen = torch.cat([logits[None], next(rest)]) if before else logits[None]
+            scores.append(_logp(seen)[torch.arange(len(ids)), torch.tensor(ids)].tolist())
     return scores
-
-
-def _behind(model: Any, prefix: Prefix, logits: torch.Tensor, candidates: Sequence[Sequence[int]]) -> list[list[float]]:
-    """The candidates in one row; each sees the prompt and itself."""
-    read = [ids[:-1] for ids in candidates]  # nothing follows the last token
-    lengths, known, device = [len(ids) for ids in read], prefix[0][0].shape[1], logits.device
-    seen = logits.new_empty(0, len(logits))
-    if sum(lengths):
-        feed = model.get_input_embeddings()(torch.tensor([[i for ids in read for i in ids]], device=device))
-        owner = torch.repeat_interleave(torch.arange(len(read)), torch.tensor(lengths))
-        own = (owner[:, None] == owner).tril()
-        hidden = torch.cat([own.new_zeros(len(owner), known), ~own], 1).to(device)
-        mask = feed.new_zeros(hidden.shape).masked_fill_(hidden, torch.finfo(feed.dtype).min)
-        places = known + torch.cat([torch.arange(length) for length in lengths])
-        seen = model.language_model(
-            inputs_embeds=feed,
-            attention_mask=mask[None, None],
-            position_ids=places[None].to(device),
-            past_key_values=cache_of(prefix),
-            use_cache=True,
-        ).logits[0]
-    first, rest = _logp(logits[None]), _logp(seen).split(lengths)
-    return [
-        torch.cat([first, later])[torch.arange(len(ids)), torch.tensor(ids)].tolist()
-        for ids, later in zip(candidates, rest, strict=True)
-    ]
 
 
 def whole_logprobs(model: Any, prompt: torch.Tensor, candidates: Sequence[Sequence[int]], room: int) -> list[list[float]]:

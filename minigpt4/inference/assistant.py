@@ -21,6 +21,7 @@ from PIL import Image
 
 from ..checkpoints.folders import find_folder, read_task_settings, task_settings_file
 from ..checkpoints.loading import load_system
+from ..engine.backend import Backend
 from ..engine.completion import Request
 from ..engine.engine import Engine
 from ..engine.official import OfficialEngine
@@ -31,6 +32,7 @@ from ..model.processing import MiniGPT4Processor
 from ..prompt.boxes import Box
 from ..prompt.tasks import NO_TASK, TASKS, split_identifier
 from .answer import Answer
+from .backends import choose, load_onnx
 from .chat import Chat, about
 from .choice import Score, scores, scoring
 from .looks import Look, ask
@@ -49,16 +51,23 @@ def load(
     quantize: str | None = None,
     device_map: Any = None,
     official: bool = False,
+    backend: str = "auto",
 ) -> "Assistant":
     """Load a system: one that ships (`model.pocket.FOLDERS`), a folder that training or `import-official` wrote, or a hub id.
 
     Args:
         device: ``"cuda"`` if there is one, else ``"cpu"``, when not given.
         dtype: of the weights, ``torch.bfloat16`` or ``"bfloat16"``; the best for the device when not given.
-        quantize: ``"8bit"`` or ``"4bit"``: store the language model's layers in so few bits (needs bitsandbytes).
+        quantize: ``"8bit"`` or ``"4bit"``: store the language model's layers in so few bits (needs bitsandbytes, or
+            backend onnx).
         device_map: ``"auto"`` spreads the system over all GPUs and the CPU's memory, as in `transformers`.
         official: answer as the published code does where it is known to differ (`engine.official`), to compare
             with published numbers.
+        backend: what computes the language model: ``"torch"``, ``"onnx"`` (on a CPU, for language models of the Llama type), or
+            ``"auto"``: onnx where it can and is installed.
+
+    Raises:
+        UserError: no such system, device or backend, or settings that do not go together.
     """
     device = _device(device)
     if isinstance(dtype, str):
@@ -67,9 +76,14 @@ def load(
             raise UserError("dtype must be float32, bfloat16 or float16")
     folder = find_folder(source)
     task_settings = read_task_settings(folder)
-    parts = load_system(folder, device, dtype, quantize=quantize, device_map=device_map)
+    placed = device.type != "cpu" or device_map is not None or dtype not in (None, torch.float32)
+    fast: Backend | None = None
+    if choose(backend, folder, quantize, placed=placed, official=official) == "onnx":
+        model, processor, fast = load_onnx(folder, quantize)
+    else:
+        model, processor = load_system(folder, device, dtype, quantize=quantize, device_map=device_map)
     try:
-        return Assistant(*parts, official=official, task_settings=task_settings)
+        return Assistant(model, processor, official=official, task_settings=task_settings, backend=fast)
     except UserError as error:
         raise UserError(f"{task_settings_file(folder)}: {error}") from None
 
@@ -102,6 +116,7 @@ class Assistant:
         official: answer as the official code does.
         task_settings: settings by task, where they differ from generation_config.json; ``question`` for questions that name no
             task. `load` takes them from the system's task_settings.json.
+        backend: computes the language model; torch when not given.
 
     Raises:
         UserError: settings by task that do not exist, or do not go together.
@@ -113,11 +128,18 @@ class Assistant:
         processor: MiniGPT4Processor,
         official: bool = False,
         task_settings: Mapping[str, Mapping[str, Any]] | None = None,
+        backend: Backend | None = None,
     ):
-        self.model, self.processor, self.official = model, processor, official
-        self.engine: Engine = OfficialEngine(model, processor) if official else Engine(model, processor)
+        self._model, self.processor, self.official = model, processor, official
+        self.engine: Engine = OfficialEngine(model, processor) if official else Engine(model, processor, backend=backend)
         self.task_settings = task_settings or {}
         check_task_settings(self.task_settings, self.engine.params, official)
+
+    @property
+    def model(self) -> MiniGPT4ForConditionalGeneration:
+        """The network in torch, with all its weights."""
+        self.engine.backend.complete()
+        return self._model
 
     # one question ----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,101 @@
+"""The language model's graph for ONNX Runtime, made once for a system and kept in the cache folder."""
+
+import hashlib
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from ..errors import UserError
+from ..io.cache_dir import cache_folder
+from .onnx_graph import BITS, GRAPH, unsupported, write_graph
+from .pocket import is_intact, seal
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 2  # of the prepared folder; a change makes every graph anew
+EMBEDDINGS = "embeddings.npy"
+"""Beside the graph: the word embeddings, float32."""
+
+_WEIGHTS = (".safetensors", ".bin", ".json")
+
+
+def missing() -> str | None:
+    """What has to be installed for it; none if nothing has."""
+    if all(importlib.util.find_spec(name) for name in ("onnxruntime", "onnx")):
+        return None
+    return "backend onnx needs the packages onnxruntime and onnx: pip install 'minigpt4[cpu]'"
+
+
+def prepared_graph(
+    folders: list[Path], config: Any, quantize: str | None, language_model: Callable[[], torch.nn.Module]
+) -> Path:
+    """The graph's file, made if it is not there, damaged, or of other weights.
+
+    Args:
+        folders: where the weights are, the system's own and those of its parts; their sizes and times tell one system from
+        another. config: the language model's.
+        quantize: none for float32, or ``"8bit"``, ``"4bit"``.
+        language_model: with its weights, adapters added; called if the graph has to be made.
+
+    Raises:
+        UserError: a language model that there is no graph of, or no room on the disk.
+    """
+    if why := unsupported(config):
+        raise UserError(f"backend onnx cannot run this system: {why}; use backend torch")
+    bits = BITS[quantize]
+    place = hashlib.sha256(repr([os.path.realpath(folder) for folder in folders]).encode()).hexdigest()[:16]
+    kept = cache_folder() / f"onnx-{_FORMAT}-{place}-{bits}"
+    state = _state(folders)
+    if _is_of(kept, state):
+        return kept / GRAPH
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(kept.with_suffix(".lock")):  # another process may be making it
+            if not _is_of(kept, state):
+                _make(kept, state, config, bits, language_model())
+    except OSError as error:
+        raise UserError(
+            f"cannot prepare the language model in {kept.parent} ({error.strerror or error}): it needs room there; "
+            f"MINIGPT4_CACHE names another folder, and backend torch needs none"
+        ) from error
+    return kept / GRAPH
+
+
+def _state(folders: list[Path]) -> str:
+    """What changes when weights or configurations do."""
+    files = sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.suffix in _WEIGHTS)
+    return repr([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])
+
+
+def _is_of(kept: Path, state: str) -> bool:
+    try:
+        return (kept / "state.txt").read_text() == state and is_intact(kept)
+    except OSError:
+        return False
+
+
+def _make(kept: Path, state: str, config: Any, bits: int, language_model: torch.nn.Module) -> None:
+    """Write it beside its place, and move it there when it is whole."""
+    for left_over in kept.parent.glob(f".{kept.name}-*"):  # of a run that was killed; we hold the lock
+        shutil.rmtree(left_over, ignore_errors=True)
+    log.warning("preparing the language model for ONNX Runtime, once (half a minute) ...")
+    with tempfile.TemporaryDirectory(prefix=f".{kept.name}-", dir=kept.parent) as folder:
+        result = Path(folder) / "result"
+        result.mkdir()
+        weights = {name: weight.detach().float().numpy() for name, weight in language_model.state_dict().items()}
+        write_graph(weights, config, bits, result)
+        np.save(result / EMBEDDINGS, weights["model.embed_tokens.weight"])
+        (result / "state.txt").write_text(state)
+        seal(result)
+        if kept.exists():
+            shutil.rmtree(kept)
+        os.replace(result, kept)
