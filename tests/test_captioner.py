@@ -142,7 +142,7 @@ def test_a_question_that_comes_again_is_redirected_then_replaced():
     done = talk(questioner, answerer, rounds=4)
     assert [round.by for round in done.rounds] == ["fixed", "questioner", "spare", "spare"]
     assert [round.question for round in done.rounds[2:]] == list(WORDING.spare_questions[:2])
-    assert len(questioner.prompts) == 1 + 3 + 3 + 1  # two rounds of three attempts, and the summary
+    assert len(questioner.prompts) == 1 + 3 + 3 + 3  # two rounds of three attempts, and a summary that is a question again
     redirect = questioner.prompts[2].messages[-1]["content"]
     assert "What is it?" in redirect
     assert [prompt.attempt for prompt in questioner.prompts[1:4]] == [0, 1, 2]

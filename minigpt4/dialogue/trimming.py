@@ -28,8 +28,8 @@ def answer_in(text: str) -> str:
 
 
 def summary_in(text: str) -> str:
-    """The summary in what a summariser said."""
-    return _one_line(text.rpartition("Summary:")[2])
+    """The summary in what a summariser said: before a question that it went on with."""
+    return _one_line(text.rpartition("Summary:")[2].partition("Question:")[0])
 
 
 def frame_and_question(text: str, frames: int) -> tuple[int, str] | None:
