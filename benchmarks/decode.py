@@ -1,6 +1,6 @@
 """Tokens a second of one answer: each backend and precision, plain `generate`, and llama.cpp on the same language model.
 
-    python benchmarks/decode.py [--new-tokens 128] [--rounds 3] [--skip-llama]
+    python benchmarks/decode.py [--new-tokens 128] [--rounds 3] [--gguf FOLDER]
 
 All in one run, in turns, with the same number of threads; the best of the rounds counts. Times are processor time divided by
 the threads, so that a shared machine disturbs them less; on an idle one they are the clock's. The floor is the time in which
