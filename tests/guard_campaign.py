@@ -65,8 +65,7 @@ GUARDS = [
     Guard(
         "characters in a request", "serve/conversation.py", "if length > allowed.text", "if False and allowed.text", "so_many_i"
     ),
-    Guard("pixels by the header", "serve/images.py", "    _check_size(_size(data), allowed)\n", "", "pixels_are_counted"),
-    Guard("pixels of HEIC", "serve/images.py", "        _check_size(file.size, allowed)\n", "", "heic"),
+    Guard("pixels", "serve/images.py", ", allowed.image_pixels)", ")", "pixels_are_counted or heic"),
     Guard("bytes of an image", "serve/images.py", "if len(data) > allowed.image_bytes:", "if False:", "bytes_are_counted"),
     Guard("bytes before base64", "serve/images.py", "// 4 > allowed.image_bytes + 2", "// 4 > 1 << 60", "bytes_are_counted"),
     Guard(

@@ -263,7 +263,7 @@ def test_pixels_of_heic_are_counted_too():
     pytest.importorskip("pillow_heif").register_heif_opener()
     data = as_bytes(picture("red", (64, 64)), "HEIF")
     assert decode(data, Allowed(image_pixels=64 * 64)).size == (64, 64)
-    with pytest.raises(UserError, match="pixels allowed"):
+    with pytest.raises(UserError, match="allowed"):
         decode(data, Allowed(image_pixels=64 * 64 - 1))
 
 
