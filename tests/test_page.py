@@ -28,7 +28,8 @@ def chromium():
         pytest.skip("the page's tests need Chromium (apt-get install chromium), or its path in CHROMIUM")
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        camera = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", *camera])
         yield browser
         browser.close()
 
@@ -422,6 +423,52 @@ def test_the_gallery_asks_what_the_papers_ask(page, at):
     assert "HTML" in said(bodies[0])
 
 
+def test_a_dialogue_is_seen_round_by_round_and_summed_up(page, at):
+    begin(page, at)
+    page.click("#tab-captioner")
+    page.get_by_text("A caption by dialogue").wait_for()
+    page.click("#start")
+    page.locator("#captioner-note.bad", has_text="needs a photo").wait_for()
+    page.set_input_files("#files", [photo()])
+    page.locator("#shown").wait_for()
+    page.fill("#most-rounds", "3")
+    page.click("#start")
+    page.locator("#captioner-note", has_text="ended:").wait_for(timeout=60_000)
+    kinds = [e.get_attribute("data-kind") or "summary" for e in page.locator("#rounds li").all()]
+    assert kinds == ["question", "answer"] * ((len(kinds) - 1) // 2) + ["summary"]
+    assert 3 <= len(kinds) <= 7
+    assert "Please describe this image in detail." in page.locator("#rounds li").first.inner_text()
+    page.locator("#tab-captioner").focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("#question").is_visible()
+    assert page.locator("#rounds").is_hidden()
+
+
+def test_a_dialogue_can_be_stopped(page, monkeypatch):
+    system = assistant(endless=True)
+    slow(system, monkeypatch, 0.03)
+    with serving(system, page=True) as at:
+        begin(page, at, photo())
+        page.click("#tab-captioner")
+        page.click("#start")
+        wait_until(lambda: system.engine.stats.running)
+        page.click("#stop-dialogue")
+        page.locator("#captioner-note", has_text="stopped").wait_for()
+        wait_until(lambda: not system.engine.stats.running)
+        page.locator("#start").wait_for()
+        page.close()
+
+
+def test_a_photo_is_taken_with_the_camera(page, at):
+    begin(page, at)
+    page.click("#camera")
+    page.wait_for_function("() => video.videoWidth > 0")
+    page.click("#shoot")
+    page.locator("#shown").wait_for()
+    assert page.evaluate("() => shown.naturalWidth") > 0
+    assert page.evaluate("() => video.srcObject.active") is False, "the camera is off again"
+
+
 def test_a_key_is_asked_for_and_used(page, tmp_path):
     from minigpt4.serve.keys import Keys, add_key
 
@@ -454,7 +501,7 @@ def test_nobody_is_kept_out(width, theme, page, at, pointing):
     page.locator(".chip").first.wait_for()
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
     page.evaluate((Path(package.origin).parent / "axe.min.js").read_text())
-    for control in (None, "#toggle-drawer", "#open-gallery"):
+    for control in (None, "#tab-captioner", "#toggle-drawer", "#open-gallery"):
         if control:
             page.click(control)
         found = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")

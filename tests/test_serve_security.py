@@ -25,6 +25,7 @@ from test_serve_chat import slow
 
 from minigpt4.cli.serve import SERVER
 from minigpt4.errors import UserError
+from minigpt4.serve import app as app_module
 from minigpt4.serve import keys as keys_module
 from minigpt4.serve import remote
 from minigpt4.serve.errors import ApiError
@@ -194,6 +195,28 @@ def test_so_many_requests_of_one_key_at_a_time(key_file, monkeypatch):
             assert time.monotonic() < deadline, "its place is free again"
 
 
+def test_so_many_requests_of_all_at_a_time(monkeypatch):
+    system = assistant(endless=True)
+    slow(system, monkeypatch)
+    with serving(system, allowed=Allowed(requests=1)) as at, httpx2.Client() as session:
+        request = {"model": "tiny", "messages": [with_image("hm?")], "max_tokens": 300, "stream": True}
+        with session.stream("POST", f"{at}/v1/chat/completions", json=request) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            second = post(at)
+            assert (second.status_code, second.json()["error"]["code"]) == (429, "server_busy")
+            assert httpx2.get(f"{at}/health").status_code == 200
+
+
+def test_a_slow_body_is_given_up(at, monkeypatch):
+    monkeypatch.setattr(app_module, "_BODY_SECONDS", 0.2)
+    host, port = at.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as link:
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        link.sendall(f"{head}Content-Length: 9\r\n\r\n{{".encode())
+        assert b" 408 " in link.recv(65536).split(b"\r\n", 1)[0]
+
+
 def test_bodies_are_bounded_with_and_without_a_length():
     with serving(assistant(), allowed=Allowed(body_bytes=1000)) as at:
         address, kind = f"{at}/v1/chat/completions", {"Content-Type": "application/json"}
@@ -234,6 +257,14 @@ def test_pixels_are_counted_before_anything_is_decoded(size, at, monkeypatch):
     assert "pixels" in message
     assert "allowed" in message
     assert not loaded
+
+
+def test_pixels_of_heic_are_counted_too():
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    data = as_bytes(picture("red", (64, 64)), "HEIF")
+    assert decode(data, Allowed(image_pixels=64 * 64)).size == (64, 64)
+    with pytest.raises(UserError, match="allowed"):
+        decode(data, Allowed(image_pixels=64 * 64 - 1))
 
 
 def test_bytes_are_counted_before_anything_is_decoded():
@@ -374,6 +405,13 @@ def resolves(monkeypatch, *answers):
     monkeypatch.setattr(remote.socket, "getaddrinfo", getaddrinfo)
 
 
+def test_no_names_and_passwords_in_addresses(monkeypatch, elsewhere):
+    resolves(monkeypatch, ["8.8.8.8"])
+    reaching(monkeypatch, elsewhere, [])
+    with pytest.raises(UserError, match="plain http"):
+        remote.fetch("http://user:word@a.example/a.png", 10_000, 5)
+
+
 def test_every_address_of_a_name_must_be_public(monkeypatch):
     resolves(monkeypatch, ["8.8.8.8", "10.0.0.1"])
     with pytest.raises(UserError, match="not a public"):
@@ -512,7 +550,12 @@ def test_the_command_serves_and_ends_when_it_is_told_to(tmp_path):
             f"{at}/v1/chat/completions", json={"model": "system", "messages": [with_image("hm?")], "max_tokens": 3}, timeout=60
         )
         assert answer.status_code == 200
-        process.send_signal(signal.SIGTERM)
+        long = {"model": "system", "messages": [with_image("hm?")], "stream": True, "max_tokens": 400, "min_new_tokens": 400}
+        with httpx2.stream("POST", f"{at}/v1/chat/completions", json=long, timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            assert [line for line in lines if line][-1] == "data: [DONE]", "what was accepted is finished"
         assert process.wait(20) in (0, -signal.SIGTERM)
     finally:
         process.kill()

@@ -47,6 +47,10 @@ class Answering:
         """Short work that must not hold up the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)
 
+    async def in_asker(self, work: Callable[[], T]) -> T:
+        """Work that waits for several answers, one after the other."""
+        return await asyncio.get_running_loop().run_in_executor(self._askers, work)
+
     def plan(self, said: Conversation, settings: dict[str, Any], n: int, streamed: bool) -> Plan:
         """How the last question is decoded.
 
@@ -98,7 +102,7 @@ class Answering:
 
     async def _chosen(self, said: Conversation, settings: dict[str, Any]) -> Completion:
         """The answer that the assistant chooses among several, or refines; its counts are those of all requests together."""
-        engine = _Watched(self.assistant.engine)
+        engine = Watched(self.assistant.engine)
         assistant = copy.copy(self.assistant)
         assistant.engine = engine
 
@@ -108,7 +112,7 @@ class Answering:
 
         begun = time.monotonic()
         try:
-            text = await asyncio.get_running_loop().run_in_executor(self._askers, work)
+            text = await self.in_asker(work)
         finally:
             engine.cancel()
         return engine.account(text, time.monotonic() - begun)
@@ -144,7 +148,7 @@ class Pieces:
             yield piece
 
 
-class _Watched(Engine):
+class Watched(Engine):
     """An engine that remembers what it was asked, so that it can be cancelled and accounted for."""
 
     def __init__(self, engine: Engine):

@@ -13,8 +13,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.routing import BaseRoute
 
 from ..errors import UserError
 from ..inference.assistant import Assistant
@@ -22,6 +24,7 @@ from ..prompt.tasks import TASKS
 from .answering import Answering
 from .chat import chat_completions, check_model
 from .decisions import DecisionsRequest, decisions
+from .dialogues import DialogueRequest, dialogues
 from .errors import ApiError, invalid, on_api_error
 from .gate import Gate
 from .images import decode
@@ -41,11 +44,12 @@ _PAGE = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
     **{
         f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8")
-        for name in "app api messages sketches stage store".split()
+        for name in "app api captioner messages sketches stage store".split()
     },
     **{f"/{name}.jpg": (f"{name}.jpg", "image/jpeg") for name in ("astronaut", "camera", "cat")},
 }
 M = TypeVar("M", bound=BaseModel)
+A = TypeVar("A", bound=Starlette)
 
 
 class Served:
@@ -126,10 +130,23 @@ def create_app(
     if page:
         _add_page(app)
     _describe(app)
+    return guarded(app, app.routes, hosts=hosts, keys=keys, allowed=allowed, metrics=served.metrics)
+
+
+def guarded(
+    app: A,
+    routes: Sequence[BaseRoute],
+    *,
+    hosts: Sequence[str] | None,
+    keys: Keys | None,
+    allowed: Allowed,
+    metrics: Metrics,
+) -> A:
+    """An application behind what every request passes first; addresses of these routes are counted by themselves."""
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
-    paths = frozenset(route.path for route in app.routes if hasattr(route, "path"))
-    app.add_middleware(Gate, keys=keys, allowed=allowed, metrics=served.metrics, paths=paths)
+    paths = frozenset(route.path for route in routes if hasattr(route, "path"))
+    app.add_middleware(Gate, keys=keys, allowed=allowed, metrics=metrics, paths=paths)
     return app
 
 
@@ -179,6 +196,13 @@ def _add_api(app: FastAPI, served: Served) -> None:
         asked = await read(http, DecisionsRequest)
         check_model(asked.model, served.name)
         return await decisions(http, asked, served.name, served.ready, served.allowed, served.metrics)
+
+    @app.post("/v1/dialogues", openapi_extra=_body(DialogueRequest))
+    async def talk(http: Request) -> Response:
+        """A dialogue about an image (ChatCaptioner), streamed round by round."""
+        asked = await read(http, DialogueRequest)
+        check_model(asked.model, served.name)
+        return await dialogues(asked, served.ready, served.allowed)
 
     @app.post("/v1/images/convert")
     async def convert(http: Request) -> Response:
@@ -258,7 +282,7 @@ def _page_route(content: bytes, kind: str) -> Callable[[], Any]:
     return show
 
 
-_BODIES: tuple[type[BaseModel], ...] = (ChatRequest, ResponsesRequest, DecisionsRequest)
+_BODIES: tuple[type[BaseModel], ...] = (ChatRequest, ResponsesRequest, DecisionsRequest, DialogueRequest)
 
 
 def _body(kind: type[BaseModel]) -> dict[str, Any]:

@@ -68,6 +68,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen()  # who comes before the server is ready waits
     except OSError as error:
         raise UserError(f"{host}:{port}: cannot listen there ({error.strerror or error}); name another --port") from None
     return listening

@@ -52,6 +52,18 @@ export async function ask(body, signal, onText) {
   return outcome;
 }
 
+// A dialogue about an image, event by event: {type: question | answer | problem | caption | done, text, ...}.
+export async function* dialogue(body, signal) {
+  const options = { method: "POST", headers: headers({ "Content-Type": "application/json" }), body: JSON.stringify(body), signal };
+  let ended = false;
+  for await (const event of events(await checked(await fetch("/v1/dialogues", options)))) {
+    if (event.error) throw new Error(event.error.message);
+    ended ||= event.type === "done";
+    yield event;
+  }
+  if (!ended) throw new Error("the connection broke before the dialogue ended");
+}
+
 async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let held = "";

@@ -455,6 +455,7 @@ addEventListener("keydown", (e) => {
   if (e.key === "Escape" && running && !document.querySelector("dialog[open]")) running.controller.abort();
 });
 stage.listen(() => {}, (phrase) => { // a click on a box asks on
+  openTab("tab-ask");
   choose("identify");
   note(phrase ? `asking about ${phrase}: press Enter, or type a question and choose Ask` : "press Enter to ask what this is");
   $("question").focus();
@@ -481,6 +482,26 @@ async function begin() {
     note(error.message, true);
     if (/API key/.test(error.message)) { $("drawer").hidden = false; $("key").focus(); }
   }
+}
+
+// ChatCaptioner has a tab of its own; its code is loaded when it is opened
+const TABS = { "tab-ask": "ask", "tab-captioner": "captioner" };
+async function openTab(tab) {
+  for (const [button, panel] of Object.entries(TABS)) {
+    $(button).setAttribute("aria-selected", button === tab);
+    $(button).tabIndex = button === tab ? 0 : -1;
+    $(panel).hidden = button !== tab;
+  }
+  if (tab === "tab-captioner") (await import("/captioner.js")).begin(() => ({ model: model.id, image: now.images[now.shown] }));
+}
+for (const tab of Object.keys(TABS)) {
+  $(tab).addEventListener("click", () => openTab(tab));
+  $(tab).addEventListener("keydown", (e) => {
+    if (e.key !== "ArrowLeft" && e.key !== "ArrowRight") return;
+    const other = Object.keys(TABS).find((t) => t !== tab);
+    openTab(other);
+    $(other).focus();
+  });
 }
 
 const last = await store.get(localStorage.getItem("open") ?? "");
