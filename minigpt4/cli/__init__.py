@@ -9,9 +9,9 @@ from ..errors import UserError
 from ..io.cores import wait_quietly
 from .curate import curate
 from .dialogue import converse
-from .evaluate import app as evaluate
 from .everyday import ask, caption, chat
 from .export import export
+from .judge import app as evaluate  # with its own commands added
 from .official import export_official, import_official
 from .pointing import detect, ground, identify, refer, vqa
 from .serve import serve, web

@@ -10,7 +10,7 @@ from ..metrics.interval import Score
 _MODEL, _BLIND = "model", "model, blank-image"
 """How lines of the model's own answers are called, and of those before a grey picture."""
 
-_PLAIN = {"CIDEr": (1, 3), "words": (1, 1)}
+_PLAIN = {"CIDEr": (1, 3), "words": (1, 1), "captions covered": (1, 2)}
 """Measures that are no shares: by what they are multiplied to be shown, and with how many decimals."""
 
 
