@@ -1,15 +1,18 @@
 """Benchmarks in their official files: small samples made by hand, with what goes wrong in such files."""
 
+import base64
 import json
 
 import pytest
 from conftest import tiny_model, tiny_processor
 from PIL import Image
+from serving import as_bytes, picture
 
 from minigpt4 import cli
 from minigpt4.cli.options import System
 from minigpt4.errors import UserError
 from minigpt4.evaluate.benchmarks.base import Against, Choice
+from minigpt4.evaluate.benchmarks.choosing import written_choice
 from minigpt4.evaluate.benchmarks.registry import BENCHMARKS, OFFICIAL
 from minigpt4.evaluate.prepare import prepare
 from minigpt4.evaluate.ranking import candidate_losses, choose
@@ -64,6 +67,41 @@ CAPTIONS = {
     "images": INSTANCES["images"],
     "annotations": [{"image_id": 42, "caption": "A dog beside a bike."}, {"image_id": 42, "caption": " "}],
 }
+TEXTVQA = [
+    {"question_id": 1, "image_id": "ab", "question": "What does it say?", "answers": ["stop"] * 10},
+    {"question_id": 1, "image_id": "ab", "question": "What does it say?", "answers": ["stop"] * 10},
+    {"question_id": 2, "image_id": "ab", "question": "Which number?", "answers": []},
+    {"question_id": 3, "image_id": "gone", "question": "Which brand?", "answers": ["acme"] * 10},
+]
+NOCAPS = {
+    "images": [
+        {"id": 1, "file_name": "a.jpg", "domain": "in-domain"},
+        {"id": 2, "file_name": "b.jpg", "domain": "out-domain"},
+        {"id": 3, "file_name": "c.jpg", "domain": "near-domain"},
+        {"id": 1, "file_name": "a.jpg", "domain": "in-domain"},
+    ],
+    "annotations": [
+        {"image_id": i, "caption": text} for i, text in ((1, "A dog."), (1, "A brown dog."), (2, "A harp."), (9, "?"))
+    ],
+}
+_ASK = {"choices": ["water", "sand"], "answer": 1, "image": "image.png", "split": "test", "subject": "natural science"}
+SCIENCEQA = {
+    "1": _ASK | {"question": "Which is dry?", "hint": "Look at\nthe jar."},
+    "2": _ASK | {"question": "Which is wet?", "image": None},
+    "3": _ASK | {"question": "Which is wet?", "answer": 2},
+    "5": _ASK | {"question": "Which is wet?", "split": "train"},
+}
+PIXEL = base64.b64encode(as_bytes(picture(size=(2, 2)), "JPEG")).decode()
+MMBENCH = "index\tquestion\thint\tA\tB\tC\tD\tanswer\tcategory\timage\n" + "".join(
+    "\t".join(row) + "\n"
+    for row in (
+        ("7", "Which?", "See\there".replace("\t", " "), "a dog", "a cat", "", "", "B", "kinds", PIXEL),
+        ("7", "Which?", "", "a dog", "a cat", "", "", "B", "kinds", PIXEL),
+        ("8", "Where?", "nan", "left", "right", "up", "down", "D", "places", "7"),
+        ("9", "Where?", "", "left", "right", "", "", "C", "places", PIXEL),
+        ("10", "Where?", "", "left", "right", "", "", "A", "places", "!!"),
+    )
+)
 SAMPLES = {
     "vqav2": pairs("v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json"),
     "okvqa": pairs("OpenEnded_mscoco_val2014_questions.json", "mscoco_val2014_annotations.json"),
@@ -94,6 +132,11 @@ SAMPLES = {
     "aokvqa": {"aokvqa_v1p0_val.json": json.dumps(AOKVQA)},
     "aokvqa_mc": {"aokvqa_v1p0_val.json": json.dumps(AOKVQA)},
     "iconqa": {"choose_text_val.json": json.dumps(ICONQA)},
+    "aokvqa_mc_written": {"aokvqa_v1p0_val.json": json.dumps(AOKVQA)},
+    "textvqa": {"TextVQA_0.5.1_val.json": json.dumps({"data": TEXTVQA})},
+    "nocaps": {"nocaps_val_4500_captions.json": json.dumps(NOCAPS)},
+    "scienceqa": {"problems.json": json.dumps(SCIENCEQA), "pid_splits.json": json.dumps({"test": ["1", "2", "3", "4"]})},
+    "mmbench": {"mmbench_dev_20230712.tsv": MMBENCH},
     "pope": {
         "coco_pope_random.json": lines(*POPE),
         "coco_pope_popular.json": lines(POPE[0]),
@@ -113,6 +156,26 @@ FOUND = {  # questions, problems, the first image, the beginning of its prompt
     "hateful_memes": (2, 1, "img/1.png", "This is an image writting 'its their character'. Is this image hateful? Answer yes"),
     "aokvqa": (1, 2, "val2017/000000000042.jpg", "[vqa] Based on the image, respond"),
     "aokvqa_mc": (2, 2, "val2017/000000000042.jpg", "[vqa] Based on the image, respond"),
+    "aokvqa_mc_written": (2, 2, "val2017/000000000042.jpg", "[vqa] Based on the image, respond"),
+    "textvqa": (
+        2,
+        2,
+        "train_images/ab.jpg",
+        "[vqa] Based on the image, respond to this question with a short answer: What does",
+    ),
+    "nocaps": (2, 3, "images/a.jpg", "[caption] Briefly describe this image."),
+    "scienceqa": (
+        1,
+        3,
+        "images/test/1/image.png",
+        "[vqa] Based on the image, respond to this question with a short answer: Look",
+    ),
+    "mmbench": (
+        2,
+        3,
+        "mmbench_images/7.jpg",
+        "[vqa] Based on the image, respond to this question with a short answer: See here W",
+    ),
     "iconqa": (1, 1, "choose_text/val/1/image.png", "[vqa] Based on the image, respond"),
     "pope": (4, 2, COCO, "Is there a dog in the image?"),
     "chair_long": (1, 3, COCO, "Please describe this image as detailed as possible."),
@@ -148,7 +211,8 @@ def test_preparing_says_what_is_there_and_what_is_not(tmp_path, name):
     found = prepare(name, sample(tmp_path, name))
     count, wrong, _, _ = FOUND[name]
     assert (found.questions, len(found.problems)) == (count, wrong)
-    assert len(found.gone) == found.images > 0
+    assert len(found.gone) == (0 if name == "mmbench" else found.images)  # whose images are in the table
+    assert found.images > 0
     for gone in BENCHMARKS[name].rows(tmp_path)[0]:
         (tmp_path / gone["image"]).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(tmp_path / gone["image"])
@@ -341,3 +405,52 @@ def test_two_runs_are_compared_question_by_question(run, tmp_path):
     assert "(a)" in run("compare", a, b)[1]
     (tmp_path / "other").write_text(lines({"benchmark": "choice", "image": "1", "choices": ["a"], "truth": "a", "answer": "a"}))
     assert run("compare", a, "other")[2] == f"error: {a} has answers to vsr, other to choice: they cannot be compared\n"
+
+
+def test_images_of_a_table_are_written_once_and_one_may_be_that_of_a_question_before(tmp_path):
+    rows, _ = BENCHMARKS["mmbench"].rows(sample(tmp_path, "mmbench"))
+    assert [row["image"] for row in rows] == ["mmbench_images/7.jpg"] * 2
+    assert (tmp_path / "mmbench_images/7.jpg").read_bytes() == base64.b64decode(PIXEL)
+    assert [row["truth"] for row in rows] == ["a cat", "down"]
+    (tmp_path / "mmbench_images/7.jpg").write_bytes(b"mine")
+    BENCHMARKS["mmbench"].rows(tmp_path)
+    assert (tmp_path / "mmbench_images/7.jpg").read_bytes() == b"mine"
+
+
+def test_the_domains_of_nocaps_have_scores_of_their_own(tmp_path):
+    rows, _ = BENCHMARKS["nocaps"].rows(sample(tmp_path, "nocaps"))
+    answered = [row | {"answer": text} for row, text in zip(rows, ("a brown dog", "nothing"), strict=True)]
+    lines = {line.name: line for line in BENCHMARKS["nocaps"].report(answered, Against()).lines}
+    assert lines["in-domain: model"].scores["ROUGE-L"].value > lines["out-domain: model"].scores["ROUGE-L"].value == 0
+    with pytest.raises(UserError, match="nocaps has the domains in-domain, near-domain, out-domain, not 'val'"):
+        BENCHMARKS["nocaps"].rows(tmp_path, Choice(split="val"))
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a cat", 1),
+        ("A cat.", 1),
+        ("B", 1),
+        ("(b) a cat", 1),
+        ("b. because of its ears", 1),
+        ("The answer is C", 2),
+        ("It is a black cat on a mat", 2),  # the longer one of two that are both in it
+        ("a dog or a cat", None),
+        ("I do not know", None),
+        ("A", 0),
+        ("z", None),
+        ("", None),
+    ],
+)
+def test_a_written_answer_means_one_of_those_given_or_none(text, place):
+    assert written_choice(text, ["a dog", "a cat", "black cat"]) == place
+
+
+def test_answers_that_are_written_are_counted_by_what_they_mean(tmp_path):
+    rows, _ = BENCHMARKS["aokvqa_mc_written"].rows(sample(tmp_path, "aokvqa_mc_written"))
+    assert rows[0]["prompt"].endswith("Why? Choose one of these answers: (A) x (B) y")
+    answered = [row | {"answer": text} for row, text in zip(rows, ("(B)", "neither"), strict=True)]
+    model, usual = BENCHMARKS["aokvqa_mc_written"].report(answered, Against()).lines
+    assert model.scores["accuracy"].value == usual.scores["accuracy"].value == 1 / 2
+    assert [BENCHMARKS["aokvqa_mc_written"].parse(row) for row in answered] == [1, None]

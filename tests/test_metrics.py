@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from record_cocoeval import captions, digest
 from recorded import recorded
 
 from minigpt4.evaluate.annotations import Place
@@ -135,6 +136,17 @@ def test_cider_is_that_of_the_coco_tools():
     items = json.loads(Path(__file__).with_name("data").joinpath("cider.json").read_text())
     scores = cider([item["references"] for item in items], [item["candidate"] for item in items])
     assert scores == pytest.approx([item["cider"] for item in items], abs=1e-9)
+
+
+def test_200_captions_score_as_the_coco_tools_score_them():
+    """Recorded by tests/record_cocoeval.py, which draws the same captions."""
+    known = json.loads((Path(__file__).parent / "data" / "cocoeval.json").read_text())
+    references, candidates = captions()
+    assert digest(references, candidates) == known["captions"]
+    assert len(candidates) == 200
+    assert cider(references, candidates) == pytest.approx(known["cider"], abs=1e-8)
+    assert rouge_l(references, candidates) == pytest.approx(known["rouge_l"], abs=1e-8)
+    assert bleu(references, candidates) == pytest.approx(known["bleu"][3], abs=1e-8)
 
 
 def test_cider_by_hand():

@@ -6,6 +6,7 @@ from ...metrics.objects import objects_in
 from ...metrics.vqa import normalise
 from ...metrics.yes_no import said_yes
 from ...prompt.boxes import parse_boxes, parse_phrases
+from .choosing import written_choice
 
 Row = dict[str, Any]
 
@@ -50,6 +51,11 @@ def objects(row: Row) -> list[str] | None:
 def chosen(row: Row) -> int | None:
     """The number of the choice that was taken, from 0."""
     return row["choices"].index(row["answer"]) if row["answer"] in row["choices"] else None
+
+
+def written(row: Row) -> int | None:
+    """The number of the choice that was written, from 0."""
+    return written_choice(row["answer"], row["choices"])
 
 
 def _edges(box: Any) -> list[float]:

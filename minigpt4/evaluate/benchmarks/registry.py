@@ -11,8 +11,10 @@ from . import (
     grounding,
     hateful_memes,
     identify,
+    nocaps,
     pope,
     refer,
+    textvqa,
     vizwiz,
     vqa,
     vqav2,
@@ -21,7 +23,7 @@ from . import (
 from .base import Benchmark
 
 _OF_FILES = [module.BENCHMARK for module in (captions, failures, vqa, refer, identify, grounding, detection, vsr)]
-_OF_FOLDERS = [module.BENCHMARK for module in (gqa, vizwiz, aokvqa, hateful_memes, pope)]
+_OF_FOLDERS = [module.BENCHMARK for module in (gqa, vizwiz, aokvqa, textvqa, nocaps, hateful_memes, pope)]
 _SEVERAL = [benchmark for module in (vqav2, choice, chair) for benchmark in module.BENCHMARKS]
 
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in [*_OF_FILES, *_OF_FOLDERS, *_SEVERAL]}

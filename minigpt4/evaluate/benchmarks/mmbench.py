@@ -1,0 +1,93 @@
+"""MMBench: questions with up to six given answers, in its table (Liu et al. 2023), and tables of one's own of that form.
+
+Images stand in the table as base64; they are written to a folder beside it when it is first read. The likeliest answer counts,
+as for the other benchmarks of choice. MMBench's own count (CircularEval) asks for a letter with the answers in every order;
+likelihood does not depend on their order.
+"""
+
+import base64
+import binascii
+import csv
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...errors import UserError
+from ...io.atomic import whole_file
+from ..annotations import Problems
+from .base import Choice, File, Row, new_row
+from .short import KIND
+
+NAME = "mmbench"
+LETTERS = "ABCDEF"
+_SOURCE = "https://github.com/open-compass/MMBench"
+TABLE = File(names=("mmbench_dev_20230712.tsv", "MMBench_DEV_EN.tsv", "mmbench.tsv"), source=_SOURCE)
+IMAGES = "mmbench_images"
+_LONGEST = 50_000_000  # characters of an image
+
+
+def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
+    """A row ``{"image", "question", "choices", "truth", "kind": category}`` for each question; a hint stands before it."""
+    file = TABLE.the(path)
+    rows, images, seen = [], {}, set()
+    for line, entry in _entries(file):
+        where = f"{file}:{line}"
+        with problems.noting():
+            number, asked = _text(entry, "index", where), _text(entry, "question", where)
+            if choice.split is not None and entry.get("split") != choice.split:
+                continue
+            if number in seen:
+                raise UserError(f"{where}: question {number} is there twice; the first counts")
+            seen.add(number)
+            choices = {letter: entry[letter].strip() for letter in LETTERS if (entry.get(letter) or "").strip()}
+            answer = _text(entry, "answer", where)
+            if len(choices) < 2 or answer not in choices:
+                raise UserError(f"{where}: expected answers A, B, ... and the letter of the right one, found {answer[:20]!r}")
+            images[number] = _image(path, number, _text(entry, "image", where), images, where)
+            hint = " ".join((entry.get("hint") or "").split())
+            asked = f"{hint} {asked}" if hint and hint != "nan" else asked
+            truth = {"choices": list(choices.values()), "truth": choices[answer]}
+            kind = {KIND: entry["category"]} if (entry.get("category") or "").strip() else {}
+            rows.append(new_row(NAME, images[number], question=asked, **truth, **kind))
+    return rows
+
+
+def _entries(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    csv.field_size_limit(min(_LONGEST, sys.maxsize))
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            table = csv.DictReader(opened, delimiter="\t")
+            if missing := {"index", "question", "A", "B", "answer", "image"} - set(table.fieldnames or ()):
+                raise UserError(f"{file}: no column {', '.join(sorted(missing))}; expected MMBench's table, apart by tabs")
+            for entry in table:
+                yield table.line_num, entry
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{file}: cannot be read as a table ({' '.join(str(error).split())[:200]})") from None
+
+
+def _text(entry: dict[str, str], key: str, where: str) -> str:
+    value = (entry.get(key) or "").strip()
+    if not value:
+        raise UserError(f'{where}: "{key}" is empty')
+    return value
+
+
+def _image(path: Path, number: str, given: str, known: dict[str, str], where: str) -> str:
+    """The name of the image's file, which is written if it is not there; `given` may be the number of a question before."""
+    if given in known:
+        return known[given]
+    if not number.isalnum():
+        raise UserError(f"{where}: the index {number[:20]!r} can be no file's name")
+    file = path / IMAGES / f"{number}.jpg"
+    if not file.exists():
+        try:
+            data = base64.b64decode(given, validate=True)
+        except (binascii.Error, ValueError):
+            raise UserError(f"{where}: the image is not base64, nor the index of a question before") from None
+        try:
+            file.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{file.parent}: cannot be written ({error.strerror}); images of the table are put there") from None
+        with whole_file(file) as part:
+            part.write_bytes(data)
+    return str(file.relative_to(path))
