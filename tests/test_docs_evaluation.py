@@ -27,7 +27,20 @@ def test_every_benchmark_is_named_with_its_files():
 
 def test_the_commands_are_there():
     shown = re.findall(r"^minigpt4 evaluate (\w+)(.*)$", GUIDE, re.MULTILINE)
-    assert [command for command, _ in shown] == ["prepare", "run", "score", "compare", "all", "run", "flaws"]
+    assert [command for command, _ in shown] == [
+        "prepare",
+        "run",
+        "score",
+        "compare",
+        "all",
+        "run",
+        "run",
+        "judge",
+        "run",
+        "rate",
+        "rate",
+        "flaws",
+    ]
 
 
 def test_the_numbers_of_words_are_those_of_the_list():

@@ -10,7 +10,7 @@ from ..errors import UserError
 from .endpoints import ACCOUNT, Account, endpoint, is_endpoint
 from .evaluate import app
 from .options import Json, import_quickly, options
-from .terminal import remark, say
+from .terminal import remark, say, say_line
 
 Answers = Annotated[Path, typer.Argument(metavar="ANSWERS", show_default=False, help="Answers, or the folder of a run.")]
 
@@ -56,3 +56,27 @@ def judge(
 
 def _spent(spent: dict[str, Any]) -> str:
     return f"{spent['requests']:,.0f} requests, {spent['failed']:,.0f} failed, {spent['cost']:.4f} spent"
+
+
+@app.command()
+def rate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", show_default=False, help="The folder of a run, such as of `advanced`.")],
+    images: Annotated[Path | None, typer.Option(help="The folder that its images are in.")] = None,
+    report: Annotated[bool, typer.Option("--report", help="Print what people said, and open no page.")] = False,
+    json: Json = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 7862,
+) -> None:
+    """Open a page on this machine where people say whether each answer does what was asked."""
+    import_quickly()
+    from ..evaluate.rating import Ratings, rating_app, rating_report
+    from ..reports.local import serve_here
+
+    if report or json:
+        found = rating_report(Ratings(run))
+        say(jsonlib.dumps(found.as_dict(), ensure_ascii=False, indent=1) if json else found.as_text())
+        return
+    if images is None:
+        raise UserError("say with --images where the images are, to be shown beside the answers (or --report for the ratings)")
+    if not images.is_dir():
+        raise UserError(f"{images}: no such folder")
+    serve_here(rating_app(run, images), port, lambda address: say_line(f"{address} (Ctrl-C ends)", flush=True))

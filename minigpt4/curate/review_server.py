@@ -6,14 +6,11 @@ from typing import Any
 
 from ..errors import UserError
 from ..media.images import open_image
+from ..reports.local import local_app, serve_here
 from .review import LOG, Review, about, agreement, texts_to_review
 from .rules import SAYS, changed_words
 
 PAGE = Path(__file__).with_name("review_page")
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
-)
 _SIDE = 1024
 
 
@@ -23,45 +20,18 @@ def review_app(folder: Path) -> Any:
     Raises:
         UserError: nothing to review, or fastapi is missing.
     """
-    try:
-        from fastapi import Body, FastAPI, HTTPException, Request, Response
-        from fastapi.responses import FileResponse, JSONResponse
-        from starlette.middleware.trustedhost import TrustedHostMiddleware
-    except ImportError:
-        raise UserError("the review page needs fastapi: pip install 'minigpt4[serve]'") from None
+    app = local_app(PAGE, "x-review")
+    from fastapi import Body, HTTPException, Response
+    from fastapi.responses import JSONResponse
 
     rows = texts_to_review(folder)
     ids = [row["id"] for row in rows]
     review = Review(folder / LOG, {row["id"]: about(row) for row in rows})
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
-
-    @app.middleware("http")
-    async def guarded(request: Request, proceed: Any) -> Any:
-        if request.method == "POST" and request.headers.get("x-review") != "1":
-            return JSONResponse({"error": "this comes from another page"}, 403)  # which cannot set this header here
-        response = await proceed(request)
-        response.headers["Content-Security-Policy"] = _POLICY
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "no-referrer"
-        return response
 
     def row_at(index: int) -> dict[str, Any]:
         if not 0 <= index < len(rows):
             raise HTTPException(404, "no such item")
         return rows[index]
-
-    @app.get("/")
-    def page() -> FileResponse:
-        return FileResponse(PAGE / "index.html")
-
-    @app.get("/{name}.{ending}", response_model=None)
-    def part(name: str, ending: str) -> Response:
-        if (name, ending) == ("favicon", "ico"):
-            return Response(status_code=204)  # browsers ask for one
-        if f"{name}.{ending}" not in ("review.js", "review.css"):
-            raise HTTPException(404)
-        return FileResponse(PAGE / f"{name}.{ending}", headers={"Cache-Control": "no-cache"})
 
     @app.get("/api/state")
     def state(reviewer: str) -> dict[str, Any]:
@@ -120,19 +90,4 @@ def serve_review(folder: Path, port: int, told: Any) -> None:
     Args:
         told: called with the address once the page is there to be opened.
     """
-    app = review_app(folder)
-    try:
-        import uvicorn
-    except ImportError:
-        raise UserError("the review page needs uvicorn: pip install 'minigpt4[serve]'") from None
-    import socket
-
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(("127.0.0.1", port))
-        listener.listen(128)
-    except OSError as error:
-        raise UserError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None
-    told(f"http://127.0.0.1:{listener.getsockname()[1]}/")
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+    serve_here(review_app(folder), port, told)

@@ -11,6 +11,7 @@ import csv
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ...errors import UserError
 from ...io.atomic import whole_file
@@ -29,7 +30,9 @@ _LONGEST = 50_000_000  # characters of an image
 def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     """A row ``{"image", "question", "choices", "truth", "kind": category}`` for each question; a hint stands before it."""
     file = TABLE.the(path)
-    rows, images, seen = [], {}, set()
+    rows: list[Row] = []
+    images: dict[str, str] = {}
+    seen: set[str] = set()
     for line, entry in _entries(file):
         where = f"{file}:{line}"
         with problems.noting():
@@ -46,9 +49,10 @@ def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
             images[number] = _image(path, number, _text(entry, "image", where), images, where)
             hint = " ".join((entry.get("hint") or "").split())
             asked = f"{hint} {asked}" if hint and hint != "nan" else asked
-            truth = {"choices": list(choices.values()), "truth": choices[answer]}
-            kind = {KIND: entry["category"]} if (entry.get("category") or "").strip() else {}
-            rows.append(new_row(NAME, images[number], question=asked, **truth, **kind))
+            truth: dict[str, Any] = {"choices": list(choices.values()), "truth": choices[answer]}
+            if (entry.get("category") or "").strip():
+                truth[KIND] = entry["category"].strip()
+            rows.append(new_row(NAME, images[number], question=asked, **truth))
     return rows
 
 

@@ -43,7 +43,7 @@ def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     captioned = {row["image"] for row in rows}
     problems += [f"{file}: image {name} has no captions" for name in domains if name not in captioned]
     return [
-        new_row(NAME, image_in(path, IMAGES, row["image"]), captions=row["captions"], **{KIND: domains[row["image"]]})
+        new_row(NAME, image_in(path, IMAGES, row["image"]), captions=row["captions"], kind=domains[row["image"]])
         for row in rows
         if choice.split in (None, domains[row["image"]])
     ]

@@ -1,6 +1,7 @@
 """All benchmarks whose rows are asked one by one, by name."""
 
 from . import (
+    advanced,
     aokvqa,
     captions,
     chair,
@@ -22,7 +23,7 @@ from . import (
 )
 from .base import Benchmark
 
-_OF_FILES = [module.BENCHMARK for module in (captions, failures, vqa, refer, identify, grounding, detection, vsr)]
+_OF_FILES = [module.BENCHMARK for module in (captions, failures, advanced, vqa, refer, identify, grounding, detection, vsr)]
 _OF_FOLDERS = [module.BENCHMARK for module in (gqa, vizwiz, aokvqa, textvqa, nocaps, hateful_memes, pope)]
 _SEVERAL = [benchmark for module in (vqav2, choice, chair) for benchmark in module.BENCHMARKS]
 

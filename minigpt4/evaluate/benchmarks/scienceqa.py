@@ -30,6 +30,7 @@ def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
         entry = data.get(number)
         with problems.noting():
             asked = text_of(entry, "question", where)
+            assert isinstance(entry, dict)  # or it would have no text
             if not entry.get("image"):
                 without += 1
                 continue

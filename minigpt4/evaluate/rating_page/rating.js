@@ -1,0 +1,73 @@
+"use strict";
+// One answer at a time. What is decided is on the server's disk before the page goes on.
+const at = (id) => document.getElementById(id);
+let ratings = [], place = 0, busy = false;
+
+async function get(path) {
+  const reply = await fetch(path);
+  if (!reply.ok) throw new Error((await reply.json()).detail || reply.statusText);
+  return reply.json();
+}
+
+function told(text) { at("saved").textContent = text; }
+
+function count() {
+  const done = ratings.filter(Boolean).length;
+  at("bar").max = ratings.length || 1;
+  at("bar").value = done;
+  at("count").textContent = `${done} of ${ratings.length} rated, this is ${place + 1}`;
+  for (const button of document.querySelectorAll("nav button")) {
+    const mine = { y: "yes", n: "no" }[button.dataset.key];
+    if (mine) button.setAttribute("aria-pressed", String(ratings[place] === mine));
+  }
+}
+
+async function show(next) {
+  place = Math.max(0, Math.min(ratings.length - 1, next));
+  const item = await get(`api/items/${place}`);
+  at("image").src = `api/images/${place}`;
+  at("prompt").textContent = item.prompt;
+  at("answer").textContent = item.answer || "(nothing)";
+  count();
+}
+
+async function begin() {
+  const state = await get(`api/state?rater=${encodeURIComponent(at("rater").value)}`);
+  ratings = state.ratings;
+  at("folder").textContent = state.folder;
+  const open = ratings.findIndex((rating) => !rating);
+  await show(open < 0 ? 0 : open);
+}
+
+async function rate(rating) {
+  if (!at("rater").value.trim()) { told("first say who you are"); at("rater").focus(); return; }
+  const headers = { "Content-Type": "application/json", "X-Rating": "1" };
+  const body = JSON.stringify({ index: place, rater: at("rater").value, rating });
+  const reply = await fetch("api/ratings", { method: "POST", headers, body });
+  if (!reply.ok) { told(`not saved: ${(await reply.json()).error}`); return; }
+  ratings[place] = rating;
+  told("saved");
+  await show(place + 1);
+}
+
+async function act(key) {
+  if (busy) return;
+  busy = true;
+  try {
+    if (key === "y") await rate("yes");
+    else if (key === "n") await rate("no");
+    else if (key === "ArrowLeft") await show(place - 1);
+    else if (key === "ArrowRight") await show(place + 1);
+  } catch (error) {
+    told(`the server does not answer: ${error.message}`);
+  }
+  busy = false;
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.target === at("rater") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (["y", "n", "ArrowLeft", "ArrowRight"].includes(event.key)) { event.preventDefault(); act(event.key); }
+});
+for (const button of document.querySelectorAll("nav button")) button.addEventListener("click", () => act(button.dataset.key));
+at("rater").addEventListener("change", () => begin().catch((error) => told(error.message)));
+begin().catch((error) => told(error.message));

@@ -1,0 +1,130 @@
+"""The paper's advanced tasks about one's own images, and the page on which people rate the answers."""
+
+import json
+
+import pytest
+from serving import picture
+
+from minigpt4 import cli
+from minigpt4.errors import UserError
+from minigpt4.evaluate.benchmarks.advanced import QUESTIONS
+from minigpt4.evaluate.benchmarks.base import Against, Choice
+from minigpt4.evaluate.benchmarks.registry import BENCHMARKS
+from minigpt4.evaluate.rating import Ratings, rating_report
+
+ADVANCED = BENCHMARKS["advanced"]
+
+
+@pytest.fixture
+def images(tmp_path):
+    for name in ("meme/a.jpg", "meme/b.jpg", "poem/c.png", "holiday/d.jpg"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        picture().save(tmp_path / "images" / name)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def run(images, tmp_path):
+    """A run with three answers."""
+    rows, _ = ADVANCED.rows(images)
+    (tmp_path / "run").mkdir()
+    lines = [json.dumps(row | {"answer": f"<b>{i}</b> & so on", "by": "me"}) + "\n" for i, row in enumerate(rows)]
+    (tmp_path / "run" / "answers.jsonl").write_text("".join(lines))
+    return tmp_path / "run"
+
+
+def test_images_in_folders_by_task_are_asked_in_the_papers_words(images, tmp_path):
+    rows, problems = ADVANCED.rows(images)
+    assert [(row["image"], row["prompt"]) for row in rows] == [
+        ("meme/a.jpg", "Explain why this meme is funny."),
+        ("meme/b.jpg", "Explain why this meme is funny."),
+        ("poem/c.png", "Can you craft a beautiful poem about this image?"),
+    ]
+    assert not problems
+    assert [row["asked"] for row in ADVANCED.rows(images, Choice(split="poem"))[0]] == ["poem"]
+    listed = tmp_path / "listed.jsonl"
+    listed.write_text('{"image": "x.jpg", "asked": "recipe"}\n{"image": "y.jpg", "asked": "song"}\n')
+    rows, problems = ADVANCED.rows(listed)
+    assert ([row["prompt"] for row in rows], len(problems)) == (["How should I make something like this?"], 1)
+    for wrong, told in ((Choice(split="song"), "advanced has the tasks meme"), (Choice(), "expected folders of images named")):
+        with pytest.raises(UserError, match=told):
+            ADVANCED.rows(images / "holiday" if wrong.split is None else images, wrong)
+
+
+def test_the_report_says_what_rules_see(images):
+    rows, _ = ADVANCED.rows(images)
+    good = "It is funny because the dog wears a hat, and dogs do not wear hats."
+    answered = [
+        row | {"answer": text}
+        for row, text in zip(rows, (good, "No.", "A line\nand a line\nand one about the dog"), strict=True)
+    ]
+    meme, poem = ADVANCED.report(answered, Against()).lines
+    assert (meme.scores["flawed"].value, poem.scores["flawed"].value) == (0.5, 0)
+
+
+def test_the_last_rating_of_a_person_counts_and_nothing_is_lost(run):
+    ratings = Ratings(run)
+    with pytest.raises(UserError, match="no ratings yet"):
+        rating_report(ratings)
+    for place, rater, rating in [(0, "Ann", "no"), (0, "Ann", "yes"), (1, "Ann", "no"), (2, "Ann", "yes"), (0, " Bo ", "no")]:
+        ratings.rate(place, rater, rating)
+    assert len((run / "ratings.jsonl").read_text().splitlines()) == 5
+    with (run / "ratings.jsonl").open("a") as file:
+        file.write('{"key": "cut sho')  # a kill
+    again = Ratings(run)
+    assert again.of("Ann") == {0: "yes", 1: "no", 2: "yes"}
+    report = rating_report(again)
+    assert {line.name: line.scores["success"].value for line in report.lines} == {"meme": 0.25, "poem": 1, "all": 0.5}
+    assert report.notes == ["3 of 3 answers are rated, by Ann, Bo", "Ann and Bo agree on 0 of 1"]
+    for place, rater, rating, told in [
+        (3, "Ann", "yes", "number of an answer"),
+        (0, "", "yes", "say who"),
+        (0, "Ann", "perhaps", "yes or no"),
+    ]:
+        with pytest.raises(UserError, match=told):
+            again.rate(place, rater, rating)
+
+
+def test_the_command_prints_what_people_said(run, images, capsys):
+    Ratings(run).rate(0, "Ann", "yes")
+    cli.evaluate(["rate", str(run), "--report"], standalone_mode=False)
+    assert "1 of 3 answers are rated, by Ann" in capsys.readouterr().out
+    with pytest.raises(UserError, match="say with --images where the images are"):
+        cli.evaluate(["rate", str(run)], standalone_mode=False)
+
+
+pytest.importorskip("fastapi", reason="fastapi is not installed")
+
+
+@pytest.fixture
+def client(run, images):
+    from fastapi.testclient import TestClient
+
+    from minigpt4.evaluate.rating import rating_app
+
+    return TestClient(rating_app(run, images), base_url="http://127.0.0.1")
+
+
+def test_the_page_shows_and_keeps(client, run):
+    for name in ("", "rating.js", "rating.css", "favicon.ico"):
+        assert client.get(f"/{name}").status_code in (200, 204)
+    assert client.get("/answers.jsonl").status_code == 404
+    state = client.get("/api/state", params={"rater": "Ann"}).json()
+    assert state == {"folder": "run", "ratings": [None, None, None]}
+    shown = [client.get(f"/api/items/{i}").json() for i in range(3)]
+    assert sorted(one["prompt"] for one in shown) == sorted([QUESTIONS["meme"], QUESTIONS["meme"], QUESTIONS["poem"]])
+    assert client.get("/api/images/0").headers["content-type"] == "image/jpeg"
+    assert client.get("/api/items/3").status_code == client.get("/api/images/-1").status_code == 404
+    given = {"index": 1, "rater": "Ann", "rating": "yes"}
+    assert client.post("/api/ratings", json=given, headers={"x-rating": "1"}).json() == {"rating": "yes"}
+    assert client.get("/api/state", params={"rater": "Ann"}).json()["ratings"] == [None, "yes", None]
+    assert Ratings(run).of("Ann") == {Ratings(run).order()[1]: "yes"}
+
+
+def test_nobody_else_can_rate(client):
+    given = {"index": 1, "rater": "Ann", "rating": "yes"}
+    assert client.post("/api/ratings", json=given).status_code == 403
+    assert client.get("/", headers={"host": "evil.example"}).status_code == 400
+    for wrong in ({"index": "1"}, {"index": True}, {"rater": ""}, {"rating": "perhaps"}, {"rating": None}):
+        assert client.post("/api/ratings", json=given | wrong, headers={"x-rating": "1"}).status_code == 400
+    assert "script-src 'self'" in client.get("/").headers["content-security-policy"]
