@@ -13,7 +13,7 @@ from minigpt4.cli.options import System
 from minigpt4.dialogue.endpoint import Endpoint, Limits
 from minigpt4.errors import UserError
 from minigpt4.evaluate.predict import answered
-from minigpt4.evaluate.run import run_benchmark, score_answers
+from minigpt4.evaluate.run import Asked, compare, run_benchmark, score_answers
 from minigpt4.evaluate.served import Served, connect
 
 
@@ -158,3 +158,20 @@ def test_answers_in_which_nothing_can_be_read_are_counted_and_named(questions, t
     told = "1 of 9 answers cannot be read, the first about 0.jpg: ''"
     assert told in measured.notes
     assert told in score_answers(measured.file).notes
+
+
+def test_the_identifier_of_the_task_can_be_left_out(questions, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    server, served = other(completion("red"))
+    asked(questions, lambda: served, asked=Asked(identifier=False))
+    said = json.loads(server.requests[-1].content)["messages"][0]["content"][-1]["text"]
+    assert said.startswith("Based on the image, respond to this question")
+    without = tmp_path / "vqa-vqa.jsonl"
+    without.rename(tmp_path / "without.jsonl")
+    asked(questions, lambda: served)
+    both = compare(without, tmp_path / "without.jsonl")  # the same questions, though not in the same words
+    assert both.items == 9
+    assert [row["prompt"][:5] for row in (*answered(without)[:1], *answered(tmp_path / "without.jsonl")[:1])] == [
+        "[vqa]",
+        "Based",
+    ]

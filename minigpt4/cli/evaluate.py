@@ -55,6 +55,7 @@ class Measuring:
     blank_image: bool
     json: bool
     batch_size: int
+    identifier: bool = True
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,9 @@ def run(
     split: Split = None,
     limit: Limit = None,
     blank_image: BlankImage = False,
+    identifier: Annotated[
+        bool, typer.Option("--identifier/--no-identifier", help="Begin questions with their task's identifier, like [vqa].")
+    ] = True,
     json: Json = False,
     batch_size: BatchSize = 16,
     *,
@@ -228,7 +232,7 @@ def run(
         raise UserError(f"{benchmark}: no such benchmark; there are {', '.join(BENCHMARKS)}")
     with saying(output):
         output.mkdir(parents=True, exist_ok=True)
-    measuring = Measuring(images, split, limit, output, blank_image, json, batch_size)
+    measuring = Measuring(images, split, limit, output, blank_image, json, batch_size, identifier)
     measured = _measured(benchmark, data, measuring=measuring, system=system, generation=generation, account=account)
     kept = measured.report.as_dict()
     kept["notes"] = [*kept["notes"], *measured.notes]
@@ -350,6 +354,7 @@ def _measured(
         prior=fitting.prior,
         prior_split=fitting.prior_split,
         grid=grid,
+        identifier=measuring.identifier,
     )
     measured = run_benchmark(
         name,

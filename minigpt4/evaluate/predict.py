@@ -89,11 +89,11 @@ def answered(file: Path, rows: Sequence[Row] | None = None) -> list[Row]:
 
 
 def aligned(rows: Sequence[Row], others: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """The rows that both have answered, side by side."""
-    by_key = {_key(row): row for row in others}
-    pairs = [(row, by_key[_key(row)]) for row in rows if _key(row) in by_key]
+    """The rows that both have answered, in whatever words they were asked, side by side."""
+    by_key = {_key(row, "prompt"): row for row in others}
+    pairs = [(row, found) for row in rows if (found := by_key.get(_key(row, "prompt"))) is not None]
     return [row for row, _ in pairs], [other for _, other in pairs]
 
 
-def _key(row: Row) -> str:
-    return json.dumps({k: v for k, v in row.items() if k not in ("answer", BY, IMAGES, PARSED)}, sort_keys=True)
+def _key(row: Row, *less: str) -> str:
+    return json.dumps({k: v for k, v in row.items() if k not in ("answer", BY, IMAGES, PARSED, *less)}, sort_keys=True)

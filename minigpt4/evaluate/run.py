@@ -1,9 +1,9 @@
 """A benchmark from annotations to a report: read, ask what has not been answered yet, score."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from ..dialogue.agents import AgentError
 from ..errors import UserError
 from ..jobs.made_by import BY
 from ..jobs.resumable import Load, Watch
+from ..prompt.tasks import split_identifier
 from .benchmarks.base import Against, Benchmark, Choice, Row
 from .benchmarks.registry import BENCHMARKS
 from .predict import aligned, answered, predict
@@ -32,6 +33,7 @@ class Asked:
         blank_image: ask about a grey image as well.
         prior, prior_split: other questions that fixed boxes are fitted to.
         grid: cells a side of the vision encoder.
+        identifier: whether questions begin with their task's identifier, where they have one.
     """
 
     split: str | None = None
@@ -44,6 +46,7 @@ class Asked:
     prior: Path | None = None
     prior_split: str | None = None
     grid: int | None = None
+    identifier: bool = True
 
 
 @dataclass
@@ -81,6 +84,8 @@ def run_benchmark(
         UserError: annotations, images or answers that are not there or not what they should be; before the system is loaded.
     """
     benchmark, settings = BENCHMARKS[name], settings or {}
+    if not asked.identifier:
+        benchmark = replace(benchmark, question=partial(_without_identifier, benchmark.question))
     choice = Choice(split=asked.split, single_box=asked.single_box, things=asked.things)
     rows, unusable = benchmark.rows(annotations, choice)
     if asked.limit and asked.limit < len(rows):
@@ -140,6 +145,10 @@ def run_benchmark(
     notes += _unread(benchmark, done)
     against = Against(blank_image=sightless, prior=prior, grid=asked.grid)
     return Measured(benchmark.report(done, against, **report or {}), file, notes, problems)
+
+
+def _without_identifier(question: Callable[[Row], str], row: Row) -> str:
+    return split_identifier(question(row))[1]
 
 
 def score_answers(predictions: Path, blank_image: Path | None = None, grid: int | None = None) -> Any:
