@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 import minigpt4
 
 HERE = Path(__file__).parent
-PHOTO = HERE / "camera.jpg"
+PHOTO = HERE / "cat.jpg"
 QUESTION = "What is in this picture?"
 WIDTH, HEIGHT, GAP = 1100, 372, 24
 DARK, LIGHT, GREEN = (24, 26, 31), (235, 235, 235), (120, 200, 130)
