@@ -119,11 +119,9 @@ def write_pocket(data: Path) -> None:
     }
     rows["places_again"] = rows["places"]
     rows |= {"described": rows["captions"], "named": rows["captions"], "long": rows["describe"], "short": rows["questions"]}
-    rows["foods"] = rows["questions"]
     (data / "pocket").mkdir()
     request = {"question": "Write a poem about this picture.", "answer": "A wall so blue,\nit looks at you."}
-    for name in ("composed", "composed_world"):
-        (data / f"pocket/{name}.jsonl").write_text(json.dumps(one | request) + "\n")
+    (data / "pocket/composed.jsonl").write_text(json.dumps(one | request) + "\n")
     (data / "pocket/talk.jsonl").write_text(json.dumps(one | request) + "\n" + json.dumps(request) + "\n")
     (data / "pocket/conversations.jsonl").write_text(json.dumps(rows["conversations"][0]) + "\n")
     for name, content in rows.items():

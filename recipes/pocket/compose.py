@@ -231,8 +231,6 @@ def main() -> None:
             if len(done) >= 2 and rng.random() < 0.3:
                 talks.append({"image": image, "conversation": turns(done, min(captions, key=len), rng)})
     target.write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
-    world = [row for row in made if not row["image"].startswith("flickr8k/")]
-    (target.parent / "composed_world.jsonl").write_text("".join(json.dumps(row) + "\n" for row in world))
     (target.parent / "conversations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in talks), encoding="utf-8")
     print(len(made), "answers", dict(kinds), len(talks), "conversations")
 

@@ -8,7 +8,6 @@ and keeps descriptions of twenty words or more.
 """
 
 import json
-import re
 import sys
 import zlib
 from pathlib import Path
@@ -28,8 +27,6 @@ def main() -> None:
         line for name in ("names", "names_vqa", "yes_no") for line in (data / f"{name}.train.jsonl").open(encoding="utf-8")
     ]
     (data / "short.train.jsonl").write_text("".join(short), encoding="utf-8")
-    foods = [line for line in short if re.search("food|eat", json.loads(line)["question"])]
-    (data / "foods.train.jsonl").write_text("".join(foods), encoding="utf-8")
     long = [
         line for line in (data / "describe.train.jsonl").open(encoding="utf-8") if len(json.loads(line)["answer"].split()) >= 22
     ]
