@@ -33,7 +33,7 @@ def main() -> None:
     lines += ["Made by `docs/images/gallery.py`: the requests of the papers, the first answer to each, right or wrong.", ""]
     for name, what in PHOTOS.items():
         photo = HERE / f"{name}.jpg"
-        lines += [f"## {what.capitalize()}", "", f'<img src="images/{name}.jpg" alt="{what}" width="240">', ""]
+        lines += [f"## {what[:1].upper()}{what[1:]}", "", f'<img src="images/{name}.jpg" alt="{what}" width="240">', ""]
         lines += ["| asked | said |", "|---|---|"]
         lines += [f"| {request} | {quoted(str(model.ask(photo, request)))} |" for request in REQUESTS]
         if name in TALKS:
