@@ -62,6 +62,9 @@ def photographs(source: Path, number: int = 24) -> None:
     )
     rooms = [image(source / f"daquar/images/d{i}.jpg") for i in range(12)]
     write(source / "daquar/qa.jsonl", [{"image": n, "qa": [{"question": "what is it ?", "answer": "bed"}]} for n in rooms])
+    food = [image(source / f"food_titles1000/images/t{i}.jpg") for i in range(12)]
+    titles = {"captions": ["Cheese pizza on a white plate"], "is": ["Pizza"]}
+    write(source / "food_titles1000/captions.jsonl", [{"image": name, **titles} for name in food])
     named = [
         {
             "image": image(source / f"imagenet_sample1000/images/{name}{i}.jpg"),
@@ -112,14 +115,16 @@ def test_from_photographs_to_weights(tmp_path, monkeypatch):
 
     pipeline = load_pipeline(Path("recipes/pocket/pipeline.yaml"))
     assert run_pipeline(pipeline, tiny) == ["done"] * len(pipeline.steps)
-    first, last, mean = (load_file(f"{folder}/trained.safetensors") for folder in ("shipped", "runs/talk_on", "runs/pocket"))
-    share = pipeline.steps[-1].of["pocket"]
+    first, last, mean = (load_file(f"{folder}/trained.safetensors") for folder in ("runs/talk", "runs/talk_on", "runs/pocket"))
+    share = pipeline.steps[-1].of["runs/talk"]
     name = "projection.weight"
     expected = share * first[name].float() + (1 - share) * last[name].float()
     torch.testing.assert_close(mean[name].float(), expected, atol=2e-3, rtol=1e-2)
     assert not torch.equal(first[name].float(), last[name].float())
     assert minigpt4.load("runs/pocket", dtype="float32").ask(f"data/{seen[0]}", "what?", max_new_tokens=2) is not None
     rows = [json.loads(line) for line in Path("data/pocket/world_captions.train.jsonl").read_text().splitlines()]
+    short = [json.loads(line) for line in Path("data/pocket/short.train.jsonl").read_text().splitlines()]
+    assert {row["answer"] for row in short if row["question"] == "What food is this?"} == {"A pizza.", "pizza"}
     assert any("cat" in text for row in rows if row["image"].startswith("coco/") for text in row["answers"])
     assert run_pipeline(pipeline, tiny) == ["skipped"] * len(pipeline.steps)
 

@@ -8,8 +8,9 @@ from PIL import Image, ImageDraw, ImageFont
 import minigpt4
 
 HERE = Path(__file__).parent
-PHOTO = HERE / "camera.jpg"
+PHOTO = HERE / "cat.jpg"
 QUESTION = "What is in this picture?"
+REQUEST = "Help me draft a professional advertisement for this."
 WIDTH, HEIGHT, GAP = 1100, 372, 24
 DARK, LIGHT, GREEN = (24, 26, 31), (235, 235, 235), (120, 200, 130)
 
@@ -17,7 +18,7 @@ DARK, LIGHT, GREEN = (24, 26, 31), (235, 235, 235), (120, 200, 130)
 def main() -> None:
     model = minigpt4.load()
     lines = [(GREEN, f'$ ./run ask {PHOTO.name} "{QUESTION}"'), (LIGHT, model.ask(PHOTO, QUESTION)), (LIGHT, "")]
-    lines += [(GREEN, f"$ ./run caption {PHOTO.name}"), (LIGHT, model.caption([PHOTO])[0])]
+    lines += [(GREEN, f'$ ./run ask {PHOTO.name} "{REQUEST}"'), (LIGHT, model.ask(PHOTO, REQUEST))]
     canvas = Image.new("RGB", (WIDTH, HEIGHT), DARK)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(24)
     with Image.open(PHOTO) as photo:
