@@ -87,6 +87,29 @@ def test_waits_grow_and_are_as_long_as_the_endpoint_asks_but_not_endless():
     assert 1 <= waits[1] <= 2 <= waits[2] <= 4
 
 
+def test_a_model_without_a_system_role_is_told_by_the_user():
+    def handle(request):
+        if b'"system"' in request.content:
+            return httpx2.Response(400, json={"error": {"message": "messages[0]: Input tag 'system' found using 'role'"}})
+        return completion("Hi.")
+
+    server = Server(handle)
+    prompt = Prompt(messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}])
+    agent = endpoint(server)
+    assert [reply.text for reply in agent.answer([prompt])] == ["Hi."]
+    assert ask(agent, prompt).text == "Hi."
+    assert [[m["role"] for m in body["messages"]] for body in server.bodies()] == [["system", "user"], ["user"], ["user"]]
+    assert server.bodies()[1]["messages"][0]["content"] == "Be brief.\nHello"
+    many = endpoint(Server(handle), limits={"concurrency": 8}).answer([prompt] * 16)  # all find out at the same time
+    assert [reply.text for reply in many] == ["Hi."] * 16
+    never = Server(httpx2.Response(400, json={"error": {"message": "the system is down"}}))
+    with pytest.raises(AgentError, match="the system is down"):
+        ask(endpoint(never), prompt)
+    assert len(never.requests) == 2
+    with pytest.raises(AgentError, match="the system is down"):
+        ask(endpoint(Server(never.replies[0])), HELLO)
+
+
 def test_a_reply_of_ten_megabytes_is_not_read_to_its_end():
     read = []
 

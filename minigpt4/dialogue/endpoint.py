@@ -26,7 +26,7 @@ from ..errors import UserError
 from ..io.atomic import saying
 from ..io.jsonl import write_rows
 from ..media.images import ImageInput, open_image, regular_file
-from .agents import AgentError, CostCeiling, Prompt, Reply, Spent
+from .agents import AgentError, CostCeiling, Prompt, Reply, Spent, for_templates
 
 try:
     import httpx2
@@ -52,6 +52,10 @@ class _Again(Exception):
     def __init__(self, why: str, after: float | None = None, billed: bool = False):
         super().__init__(why)
         self.after, self.billed = after, billed
+
+
+class _NoSystem(AgentError):
+    """The model there has no place for what the system says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +125,7 @@ class Endpoint:
         self._sleep, self._told = sleep, False
         self._client = httpx2.Client(timeout=limits.timeout, transport=transport, follow_redirects=False)
         self._spent, self._reserved, self._lock = Spent(), 0.0, Lock()
+        self._system = True
 
     @property
     def name(self) -> str:
@@ -144,14 +149,27 @@ class Endpoint:
             return list(pool.map(self._one, prompts))
 
     def _one(self, prompt: Prompt) -> Reply | AgentError:
+        """A reply. Where a model has no role ``system`` (many have none, ours among them), what the system says is put before
+        what the user says next, from then on."""
         try:
-            body = self._body(prompt)
+            return self._asked(prompt, self._system)
+        except _NoSystem as error:
+            self._system = False
+            return self._asked(prompt, False) if any(m["role"] == "system" for m in prompt.messages) else error
+
+    def _asked(self, prompt: Prompt, system: bool) -> Reply | AgentError:
+        try:
+            body = self._body(prompt, system)
             digest = hashlib.sha256(json.dumps([self.base_url, body, prompt.attempt], sort_keys=True).encode()).hexdigest()
             if (known := self._known(digest)) is not None:
                 return known
             reply = self._sent(body, len(prompt.images))
         except UserError as error:
             return AgentError(str(error))
+        except _NoSystem as error:
+            if system:
+                raise
+            return error
         except AgentError as error:
             return error
         if self._cache is not None and reply.text:
@@ -211,10 +229,11 @@ class Endpoint:
         key = os.environ.get(self.key_env)
         return {"Authorization": f"Bearer {key}"} if key else {}
 
-    def _body(self, prompt: Prompt) -> dict[str, Any]:
+    def _body(self, prompt: Prompt, system: bool) -> dict[str, Any]:
         if prompt.images and not self.images:
             raise UserError(f"{self.name} takes no images, but is asked about one: name another agent for this part")
-        messages: list[dict[str, Any]] = [dict(message) for message in prompt.messages]
+        told = prompt.messages if system else for_templates(prompt.messages, 0, str)
+        messages: list[dict[str, Any]] = [dict(message) for message in told]
         if prompt.images:
             first = next((i for i, message in enumerate(messages) if message["role"] == "user"), None)
             if first is None:
@@ -299,7 +318,8 @@ class Endpoint:
             raise _Again(f"HTTP {status}", after=wait)
         why = _message(data)
         hint = f"; is the key in ${self.key_env}?" if status in (401, 403) else ""
-        raise AgentError(f"{self.name}: HTTP {status}{f' ({why})' if why else ''}{hint}")
+        kind = _NoSystem if status in (400, 422) and "system" in why.lower() else AgentError
+        raise kind(f"{self.name}: HTTP {status}{f' ({why})' if why else ''}{hint}")
 
     def _read(self, data: bytes, guess: tuple[int, int]) -> Reply:
         try:
