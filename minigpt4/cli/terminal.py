@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..io.progress import heard_by
+from ..io.progress import log as progress_log
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,6 +84,35 @@ class _Log(logging.Handler):
 def hear_the_log() -> None:
     """Hear what the house tells of itself, not its warnings alone."""
     logging.getLogger("minigpt4").setLevel(logging.INFO)
+
+
+# long work ------------------------------------------------------------------------------------------------------------
+
+
+class _Bars:
+    """Shows a bar on standard error for each piece of long work that the house tells of (`io.progress`)."""
+
+    def begin(self, what: str, total: int | None, done: int, in_bytes: bool) -> "_Bar":
+        """Show a new bar."""
+        from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        count = DownloadColumn() if in_bytes else MofNCompleteColumn()
+        counted = () if total is None else (count, TimeRemainingColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), *counted)
+        bar = Progress(*columns, TextColumn("{task.fields[remark]}", markup=False), console=console(stderr=True))
+        bar.start()
+        return _Bar(bar, bar.add_task(what, total=total, completed=done, remark=""))
+
+
+class _Bar:
+    def __init__(self, bar: Any, task: Any):
+        self._bar, self._task = bar, task
+
+    def reach(self, done: int, remark: str) -> None:
+        self._bar.update(self._task, completed=done, remark=remark)
+
+    def end(self) -> None:
+        self._bar.stop()
 
 
 # streams that are closed or full -----------------------------------------------------------------------------------------
@@ -179,8 +210,11 @@ def standard_streams() -> Iterator[None]:
     sys.stdout, sys.stderr = _Output(sys.stdout), _Errors(sys.stderr)
     log = _Log()
     logging.root.addHandler(log)
+    progress_log.setLevel(logging.INFO)  # where there is no terminal, lines take the place of bars
     try:
-        yield
+        with heard_by(_Bars()) if sys.stderr.isatty() else contextlib.nullcontext():
+            yield
     finally:
+        progress_log.setLevel(logging.NOTSET)
         logging.root.removeHandler(log)
         sys.stdin, sys.stdout, sys.stderr = before

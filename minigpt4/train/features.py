@@ -9,6 +9,7 @@ import torch
 
 from ..data.mixture import Part
 from ..data.source import StreamSource
+from ..io.progress import each
 from ..media.images import ImageInput
 from ..model.feature_cache import FeatureCache
 from ..model.modeling import MiniGPT4ForConditionalGeneration
@@ -60,7 +61,7 @@ def fill(
     cache = FeatureCache(model, processor.image_processor, folder, connector_varies=recipe.trained.vision_dropout > 0)
     # Some at a time: images that are stored in rows are in memory here.
     waiting: list[tuple[str, ImageInput, bool]] = []
-    for shown in _with_bar(recipe, parts, world, cache.folder):
+    for shown in _counted(recipe, parts, world, cache.folder):
         mine = (item for item in cache.missing(shown) if int(item[0][:8], 16) % world.size == world.rank)
         waiting += [item for item in mine if item[0] not in {key for key, *_ in waiting}]
         while len(waiting) >= _AT_ONCE:
@@ -87,14 +88,11 @@ def _images(recipe: Recipe, parts: Sequence[Part]) -> Iterator[list[tuple[ImageI
     yield [(name, False) for name in recipe.validation.images]
 
 
-def _with_bar(recipe: Recipe, parts: Sequence[Part], world: World, folder: Path) -> Iterator[list[tuple[ImageInput, bool]]]:
-    """`_images`, with a bar in the process that speaks for all."""
+def _counted(recipe: Recipe, parts: Sequence[Part], world: World, folder: Path) -> Iterator[list[tuple[ImageInput, bool]]]:
+    """`_images`; the process that speaks for all tells how far it is."""
     if not world.leads:
         yield from _images(recipe, parts)
         return
-    from rich.console import Console
-    from rich.progress import track
-
     log.info("the vision encoder looks once at each image; what it sees is kept in %s", folder)
     total = 1 + sum(len(part.source) for part in parts if not isinstance(part.source, StreamSource))
-    yield from track(_images(recipe, parts), "looking at images", total, console=Console(stderr=True), transient=True)
+    yield from each(_images(recipe, parts), "looking at images", total)

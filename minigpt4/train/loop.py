@@ -23,6 +23,7 @@ from ..data.source import StreamSource
 from ..errors import UserError
 from ..io.atomic import saying, write_folder
 from ..io.lock import hold
+from ..io.progress import telling
 from .checkpoint import (
     OPTIMIZER,
     STATE,
@@ -37,13 +38,12 @@ from .features import fill, wants_features
 from .fingerprint import difference, fingerprints
 from .flops import StepFlops, matmul_peak
 from .loader import Loader
-from .progress import Progress
 from .recipe import Dataset, Recipe, load_recipe, save_recipe
 from .schedule import SCHEDULES
 from .self_critical import SelfCritic
 from .setup import DTYPES, PLAIN, parameter_groups, prepare, settled
 from .signals import signals
-from .tracking import JsonLines, Tracker, open_tracker
+from .tracking import JsonLines, Tracker, in_short, open_tracker
 from .validate import Validator
 from .watch import Watch
 
@@ -178,7 +178,7 @@ class Trainer:
             torch.manual_seed(recipe.seed + world.rank)  # dropout is each process' own
         else:
             set_random_state(self.random_state)
-        with signals() as stop, Progress(self.step, recipe.steps, world.leads) as progress:
+        with signals() as stop, telling("step", recipe.steps, self.step) if world.leads else nullcontext() as told:
             while self.step < recipe.steps:
                 begun = time.perf_counter()
                 taken = [next(batches) for _ in range(recipe.accumulate)]
@@ -189,7 +189,8 @@ class Trainer:
                 values |= self._speed([batch for batch, _ in taken], took, waited, peak)
                 for tracker in self.trackers:
                     tracker.log(self.step, values)
-                progress.advance(values)
+                if told is not None:
+                    told.reach(self.step, in_short(values))
                 last = self.step == recipe.steps
                 stopping = world.any(stop.is_set())
                 measured = last or self.step % recipe.validation.every == 0

@@ -101,3 +101,12 @@ def open_tracker(name: str, folder: Path, settings: dict[str, Any]) -> Tracker:
         return TRACKERS[name](folder, settings)
     except ImportError:
         raise UserError(f"the recipe asks for the tracker {name}, which is not installed: pip install {name}") from None
+
+
+def in_short(values: dict[str, float]) -> str:
+    """The numbers of a step that people watch, in one line."""
+    text = (
+        f"loss {values['loss']:.3f}  lr {values['lr']:.1e}  {values['tokens_per_s']:,.0f} tokens/s  "
+        f"{values['samples_per_s']:.1f} samples/s  {values['mfu']:.0%} of peak"
+    )
+    return f"{text}  {memory:.1f} GB" if (memory := values.get("memory_gb")) else text
