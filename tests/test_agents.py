@@ -8,8 +8,8 @@ from scripted import Server, completion
 
 from minigpt4.dialogue.agents import AgentError, CostCeiling, LocalAgent, Prompt, ask, for_templates
 from minigpt4.dialogue.endpoint import Endpoint, Limits
-from minigpt4.engine.engine import Engine
 from minigpt4.errors import UserError
+from minigpt4.inference.assistant import Assistant
 from minigpt4.prompt.templates import IMAGE, PLACEHOLDER
 
 HELLO = Prompt(messages=[{"role": "user", "content": "Hello"}], max_new_tokens=10)
@@ -198,9 +198,9 @@ def test_what_cannot_go_together_is_refused():
 @pytest.fixture(scope="module")
 def local():
     model = tiny_model()
-    engine = Engine(model, tiny_processor(model.config))
-    yield LocalAgent(engine, max_new_tokens=6)
-    engine.close()
+    assistant = Assistant(model, tiny_processor(model.config))
+    yield LocalAgent(assistant, max_new_tokens=6)
+    assistant.engine.close()
 
 
 def test_a_local_agent_says_what_the_engine_says(local):

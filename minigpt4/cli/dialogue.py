@@ -242,4 +242,4 @@ class _Agents:
     def _local(self, name: str) -> Any:
         from ..dialogue.agents import LocalAgent
 
-        return LocalAgent(self.assistant(name).engine, name)
+        return LocalAgent(self.assistant(name), name)

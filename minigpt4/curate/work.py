@@ -128,7 +128,7 @@ class Work:
             self._agents[key] = self._make(wanted)
         return self._agents[key]
 
-    def _system(self, name: str) -> System:
+    def _system(self, name: str) -> Any:
         if name not in self._systems:
             self._systems[name] = self._load(name)
         return self._systems[name]
@@ -136,7 +136,7 @@ class Work:
     def _agent_of(self, wanted: AgentOf) -> Agent:
         """A system is loaded once for all that it does; an endpoint keeps its replies in the recipe's ``cache/``."""
         if wanted.model is not None:
-            return LocalAgent(self._system(wanted.model).engine, wanted.model, **wanted.settings)
+            return LocalAgent(self._system(wanted.model), wanted.model, **wanted.settings)
         from ..dialogue.endpoint import Endpoint, Limits
 
         limits = Limits(timeout=wanted.timeout, retries=wanted.retries, concurrency=wanted.concurrency, cost=wanted.max_cost)

@@ -3,14 +3,19 @@
 Questioner, answerer, summariser, repairer and judge are each an `Agent`; which one, the caller decides.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Protocol
 
 from ..engine.completion import Completion, EncodedImage, Request
-from ..engine.engine import Engine
+from ..engine.params import layered
 from ..errors import UserError
+from ..inference.assistant import Assistant
+from ..inference.looks import Look
+from ..inference.task_settings import OWN
+from ..inference.watched import watched
 from ..media.images import ImageInput
 from ..prompt.templates import Message, with_images
 
@@ -109,15 +114,17 @@ def ask(agent: Agent, prompt: Prompt) -> Reply:
 class LocalAgent:
     """A loaded system. What costs nothing is counted all the same, in tokens.
 
+    A prompt is decoded as the system decodes the question at its end for everybody (`Assistant.plan`), and after that as
+    `settings` and the prompt say.
+
     Args:
-        engine: of the system (`Assistant.engine`).
-        settings: decoding settings for all prompts, with the names of `transformers` generation.
+        settings: for all prompts, with the names that `Assistant.ask` takes.
     """
 
-    def __init__(self, engine: Engine, name: str = "local", **settings: Any):
-        self.engine, self._name, self.settings = engine, name, settings
+    def __init__(self, assistant: Assistant, name: str = "local", **settings: Any):
+        self.assistant, self.engine, self._name, self.settings = assistant, assistant.engine, name, settings
         self._spent = Spent()
-        engine.params(settings)  # a wrong setting is said now
+        assistant.plan("", settings)  # a wrong setting is said now
 
     @property
     def name(self) -> str:
@@ -131,24 +138,31 @@ class LocalAgent:
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Reply | AgentError]:
         """A reply to each prompt, many at a time; a seed of the settings moves on with each attempt."""
-        requests: list[Request | AgentError] = []
-        for prompt in prompts:
+        replies: dict[int, Completion | AgentError] = {}
+        requests: dict[int, Request] = {}
+        for i, prompt in enumerate(prompts):
             try:
-                requests.append(self._request(prompt))
+                look, settings = self._look(prompt), self._settings(prompt)
+                plan = self.assistant.plan(look.question, settings)
+                if plan.several:
+                    replies[i] = _chosen(self.assistant, look, settings)
+                else:
+                    requests[i] = Request(messages=look.messages, images=prompt.images, params=plan.params)
             except UserError as error:
-                requests.append(AgentError(str(error)))
-        good = [request for request in requests if isinstance(request, Request)]
-        answers = iter(self._completed(good))
-        return [request if isinstance(request, AgentError) else self._reply(next(answers)) for request in requests]
+                replies[i] = AgentError(str(error))
+        replies |= dict(zip(requests, self._completed(list(requests.values())), strict=True))
+        return [self._reply(replies[i]) for i in range(len(prompts))]
 
-    def _request(self, prompt: Prompt) -> Request:
+    def _look(self, prompt: Prompt) -> Look:
+        messages = for_templates(prompt.messages, len(prompt.images), self.engine.plain)
+        question = messages[-1]["content"].removeprefix(with_images("", len(prompt.images)))
+        return Look(prompt.images, question.strip(), messages, plain=self.engine.plain)  # type: ignore[arg-type]  # they are not opened
+
+    def _settings(self, prompt: Prompt) -> dict[str, Any]:
         own: dict[str, Any] = {"max_new_tokens": prompt.max_new_tokens, "temperature": prompt.temperature}
         if prompt.attempt and self.settings.get("seed") is not None:
             own["seed"] = self.settings["seed"] + prompt.attempt
-        params = self.engine.params(self.settings, own)
-        return Request(
-            messages=for_templates(prompt.messages, len(prompt.images), self.engine.plain), images=prompt.images, params=params
-        )
+        return layered(self.settings, own, others=OWN)
 
     def _completed(self, requests: Sequence[Request]) -> list[Completion | AgentError]:
         """Completions; where requests are refused together, they are split until the one at fault stands alone."""
@@ -174,6 +188,13 @@ class LocalAgent:
             completion.generated_tokens,
             finish_reason="length" if completion.finish_reason == "length" else "stop",
         )
+
+
+def _chosen(assistant: Assistant, look: Look, settings: dict[str, Any]) -> Completion:
+    """The answer that the system chooses among several, or refines; its counts are those of all requests together."""
+    begun = time.monotonic()
+    same, engine = watched(assistant)
+    return engine.account(same.answer([look], settings, 1)[0], time.monotonic() - begun)
 
 
 def for_templates(messages: Sequence[Message], images: int, plain: Callable[[str], str]) -> list[Message]:

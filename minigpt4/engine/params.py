@@ -117,27 +117,7 @@ class SamplingParams:
         Raises:
             UserError: an unknown name, or what `SamplingParams` refuses.
         """
-        merged: dict[str, Any] = {}
-        for layer in layers:
-            given = {name: value for name, value in layer.items() if value is not None}
-            check_names(given)
-            for name in ("do_sample", "stratified"):
-                if not isinstance(given.get(name, False), bool):
-                    raise UserError(f"{name} must be true or false, not {given[name]!r}")
-            if given.get("do_sample") is False and (others := [name for name in _SAMPLING if name in given]):
-                raise UserError(f"{others[0]} does not go with do_sample=False: leave one of them out")
-            if given.get("temperature") == 0:
-                given["do_sample"] = False
-            elif any(name in given for name in _SAMPLING):
-                given["do_sample"] = True
-            beams = given.get("num_beams", 1)
-            if given.get("do_sample") is False or (isinstance(beams, int) and beams > 1):
-                for name in (*_SAMPLING, "do_sample", "stratified"):
-                    merged.pop(name, None)
-            if given.get("do_sample") or ("num_beams" in given and beams == 1):
-                for name in ("num_beams", "length_penalty"):
-                    merged.pop(name, None)
-            merged |= given
+        merged = layered(*layers)
         if merged.pop("do_sample", False):
             merged.setdefault("temperature", 1.0)
         elif not merged.get("temperature"):
@@ -164,3 +144,35 @@ def check_names(given: Mapping[str, Any], others: frozenset[str] = frozenset()) 
             near = get_close_matches(name, sorted(NAMES | others), 1, 0.75)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise UserError(f"unknown setting {name}{hint}; there are {', '.join(sorted(NAMES | others))}")
+
+
+def layered(*layers: Mapping[str, Any], others: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Layers of settings as one, the most important ones last; see `SamplingParams.from_settings`.
+
+    Args:
+        others: names that are settings too, beside those of sampling.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        given = {name: value for name, value in layer.items() if value is not None}
+        check_names(given, others)
+        for name in ("do_sample", "stratified"):
+            if not isinstance(given.get(name, False), bool):
+                raise UserError(f"{name} must be true or false, not {given[name]!r}")
+        if given.get("do_sample") is False and (clash := [name for name in _SAMPLING if name in given]):
+            raise UserError(f"{clash[0]} does not go with do_sample=False: leave one of them out")
+        if given.get("temperature") == 0:
+            given["do_sample"] = False
+        elif any(name in given for name in _SAMPLING):
+            given["do_sample"] = True
+        beams = given.get("num_beams", 1)
+        if given.get("do_sample") is False or (isinstance(beams, int) and beams > 1):
+            for name in (*_SAMPLING, "do_sample", "stratified"):
+                merged.pop(name, None)
+        if given.get("do_sample") or ("num_beams" in given and beams == 1):
+            for name in ("num_beams", "length_penalty"):
+                merged.pop(name, None)
+        merged |= given
+    if merged.get("do_sample") is False:
+        merged.pop("temperature", None)
+    return merged

@@ -29,6 +29,11 @@ class Plan:
     zoom_in: bool = False
     """Ask again about what was found, nearer (zoom-in refinement)."""
 
+    @property
+    def several(self) -> bool:
+        """Whether the system is asked more than once for the answer."""
+        return self.samples > 1 or self.zoom_in
+
     def sampled(self, samples: int) -> SamplingParams:
         """Parameters for so many samples at once; the same seed for every question, so that an answer is the same beside others
         and alone."""

@@ -1,7 +1,6 @@
 """From a request to answers, on an event loop: no thread waits for an answer, and who leaves frees what was taken."""
 
 import asyncio
-import copy
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +12,12 @@ from fastapi import Request as HttpRequest
 from PIL import Image
 
 from ..engine.completion import Completion, Piece, Request
-from ..engine.engine import Engine
 from ..engine.ticket import Ticket
 from ..errors import UserError
 from ..inference.assistant import Assistant
 from ..inference.looks import Look
 from ..inference.task_settings import Plan
+from ..inference.watched import watched
 from .conversation import Conversation
 from .errors import ApiError
 
@@ -91,7 +90,7 @@ class Answering:
 
     async def completions(self, said: Conversation, plan: Plan, settings: dict[str, Any]) -> list[Completion]:
         """All answers to the last question of a conversation, at once."""
-        if plan.samples > 1 or plan.zoom_in:
+        if plan.several:
             return [await self._chosen(said, settings)]
         done: dict[int, Completion] = {}
         async with await self.submit(said, plan) as pieces:
@@ -102,9 +101,7 @@ class Answering:
 
     async def _chosen(self, said: Conversation, settings: dict[str, Any]) -> Completion:
         """The answer that the assistant chooses among several, or refines; its counts are those of all requests together."""
-        engine = Watched(self.assistant.engine)
-        assistant = copy.copy(self.assistant)
-        assistant.engine = engine
+        assistant, engine = watched(self.assistant)
 
         def work() -> str:
             look = Look(said.images, said.question, said.messages, engine.encode(said.images))
@@ -146,46 +143,6 @@ class Pieces:
                 raise piece
             left -= piece.completion is not None
             yield piece
-
-
-class Watched(Engine):
-    """An engine that remembers what it was asked, so that it can be cancelled and accounted for."""
-
-    def __init__(self, engine: Engine):
-        self.__dict__ |= engine.__dict__
-        self.tickets: list[Ticket] = []
-        self.completions: list[Completion] = []
-        self._cancelled = False
-
-    def submit(self, request: Request, deliver: Callable[[Piece | Exception], None] | None = None) -> Ticket:
-        if self._cancelled:
-            raise UserError("the request was cancelled")
-        ticket = super().submit(request, deliver)
-        self.tickets.append(ticket)
-        return ticket
-
-    def generate(self, requests: Any, batch_size: int | None = None) -> list[list[Completion]]:
-        done = super().generate(requests, batch_size)
-        self.completions += [one for some in done for one in some]
-        return done
-
-    def cancel(self) -> None:
-        """End what is running, and begin nothing."""
-        self._cancelled = True
-        for ticket in self.tickets:
-            ticket.cancel()
-
-    def account(self, text: str, seconds: float) -> Completion:
-        """One completion for all of them, which took so many seconds."""
-        first = self.completions[0]
-        chosen = next((done for done in self.completions if done.text == text), first)
-        timings = replace(first.timings, total=seconds)
-        return replace(
-            chosen,
-            text=text,
-            token_ids=tuple(token for done in self.completions for token in done.token_ids),
-            timings=timings,
-        )
 
 
 async def while_connected(http: HttpRequest, answering: Answering, work: Any) -> Any:

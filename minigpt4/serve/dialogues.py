@@ -13,7 +13,8 @@ from ..dialogue.agents import AgentError, LocalAgent
 from ..dialogue.captioner import Partners, Rules, Transcript, converse
 from ..dialogue.prompts import load_prompts
 from ..errors import UserError
-from .answering import Answering, Watched, out_of_time
+from ..inference.watched import watched
+from .answering import Answering, out_of_time
 from .chat import EVENTS, event
 from .errors import ApiError, as_api_error
 from .images import read_image
@@ -43,14 +44,14 @@ async def dialogues(asked: DialogueRequest, answering: Answering, allowed: Allow
 
 async def _events(asked: DialogueRequest, image: Image.Image, answering: Answering) -> AsyncIterator[str]:
     loop, told = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | None]()
-    engine = Watched(answering.assistant.engine)
+    assistant, engine = watched(answering.assistant)
 
     def put(item: dict[str, Any] | None) -> None:
         with suppress(RuntimeError):  # the loop has ended, and nobody reads
             loop.call_soon_threadsafe(told.put_nowait, item)
 
     def work() -> Transcript:
-        agent = LocalAgent(engine, asked.model)
+        agent = LocalAgent(assistant, asked.model)
         rules = Rules(rounds=asked.rounds, patience=asked.patience)
         wording = load_prompts(None)["image"]
         try:

@@ -1,0 +1,60 @@
+"""Several requests for one answer, accounted for together and cancelled together."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from ..engine.completion import Completion, Piece, Request
+from ..engine.engine import Engine
+from ..engine.ticket import Ticket
+from ..errors import UserError
+from .assistant import Assistant
+
+
+def watched(assistant: Assistant) -> tuple[Assistant, "Watched"]:
+    """The same system, and its engine, for one question that may be asked more than once."""
+    engine, same = Watched(assistant.engine), copy.copy(assistant)
+    same.engine = engine
+    return same, engine
+
+
+class Watched(Engine):
+    """An engine that remembers what it was asked, so that it can be cancelled and accounted for."""
+
+    def __init__(self, engine: Engine):
+        self.__dict__ |= engine.__dict__
+        self._outer = engine if isinstance(engine, Watched) else None  # which is to hear of everything, and can cancel it
+        self.tickets: list[Ticket] = []
+        self.completions: list[Completion] = []
+        self._cancelled = False
+
+    def submit(self, request: Request, deliver: Callable[[Piece | Exception], None] | None = None) -> Ticket:
+        if self._cancelled:
+            raise UserError("the request was cancelled")
+        ticket = super().submit(request, deliver) if self._outer is None else self._outer.submit(request, deliver)
+        self.tickets.append(ticket)
+        return ticket
+
+    def generate(self, requests: Any, batch_size: int | None = None) -> list[list[Completion]]:
+        done = super().generate(requests, batch_size)
+        self.completions += [one for some in done for one in some]
+        return done
+
+    def cancel(self) -> None:
+        """End what is running, and begin nothing."""
+        self._cancelled = True
+        for ticket in self.tickets:
+            ticket.cancel()
+
+    def account(self, text: str, seconds: float) -> Completion:
+        """One completion for all of them, which took so many seconds."""
+        first = self.completions[0]
+        chosen = next((done for done in self.completions if done.text == text), first)
+        timings = replace(first.timings, total=seconds)
+        return replace(
+            chosen,
+            text=text,
+            token_ids=tuple(token for done in self.completions for token in done.token_ids),
+            timings=timings,
+        )
