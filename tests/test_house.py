@@ -136,7 +136,8 @@ def test_the_field_s_own_words():
     written = {".py", ".yaml", ".md", ".txt", ".json", ".html", ".css", ".js"}
     found = (path for folder in ("minigpt4", "recipes", "docs") for path in (ROOT / folder).rglob("*"))
     places = [path for path in found if path.suffix in written]
-    for path in {*places, ROOT / "README.md"} - {ROOT / "docs/curation-report.html"}:  # which quotes what models said
+    quoting = {ROOT / "docs/curation-report.html", ROOT / "docs/gallery.md"}  # what models said
+    for path in {*places, ROOT / "README.md"} - quoting:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             assert not private.search(line), f"{path.relative_to(ROOT)}:{number}: {line.strip()[:200]}"
 
