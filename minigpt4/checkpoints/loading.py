@@ -287,6 +287,7 @@ def _load_without_language_model(
     return model
 
 
+@torch.inference_mode(False)  # weights read while a question is answered are as ordinary as any others
 def fill_language_model(model: MiniGPT4ForConditionalGeneration, source: str | os.PathLike) -> None:
     """Give the language model its weights after `load_system` with `embeddings`."""
     whole, _ = load_system(source, model.device, next(model.projection.parameters()).dtype)
