@@ -361,7 +361,7 @@ def test_the_pocket_model_answers(tmp_path):
     """Downloads 115 MB where that was not done before; everything afterwards without a network."""
     photos = sorted(PHOTOS.glob("*.jpg"))
     assert len(photos) >= 2
-    pocket.prepared()
+    minigpt4.load()  # prepares what was not
     offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "HF_HUB_OFFLINE": "1", "https_proxy": "http://127.0.0.1:9"}
     environment = {**os.environ, **offline, "http_proxy": "http://127.0.0.1:9"}
 
