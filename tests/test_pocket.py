@@ -372,13 +372,13 @@ def test_the_pocket_model_answers(tmp_path):
         return done.stdout
 
     answer = run("ask", photos[0], "What is in this picture?")
-    assert len(answer.split()) >= 3
+    assert len(answer.split()) >= 2
     rows = [json.loads(line) for line in run("caption", *photos, "--json").splitlines()]
     captions = [row["caption"] for row in rows]
     assert [row["image"] for row in rows] == [str(photo) for photo in photos]
     assert len(set(captions)) == len(photos)
     for text in (answer, *captions):
-        assert len(text.split()) >= 3
+        assert len(text.split()) >= 2
         assert "<" not in text
         assert text[-1] in ".\n" or len(text.split()) < 60
     plain = minigpt4.load(dtype=torch.float32)
