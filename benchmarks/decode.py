@@ -2,9 +2,9 @@
 
     python benchmarks/decode.py [--new-tokens 128] [--rounds 3] [--gguf FOLDER]
 
-All in one run, in turns, with the same number of threads; the best of the rounds counts. Times are processor time divided by
-the threads, so that a shared machine disturbs them less; on an idle one they are the clock's. The floor is the time in which
-this machine reads a backend's weights once from memory; the fraction of it says what is left to be had. llama.cpp (the package
+All in one run, in turns, with the same number of threads, by the clock: on an idle machine. The best of the rounds counts.
+The floor is the time in which all threads read a backend's weights once from memory; the fraction of it says what is left
+to be had. llama.cpp (the package
 `xllamacpp`, asked through its own server) reads the pocket model's language model as it was published, in Q4_1, if that package
 is here; in it the adapters are missing, which cost nothing in ours, where they are merged.
 """
@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 
 import minigpt4
@@ -26,14 +25,14 @@ PROMPT = 64
 
 
 def seconds(work: Callable[[], object]) -> float:
-    begun = time.process_time()
+    begun = time.perf_counter()
     work()
-    return (time.process_time() - begun) / usable_cores()
+    return time.perf_counter() - begun
 
 
 def bandwidth() -> float:
     """Bytes a second that this machine reads from memory, the best of five."""
-    block = np.ones(64 << 20, dtype=np.float32)
+    block = torch.ones(64 << 20)
     return max(block.nbytes / seconds(block.sum) for _ in range(5))
 
 
