@@ -14,7 +14,7 @@ from minigpt4 import UserError
 from minigpt4.engine.completion import Request
 from minigpt4.engine.engine import Engine
 from minigpt4.engine.params import SamplingParams
-from minigpt4.engine.sampling import draw
+from minigpt4.engine.sampling import sample
 from minigpt4.inference.self_consistency import agreed, boxes_alike, words_alike
 from minigpt4.prompt.boxes import Box
 from minigpt4.prompt.templates import with_images
@@ -116,7 +116,7 @@ def test_what_answers_share_is_read_once_and_changes_nothing(system, monkeypatch
             torch.searchsorted(upto, chances[step][[a % 8 for a in answers]][:, None]).squeeze(1).clamp(max=logits.shape[1] - 1)
         )
 
-    said = draw(system.model, **inputs, image_embeds=embeds, samples=8, longest=7, ends={2}, choose=choose)
+    said = sample(system.model, **inputs, image_embeds=embeds, samples=8, longest=7, ends={2}, choose=choose)
     assert widths[0] == 2 < max(widths) <= 16
     monkeypatch.undo()
     for answer, ids in enumerate(said):

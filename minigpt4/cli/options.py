@@ -73,13 +73,13 @@ NoRepeatNgramSize = Annotated[int | None, typer.Option(min=0, rich_help_panel=_D
 SelfConsistency = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Draw so many answers; give the one they agree with most (1: the likeliest).", rich_help_panel=_DECODING
+        min=1, help="Sample so many answers; give the one they agree with most (1: the likeliest).", rich_help_panel=_DECODING
     ),
 ]
 Mirrored = Annotated[
     bool | None,
     typer.Option(
-        help="Draw half of the answers of --self-consistency before the picture in a mirror.", rich_help_panel=_DECODING
+        help="Sample half of the answers of --self-consistency before the picture in a mirror.", rich_help_panel=_DECODING
     ),
 ]
 ZoomIn = Annotated[

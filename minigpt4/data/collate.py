@@ -20,7 +20,7 @@ from ..model.processing import MiniGPT4Processor
 from ..prompt.templates import IMAGE, PLACEHOLDER
 from .augment import crop, mirror, on_lines, zoomed
 from .examples import IGNORE, Branch, Example, build_example, side_by_side
-from .mixture import Draw, Part
+from .mixture import Part, Pick
 from .sample import Sample
 from .source import StreamSource
 
@@ -99,7 +99,7 @@ class Formatter:
 
 
 class Reader(Dataset):
-    """Turns draws of a mixture into items; runs in the loader's worker processes.
+    """Turns picks of a mixture into items; runs in the loader's worker processes.
 
     Args:
         features: look up what the frozen vision encoder made of each picture instead of reading it.
@@ -108,22 +108,22 @@ class Reader(Dataset):
     def __init__(self, parts: Sequence[Part], formatter: Formatter, features: FeatureCache | None = None):
         self.parts, self.formatter, self.features = parts, formatter, features
 
-    def __getitem__(self, draw: Draw) -> Item | None:
-        """The item of a draw; None for a streamed record that cannot be read where its dataset may leave such out."""
+    def __getitem__(self, pick: Pick) -> Item | None:
+        """The item of a pick; None for a streamed record that cannot be read where its dataset may leave such out."""
         try:
-            item = self.item(self.sample(draw))
-            return replace(item, rewarded=True) if self.parts[draw.dataset].reward else item
+            item = self.item(self.sample(pick))
+            return replace(item, rewarded=True) if self.parts[pick.dataset].reward else item
         except UserError as error:
-            source = self.parts[draw.dataset].source
+            source = self.parts[pick.dataset].source
             if isinstance(source, StreamSource) and getattr(source, "missing", "error") == "skip":
                 log.warning("%s: a record is left out: %s", source.name, error)
                 return None
             raise
 
-    def sample(self, draw: Draw) -> Sample:
-        """The sample that a draw stands for."""
-        part, rng = self.parts[draw.dataset], random.Random(draw.seed)
-        sample = part.source.sample(draw.key, rng)
+    def sample(self, pick: Pick) -> Sample:
+        """The sample that a pick stands for."""
+        part, rng = self.parts[pick.dataset], random.Random(pick.seed)
+        sample = part.source.sample(pick.key, rng)
         if part.zoomed and rng.random() < part.zoomed:
             sample = zoomed(sample, rng)
         elif part.crop is not None:

@@ -1,4 +1,4 @@
-"""Datasets mixed by ratio: a plan of draws that is the same however it is executed.
+"""Datasets mixed by ratio: a plan of picks that is the same however it is executed.
 
 The plan is made in one place, ahead of the reading: for every step, which items of which datasets, and with which seed
 each is worded. It depends on the recipe's seed and on nothing else (not on worker processes, not on timing), so it can be
@@ -21,7 +21,7 @@ SHUFFLE_BLOCK = 1000  # records of a shard that are shuffled together; the publi
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class Pick:
     """One item to be read: of dataset number `dataset` the item `key` (a number, or a streamed record)."""
 
     dataset: int
@@ -45,7 +45,7 @@ class Part:
 
 
 class Mixture:
-    """An endless plan: iterating gives, step by step, the draws of this process.
+    """An endless plan: iterating gives, step by step, the picks of this process.
 
     Args:
         parts: the datasets.
@@ -76,11 +76,11 @@ class Mixture:
         for order, saved in zip(self._orders, state["orders"], strict=True):
             order.load_state_dict(saved)
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[Pick]]:
         while True:
             yield self._plan()
 
-    def _plan(self) -> list[Draw]:
+    def _plan(self) -> list[Pick]:
         rng = random.Random(f"{self.seed}/{self.step}")
         self.step += 1
         ratios = [part.ratio for part in self.parts]
@@ -89,14 +89,14 @@ class Mixture:
             datasets = [chosen] * (self.parts[chosen].batch * self.world)
         else:
             datasets = rng.choices(range(len(self.parts)), ratios, k=self.batch * self.world)
-        draws = []
+        picks = []
         for place, dataset in enumerate(datasets):
             seed = rng.getrandbits(63)
             mine = place % self.world == self.rank
             key = self._orders[dataset].next(mine)
             if mine:
-                draws.append(Draw(dataset, key, seed))
-        return draws
+                picks.append(Pick(dataset, key, seed))
+        return picks
 
 
 class _Order:
@@ -141,7 +141,7 @@ class _Stream:
         self._block: list[Any] | None = None
 
     def next(self, mine: bool) -> Any:
-        """The next record; a process that streams its own shards moves on only for its own draws."""
+        """The next record; a process that streams its own shards moves on only for its own picks."""
         if not mine:
             return None
         empty = 0

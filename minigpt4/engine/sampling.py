@@ -1,6 +1,6 @@
 """Choosing the next token: greedy, or sampled with random numbers that belong to the request.
 
-`draw` is the plain loop by which training samples captions of a batch; answers go through the scheduler.
+`sample` is the plain loop by which training samples captions of a batch; answers go through the scheduler.
 """
 
 import secrets
@@ -153,7 +153,7 @@ def at_random(logits: torch.Tensor, rows: Sequence[int], answers: Sequence[int],
 
 
 @torch.no_grad()
-def draw(
+def sample(
     model: MiniGPT4ForConditionalGeneration,
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor,

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..data.collate import Batch, Collator, Item, Reader
-from ..data.mixture import Draw, Mixture
+from ..data.mixture import Mixture, Pick
 from ..errors import UserError
 
 
@@ -45,9 +45,9 @@ class _Telling(Dataset):
     def __init__(self, reader: Reader):
         self.reader = reader
 
-    def __getitem__(self, draw: Draw) -> Item | UserError | None:
+    def __getitem__(self, pick: Pick) -> Item | UserError | None:
         try:
-            return self.reader[draw]
+            return self.reader[pick]
         except UserError as error:
             return UserError(str(error))
 
@@ -83,7 +83,7 @@ class _Plan:
     def __init__(self, mixture: Mixture, states: deque[dict[str, Any]]):
         self.mixture, self.states = mixture, states
 
-    def __iter__(self) -> Iterator[list[Draw]]:
-        for draws in self.mixture:
+    def __iter__(self) -> Iterator[list[Pick]]:
+        for picks in self.mixture:
             self.states.append(self.mixture.state_dict())
-            yield draws
+            yield picks

@@ -13,7 +13,7 @@ import torch
 
 from ..data.collate import Batch, Collator, Item, inputs_to
 from ..data.examples import Branch, Example
-from ..engine.sampling import draw
+from ..engine.sampling import sample
 from ..metrics.caption import Cider
 from ..model.adapters import merged_for_use
 from ..model.modeling import MiniGPT4ForConditionalGeneration
@@ -26,7 +26,7 @@ class SelfCritic:
     """Replaces the answers of samples by the model's own, weighed by how much better than its others they score.
 
     Args:
-        samples: captions drawn of each picture.
+        samples: captions sampled of each picture.
         longest: most tokens of a caption.
     """
 
@@ -69,7 +69,7 @@ class SelfCritic:
         return text + _ENDED if ids[-1] == self.end[0] else text
 
     def _looked_at(self, items: Sequence[Item], device: torch.device) -> tuple[Sequence[Item], Collator]:
-        """The items with what a frozen vision encoder sees in place of pixels, which drawing and learning then share."""
+        """The items with what a frozen vision encoder sees in place of pixels, which sampling and learning then share."""
         if self.collator.stage != "pixel_values" or any(p.requires_grad for p in self.model.vision_tower.parameters()):
             return items, self.collator
         counts = [0 if item.images is None else len(item.images) for item in items]
@@ -84,15 +84,15 @@ class SelfCritic:
         was_training = self.model.training
         self.model.eval()
         with merged_for_use(self.model.language_model):
-            said = self._draw(items, stage, device)
+            said = self._sample_ids(items, stage, device)
         self.model.train(was_training)
         return [said[i : i + self.samples] for i in range(0, len(said), self.samples)]
 
-    def _draw(self, items: Sequence[Item], stage: str, device: torch.device) -> list[list[int]]:
+    def _sample_ids(self, items: Sequence[Item], stage: str, device: torch.device) -> list[list[int]]:
         rows = self.processor.pad([item.example.prefix_ids for item in items])
         images = torch.cat([item.images for item in items if item.images is not None])
         embeds = self.model.get_image_features(**inputs_to({stage: images}, device))
-        return draw(
+        return sample(
             self.model,
             rows["input_ids"].to(device),
             rows["attention_mask"].to(device),

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ..data.collate import Collator, Reader, inputs_to
-from ..data.mixture import Draw, Part
+from ..data.mixture import Part, Pick
 from ..data.source import StreamSource
 from ..engine.streaming import cut_at
 from ..errors import UserError
@@ -61,7 +61,7 @@ class Validator:
             for start in range(0, share, _AT_ONCE):
                 indices = mine[start : start + _AT_ONCE]
                 weight = 1.0 if indices else 0.0
-                items = [self.reader.item(self.reader.sample(Draw(number, i, seed=i))) for i in indices or chosen[:1]]
+                items = [self.reader.item(self.reader.sample(Pick(number, i, seed=i))) for i in indices or chosen[:1]]
                 batch = self.collator(items)
                 out = self.model(**inputs_to(batch.inputs, world.device), num_items_in_batch=1, loss_only=True)
                 loss += weight * out.loss.item()
