@@ -1,6 +1,7 @@
 """Stops a run whose loss is of no use any more, and keeps the batch that did it."""
 
 import math
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,7 @@ import torch
 from ..data.collate import Batch
 from ..errors import UserError
 
-_PATIENCE = 50  # steps that the smoothed loss may stay far above its best
-_FAR = 2.0  # times the best
+_WINDOW = 50  # steps whose mean loss is looked at: enough to hold some of every dataset of a mixture
 
 
 class Watch:
@@ -22,18 +22,24 @@ class Watch:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.smooth: float | None = None
-        self.best, self.bad = math.inf, 0
+        self.recent: deque[float] = deque(maxlen=_WINDOW)
+        self.best = math.inf
 
     def check(self, step: int, loss: float, batches: list[Batch]) -> None:
-        """Raises UserError where the loss is no number, or has been far above its best for long."""
+        """Raises UserError where the loss is no number, or where its mean over many steps has gone far above the best one.
+
+        Single losses say little: where a step's samples come from one dataset, short answers cost a tenth of what stories
+        cost, and rewards may be below nought.
+        """
         if not math.isfinite(loss):
             self._stop(step, batches, f"the loss is {loss}")
-        self.smooth = loss if self.smooth is None else 0.9 * self.smooth + 0.1 * loss
-        self.best = min(self.best, self.smooth)
-        self.bad = self.bad + 1 if self.smooth > _FAR * self.best + 0.5 else 0
-        if self.bad > _PATIENCE:
-            self._stop(step, batches, f"the loss has grown from {self.best:.3f} to {self.smooth:.3f}")
+        self.recent.append(loss)
+        if len(self.recent) < _WINDOW:
+            return
+        mean = math.fsum(self.recent) / _WINDOW
+        self.best = min(self.best, mean)
+        if mean > self.best + abs(self.best) + 0.5:
+            self._stop(step, batches, f"the mean loss of {_WINDOW} steps has grown from {self.best:.3f} to {mean:.3f}")
 
     def check_gradient(self, step: int, norm: float, batches: list[Batch]) -> None:
         """Raises UserError where the gradient is no number: the step would break the weights."""
@@ -41,10 +47,13 @@ class Watch:
             self._stop(step, batches, f"the gradient's norm is {norm}")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"smooth": self.smooth, "best": self.best, "bad": self.bad}
+        return {"recent": list(self.recent), "best": self.best}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.smooth, self.best, self.bad = state["smooth"], state["best"], state["bad"]
+        self.recent, self.best = (
+            deque(state.get("recent", []), maxlen=_WINDOW),
+            state["best"] if "recent" in state else math.inf,
+        )
 
     def _stop(self, step: int, batches: list[Batch], why: str) -> None:
         path = self.folder / f"bad-batch-step-{step}.pt"
