@@ -2,17 +2,20 @@
 
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import typer.main
 from commands import PLAIN, finish, here, refused, run, start, system, world, write_lines, written  # noqa: F401  (fixtures)
 from PIL import Image
 
 import minigpt4
 from minigpt4 import cli
+from minigpt4.cli import app
 from minigpt4.cli.options import System
 
 # ask --------------------------------------------------------------------------------------------------------------------
@@ -116,6 +119,19 @@ def test_help_and_version(run):
     status, out, _ = run()
     assert status == 2
     assert "caption" in out
+
+
+def test_square_brackets_of_help_texts_are_shown(run, monkeypatch):
+    """Help is read as markup, where `[cpu]` is a colour: "pip install 'minigpt4[cpu]'" lost what it was about."""
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "'minigpt4[cpu]'" in run("ask", "--help")[1]
+    assert "like [vqa]." in run("evaluate", "run", "--help")[1]
+    commands = [typer.main.get_command(app)]
+    while commands:
+        command = commands.pop()
+        commands += getattr(command, "commands", {}).values()
+        texts = [command.help or "", *(getattr(param, "help", None) or "" for param in command.params)]
+        assert not [text for text in texts if re.search(r"(?<!\\)\[[a-z/]", text)]
 
 
 def test_a_question_that_is_too_long_says_how_much_too_long(run, here):

@@ -3,7 +3,7 @@
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ from .terminal import console, remark, say, say_line
 
 _AGENTS = "Who takes part"
 _VIDEO = "Video"
+Sampling = Literal["uniform", "interval", "change"]
 _AGENT_HELP = "a system like those of --model, or an endpoint: URL#MODEL. The system of --model when not given."
 
 
@@ -23,7 +24,7 @@ def converse(
     images: Annotated[list[Path] | None, typer.Argument(metavar="IMAGE... | FOLDER", show_default=False)] = None,
     video: Annotated[Path | None, typer.Option(help="A video in place of images.", rich_help_panel=_VIDEO)] = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames to take from it.", rich_help_panel=_VIDEO)] = 8,
-    sampling: Annotated[str, typer.Option(help="uniform, interval or change.", rich_help_panel=_VIDEO)] = "uniform",
+    sampling: Annotated[Sampling, typer.Option(help="How frames are chosen.", rich_help_panel=_VIDEO)] = "uniform",
     interval: Annotated[float, typer.Option(help="Seconds, with --sampling interval.", rich_help_panel=_VIDEO)] = 2.0,
     segments: Annotated[
         int, typer.Option(min=1, help="Parts that are told by themselves, then merged.", rich_help_panel=_VIDEO)
@@ -87,7 +88,7 @@ def converse(
     if video is not None:
         from ..media.video import frames_of
 
-        taken = frames_of(video, frames, sampling, interval)  # type: ignore[arg-type]  # it says itself what is wrong
+        taken = frames_of(video, frames, sampling, interval)
     else:
         from ..media.images import check_image
 

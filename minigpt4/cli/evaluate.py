@@ -214,7 +214,7 @@ def run(
     limit: Limit = None,
     blank_image: BlankImage = False,
     identifier: Annotated[
-        bool, typer.Option("--identifier/--no-identifier", help="Begin questions with their task's identifier, like [vqa].")
+        bool, typer.Option("--identifier/--no-identifier", help="Begin questions with their task's identifier, like \\[vqa].")
     ] = True,
     json: Json = False,
     batch_size: BatchSize = 16,

@@ -26,7 +26,10 @@ from .terminal import say
 
 @options(system=SYSTEM, generation=DECODING)
 def ask(
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="PHOTO... QUESTION", show_default=False)] = None,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PHOTO... QUESTION", help="One photo or several, then the question.", show_default=False),
+    ] = None,
     input: Annotated[Path | None, typer.Option(help='JSON Lines of {"image", "question"}.')] = None,
     output: Annotated[Path | None, typer.Option(help='The same rows with "answer"; continued if it exists.')] = None,
     draw: Draw = None,

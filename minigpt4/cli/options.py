@@ -55,7 +55,7 @@ Quantize = Annotated[
     Bits | None, typer.Option(help="Store the language model in so few bits (needs bitsandbytes, or --backend onnx).")
 ]
 BackendOption = Annotated[
-    Backend, typer.Option(help="What computes the language model; onnx: ONNX Runtime on a CPU (pip install 'minigpt4[cpu]').")
+    Backend, typer.Option(help="What computes the language model; onnx: ONNX Runtime on a CPU (pip install 'minigpt4\\[cpu]').")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Draw = Annotated[Path | None, typer.Option(help="Write the photo with the answer's boxes drawn on it.")]
