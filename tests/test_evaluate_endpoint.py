@@ -10,9 +10,11 @@ from serving import assistant, picture, serving
 
 from minigpt4 import cli
 from minigpt4.cli.options import System
+from minigpt4.dialogue.agents import CostCeiling
 from minigpt4.dialogue.endpoint import Endpoint, Limits
 from minigpt4.errors import UserError
 from minigpt4.evaluate.predict import answered
+from minigpt4.evaluate.ranking import choose
 from minigpt4.evaluate.run import Asked, compare, run_benchmark, score_answers
 from minigpt4.evaluate.served import Served, connect
 
@@ -93,11 +95,87 @@ def test_the_command_measures_what_is_served_and_refuses_what_is_for_folders(que
             command(*run[:-1], tmp_path / "other", "--model", model, *option)
 
 
-def test_what_ranks_given_answers_is_refused_before_anything_is_asked(questions, address, tmp_path):
-    rows = tmp_path / "choice.jsonl"
-    rows.write_text(json.dumps({"image": "0.jpg", "question": "Which?", "choices": ["a", "b"], "answer": 1}))
-    with pytest.raises(UserError, match="choice takes the likeliest of given answers, and tiny at http"):
-        run_benchmark("choice", rows, lambda: connect(address), "somebody")
+@pytest.fixture
+def choices(questions):
+    """Questions whose likeliest answer differs with the image and, as a whole, from the likeliest by its mean token."""
+    given = ["a", "a b c d e f", "red and blue", "no", "no"]
+    rows = [
+        {"image": name, "question": f"Which, {word}?", "choices": [*given, word], "answer": i % 6}
+        for name in ("0.jpg", "1.jpg", "2.png", "gone.jpg")
+        for i, word in enumerate(["it", "that", "the one over there", "x", "why not", "one"])
+    ]
+    file = questions.parent / "choice.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def test_our_own_endpoint_takes_the_likeliest_of_given_answers_as_the_folder_does(
+    choices, system, address, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+
+    def measured(load):
+        done = run_benchmark("choice", choices, load, "somebody", Asked(blank_image=True), batch_size=5)
+        said = [
+            [row["answer"] for row in answered(file)]
+            for file in (done.file, done.file.with_name(f"{done.file.stem}.blank-image.jsonl"))
+        ]
+        for file in tmp_path.glob("choice-choice*"):
+            file.unlink()
+        return done, said
+
+    here, before = measured(lambda: system)
+    there, after = measured(lambda: connect(address))
+    assert after == before
+    assert len(set(before[0])) > 2
+    assert there.report.as_dict() == here.report.as_dict()
+    assert there.problems == here.problems
+    rows = [json.loads(line) for line in choices.read_text().splitlines()[:18]]
+    items = [([str(tmp_path / row["image"])], row["question"], row["choices"]) for row in rows]
+    whole = [max(own, key=lambda score: score.logprob).text for own in system.score_many(items)]
+    assert whole != choose(system, items), "a case in which the mean over tokens could be told from the whole"
+
+
+def test_one_choice_that_is_refused_takes_no_other_with_it(choices, address, tmp_path):
+    served, image = connect(address), str(tmp_path / "0.jpg")
+    items = [([image], "Which?", ["a", "b"]), ([image], "Which?", ["a", " "]), ([image], "Which?", ["a", "a"])]
+    first, refused, alone = served.choose(items)
+    assert first in ("a", "b")
+    assert "HTTP 400" in str(refused)
+    assert "one of them is empty" in str(refused)
+    assert alone == "a"
+    assert served.endpoint.spent.prompt_tokens > 0
+
+
+def test_what_others_serve_cannot_take_the_likeliest_and_is_refused_before_anything_is_asked(choices):
+    server, served = other(completion("red"))
+    with pytest.raises(UserError, match="choice takes the likeliest of given answers, and it at http"):
+        run_benchmark("choice", choices, lambda: served, "somebody")
+    assert len(server.requests) == 1  # the list of models
+
+
+@pytest.mark.parametrize("reply", ["{}", '{"answers": [{"probabilities": [{"value": "a"}]}]}', "[]", "garbage"])
+def test_a_reply_that_does_not_say_how_likely_answers_are_is_a_problem_of_that_question(choices, tmp_path, reply):
+    _, served = other(httpx2.Response(200, text=reply))
+    (said,) = served.choose([([str(tmp_path / "0.jpg")], "Which?", ["a", "b"])])
+    assert isinstance(said, UserError)
+    assert "does not say how likely" in str(said) or "no JSON object" in str(said)
+
+
+def test_the_ceiling_holds_for_choices_too(choices, tmp_path):
+    paid = httpx2.Response(
+        200,
+        json={
+            "answers": [{"probabilities": [{"logprob": -1, "tokens": 2}, {"logprob": -3, "tokens": 3}]}],
+            "usage": {"input_tokens": 2000, "output_tokens": 0},
+        },
+    )
+    _, served = other(paid, cost=0.004)
+    items = [([str(tmp_path / "0.jpg")], f"Which {i}?", ["a", "b"]) for i in range(3)]
+    assert served.choose(items[:2]) == ["a", "a"]
+    assert isinstance(served.choose(items[2:])[0], UserError)
+    with pytest.raises(CostCeiling):
+        served.choose(items[2:])
 
 
 def other(*replies, **limits):

@@ -1,6 +1,8 @@
 """The paper's advanced tasks about one's own images, and the page on which people rate the answers."""
 
 import json
+import shutil
+import threading
 
 import pytest
 from serving import picture
@@ -128,3 +130,120 @@ def test_nobody_else_can_rate(client):
     for wrong in ({"index": "1"}, {"index": True}, {"rater": ""}, {"rating": "perhaps"}, {"rating": None}):
         assert client.post("/api/ratings", json=given | wrong, headers={"x-rating": "1"}).status_code == 400
     assert "script-src 'self'" in client.get("/").headers["content-security-policy"]
+
+
+# in a browser ------------------------------------------------------------------------------------------------------------
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def address(run, images):
+    """Of the page, served as `evaluate rate` serves it."""
+    uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+    import socket
+
+    from minigpt4.evaluate.rating import rating_app
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(16)
+        server = uvicorn.Server(uvicorn.Config(rating_app(run, images), log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        server.should_exit = True
+        thread.join(20)
+
+
+def opened(browser, address):
+    page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
+    page.complaints = []
+    page.on("console", lambda message: message.type == "error" and page.complaints.append(message.text))
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.goto(address)
+    sees(page, "#count", "of 3 rated, this is")
+    return page
+
+
+def sees(page, place, text):
+    from playwright.sync_api import expect
+
+    expect(page.locator(place)).to_contain_text(text)
+
+
+def named(page, name):
+    """Say who rates, by keyboard alone."""
+    page.keyboard.press("Tab")
+    page.keyboard.type(name)
+    page.keyboard.press("Enter")
+
+
+def test_a_person_rates_by_keyboard_alone_and_a_reload_changes_nothing(browser, address, run):
+    page = opened(browser, address)
+    page.keyboard.press("y")
+    sees(page, "#saved", "first say who you are")
+    page.keyboard.type("Any")  # the field has the focus by now: its y is a letter, not a rating
+    page.keyboard.press("Enter")
+    sees(page, "#count", "0 of 3 rated, this is 1")
+    ratings = Ratings(run)
+    first, second, third = ratings.order()
+    sees(page, "#answer", ratings.rows[first]["answer"])  # markup of an answer is text
+    sees(page, "#prompt", ratings.rows[first]["prompt"])
+    page.wait_for_function("document.getElementById('image').naturalWidth === 40")
+    page.keyboard.press("y")
+    sees(page, "#count", "1 of 3 rated, this is 2")
+    page.keyboard.press("n")
+    sees(page, "#count", "2 of 3 rated, this is 3")
+    sees(page, "#saved", "saved")
+    page.keyboard.press("ArrowLeft")
+    sees(page, "button[aria-pressed='true']", "no")
+    page.keyboard.press("y")  # thought better of it
+    sees(page, "#count", "this is 3")
+    assert Ratings(run).of("Any") == {first: "yes", second: "yes"}
+    page.reload()
+    sees(page, "#count", "2 of 3 rated, this is 3")
+    assert page.input_value("#rater") == "Any"
+    sees(page, "#answer", ratings.rows[third]["answer"])
+    page.click("text=no")
+    sees(page, "#count", "3 of 3 rated")
+    assert Ratings(run).of("Any") == {first: "yes", second: "yes", third: "no"}
+    assert page.complaints == []
+
+
+def test_two_people_rate_side_by_side(browser, address, run):
+    ann, bo = opened(browser, address), opened(browser, address)
+    for page, name in ((ann, "Ann"), (bo, "Bo")):
+        named(page, name)
+        sees(page, "#count", "0 of 3 rated, this is 1")
+    for i, keys in enumerate(("yy", "yn", "ny")):
+        for page, key in zip((ann, bo), keys, strict=True):
+            sees(page, "#count", f"this is {i + 1}")
+            page.keyboard.press(key)
+            sees(page, "#count", f"{i + 1} of 3 rated")
+    assert rating_report(Ratings(run)).notes[1] == "Ann and Bo agree on 1 of 3"
+    assert ann.complaints == bo.complaints == []
+
+
+def test_what_could_not_be_saved_is_said_and_not_passed_over(browser, address, run):
+    page = opened(browser, address)
+    named(page, "Ann")
+    page.route("**/api/ratings", lambda route: route.abort())
+    page.keyboard.press("y")
+    sees(page, "#saved", "the server does not answer")
+    sees(page, "#count", "0 of 3 rated, this is 1")
+    page.unroute("**/api/ratings")
+    page.keyboard.press("y")
+    sees(page, "#count", "1 of 3 rated, this is 2")
+    assert len(Ratings(run).of("Ann")) == 1

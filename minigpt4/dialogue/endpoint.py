@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -39,6 +39,11 @@ _AGAIN = frozenset({408, 409, 425, 429})  # and all from 500 on
 _CHARACTERS_A_TOKEN = 3  # a careful guess, where an endpoint does not count
 _TOKENS_AN_IMAGE = 1500  # the same
 _SENT = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp"}  # kinds of files that every endpoint takes
+
+
+T = TypeVar("T")
+Reader = Callable[[bytes, tuple[int, int]], T]
+"""Reads a reply's body, given how many tokens it may have taken in and out; raises `_Again` where it is none."""
 
 
 class _Again(Exception):
@@ -163,7 +168,8 @@ class Endpoint:
             digest = hashlib.sha256(json.dumps([self.base_url, body, prompt.attempt], sort_keys=True).encode()).hexdigest()
             if (known := self._known(digest)) is not None:
                 return known
-            reply = self._sent(body, len(prompt.images))
+            guess = _guess(body, len(prompt.images))
+            reply = self._sent("chat/completions", body, guess, self._read)
         except UserError as error:
             return AgentError(str(error))
         except _NoSystem as error:
@@ -199,6 +205,18 @@ class Endpoint:
             return None
         self._spent.add(cached=1)
         return reply
+
+    def post(self, path: str, body: dict[str, Any], characters: int, images: int) -> dict[str, Any]:
+        """The JSON object that another kind of request is replied with, within the same limits and on the same account.
+
+        Args:
+            path: below the base URL, like ``decisions``.
+            characters, images: how much text and how many images are in it.
+
+        Raises:
+            AgentError: no reply, after all attempts, or no more money may be spent (`CostCeiling`).
+        """
+        return self._sent(path, body, (_tokens(characters, images), 0), self._read_object)
 
     def described(self) -> dict[str, Any]:
         """What the endpoint says of its model (GET /models); nothing where it lists no models.
@@ -239,7 +257,7 @@ class Endpoint:
             if first is None:
                 messages.append({"role": "user", "content": ""})
                 first = len(messages) - 1
-            parts = [{"type": "image_url", "image_url": {"url": _data_uri(image, self.side)}} for image in prompt.images]
+            parts = [{"type": "image_url", "image_url": {"url": data_uri(image, self.side)}} for image in prompt.images]
             text = messages[first]["content"]
             messages[first]["content"] = [*parts, *([{"type": "text", "text": text}] if text else [])]
         body = {"model": self.model, "messages": messages} | self.settings
@@ -249,15 +267,13 @@ class Endpoint:
             body["temperature"] = prompt.temperature
         return body
 
-    def _sent(self, body: dict[str, Any], images: int) -> Reply:
+    def _sent(self, path: str, body: dict[str, Any], guess: tuple[int, int], read: Reader[T]) -> T:
         """The reply, after as many attempts as are allowed."""
-        characters = sum(len(str(message["content"])) for message in body["messages"]) if not images else _text_length(body)
-        guess = (characters // _CHARACTERS_A_TOKEN + images * _TOKENS_AN_IMAGE, int(body.get("max_tokens") or 1000))
         most = self._price(*guess)
         for attempt in range(self.limits.retries + 1):
             self._reserve(most)
             try:
-                return self._attempt(body, guess)
+                return self._attempt(path, body, guess, read)
             except _Again as error:
                 self._spent.add(failed=1, cost=most if error.billed else 0.0)
                 if attempt == self.limits.retries:
@@ -285,13 +301,13 @@ class Endpoint:
     def _price(self, prompt_tokens: float, generated_tokens: float) -> float:
         return (prompt_tokens * self.prices[0] + generated_tokens * self.prices[1]) / 1e6
 
-    def _attempt(self, body: dict[str, Any], guess: tuple[int, int]) -> Reply:
+    def _attempt(self, path: str, body: dict[str, Any], guess: tuple[int, int], read: Reader[T]) -> T:
         self._spent.add(requests=1)
         headers = self._headers()
         end = time.monotonic() + self.limits.timeout
         data = bytearray()
         try:
-            with self._client.stream("POST", f"{self.base_url}/chat/completions", json=body, headers=headers) as response:
+            with self._client.stream("POST", f"{self.base_url}/{path}", json=body, headers=headers) as response:
                 for piece in response.iter_bytes():
                     data += piece
                     if len(data) > self.limits.reply_bytes:
@@ -307,7 +323,7 @@ class Endpoint:
             raise AgentError(f"{self.name}: {type(error).__name__}") from None
         if response.status_code != 200:
             self._refused(response.status_code, response.headers.get("retry-after"), bytes(data))
-        return self._read(bytes(data), guess)
+        return read(bytes(data), guess)
 
     def _refused(self, status: int, after: str | None, data: bytes) -> None:
         if status in _AGAIN or status >= 500:
@@ -328,14 +344,39 @@ class Endpoint:
             if not isinstance(text, str):
                 raise TypeError
             usage = reply.get("usage") or {}
-            read = int(usage.get("prompt_tokens", guess[0]))
-            written = int(usage.get("completion_tokens", len(text) // _CHARACTERS_A_TOKEN))
+            read = max(int(usage.get("prompt_tokens", guess[0])), 0)
+            written = max(int(usage.get("completion_tokens", len(text) // _CHARACTERS_A_TOKEN)), 0)
             reason = "length" if choice.get("finish_reason") == "length" else "stop"
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             raise _Again("what it sent is no chat completion", billed=True) from None
-        cost = self._price(max(read, 0), max(written, 0))
-        self._spent.add(prompt_tokens=max(read, 0), generated_tokens=max(written, 0), cost=cost)
-        return Reply(text.strip(), read, written, cost, reason)
+        return Reply(text.strip(), read, written, self._paid(read, written), reason)
+
+    def _read_object(self, data: bytes, guess: tuple[int, int]) -> dict[str, Any]:
+        try:
+            reply = json.loads(data)
+            usage = reply.get("usage") or {}
+            read = max(int(usage.get("input_tokens", guess[0])), 0)
+            written = max(int(usage.get("output_tokens", guess[1])), 0)
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            raise _Again("what it sent is no JSON object", billed=True) from None
+        self._paid(read, written)
+        return reply
+
+    def _paid(self, read: int, written: int) -> float:
+        """What tokens have cost, which is put on the account."""
+        cost = self._price(read, written)
+        self._spent.add(prompt_tokens=read, generated_tokens=written, cost=cost)
+        return cost
+
+
+def _guess(body: dict[str, Any], images: int) -> tuple[int, int]:
+    """Tokens that a request may take in and out."""
+    characters = sum(len(str(message["content"])) for message in body["messages"]) if not images else _text_length(body)
+    return _tokens(characters, images), int(body.get("max_tokens") or 1000)
+
+
+def _tokens(characters: int, images: int) -> int:
+    return characters // _CHARACTERS_A_TOKEN + images * _TOKENS_AN_IMAGE
 
 
 def _text_length(body: dict[str, Any]) -> int:
@@ -344,7 +385,8 @@ def _text_length(body: dict[str, Any]) -> int:
     return sum(map(len, texts))
 
 
-def _data_uri(image: ImageInput | EncodedImage, side: int | None) -> str:
+def data_uri(image: ImageInput | EncodedImage, side: int | None) -> str:
+    """An image as it is sent: as JPEG with no side longer than `side`, or as it is where there is none."""
     if isinstance(image, EncodedImage):
         raise UserError("an image that has been encoded here cannot be sent to an endpoint")
     buffer = io.BytesIO()

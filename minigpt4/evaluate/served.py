@@ -1,10 +1,11 @@
 """A system behind an OpenAI-compatible endpoint, asked as a loaded one is, so that what is served can be measured as it is."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..dialogue.agents import AgentError, CostCeiling, Prompt
-from ..dialogue.endpoint import Endpoint, Limits
+from ..dialogue.endpoint import Endpoint, Limits, data_uri
 from ..errors import UserError
 from ..inference.assistant import Images, as_list
 
@@ -67,11 +68,46 @@ class Served:
         return [UserError(str(reply)) if isinstance(reply, AgentError) else reply.text for reply in replies]
 
     def check_choosing(self, benchmark: str) -> None:
-        """Raises UserError: an endpoint gives text, and says nothing of how likely it finds a text that is given."""
-        raise UserError(
-            f"{benchmark} takes the likeliest of given answers, and {self.endpoint.name} cannot be asked how likely they are; "
-            "name a folder with --model"
-        )
+        """Raises UserError: others' endpoints give text, and say nothing of how likely they find a text that is given."""
+        if not self.ours:
+            raise UserError(
+                f"{benchmark} takes the likeliest of given answers, and {self.endpoint.name} cannot be asked how likely they "
+                "are: only `minigpt4 serve` can; serve it with that, or name a folder with --model"
+            )
+
+    def choose(self, items: Sequence[tuple[Images, str, Sequence[str]]]) -> list[str | UserError]:
+        """The likeliest of the candidates for each (images, question, candidates), by the mean over a candidate's tokens, as
+        `ranking.choose` takes it of a loaded system; or what was wrong with that one alone.
+
+        Raises:
+            CostCeiling: no more money may be spent, as was found out with the questions before.
+        """
+        if self._ended is not None:
+            raise self._ended
+        with ThreadPoolExecutor(_AT_A_TIME) as pool:
+            chosen = list(pool.map(lambda item: self._chosen(*item), items))
+        self._ended = next((one for one in chosen if isinstance(one, CostCeiling)), None)
+        return [UserError(str(one)) if isinstance(one, AgentError) else one for one in chosen]
+
+    def _chosen(self, images: Images, question: str, candidates: Sequence[str]) -> str | AgentError:
+        distinct = list(dict.fromkeys(candidates))
+        if len(distinct) == 1:
+            return distinct[0]
+        try:
+            shown = [{"type": "input_image", "image_url": data_uri(image, None)} for image in as_list(images)]
+            asked = {"type": "choice", "instructions": question, "choices": [{"value": text} for text in distinct]}
+            message = {"role": "user", "content": shown or ""}
+            body = {"model": self.endpoint.model, "input": [message], "questions": [asked]}
+            reply = self.endpoint.post("decisions", body, len(question) + sum(map(len, distinct)), len(shown))
+        except UserError as error:
+            return AgentError(str(error))
+        except AgentError as error:
+            return error
+        try:
+            found = [one["logprob"] / one["tokens"] for one in reply["answers"][0]["probabilities"]]
+            return distinct[max(range(len(distinct)), key=found.__getitem__)]
+        except (LookupError, TypeError, ZeroDivisionError):
+            return AgentError(f"{self.endpoint.name}: does not say how likely each answer is; is it an older `minigpt4 serve`?")
 
     def body(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Settings as the endpoint names them. Raises UserError where it has no such setting."""

@@ -103,7 +103,7 @@ class Choice(Question):
         """As JSON."""
         shares = [score.probability for score in found]
         best = max(range(len(shares)), key=shares.__getitem__)
-        listed = [{"value": one.value, "probability": share} for one, share in zip(self.choices, shares, strict=True)]
+        listed = [{"value": one.value} | _likelihood(score) for one, score in zip(self.choices, found, strict=True)]
         head = {"type": "choice", "name": self.name, "choice": self.choices[best].value, "confidence": shares[best]}
         return head | {"probabilities": listed}
 
@@ -133,12 +133,17 @@ class Scale(Question):
         """As JSON: levels count from 0, and the score is their mean."""
         shares = [score.probability for score in found]
         listed = [
-            {"label": level.label, "value": value, "probability": share}
-            for value, (level, share) in enumerate(zip(self.levels, shares, strict=True))
+            {"label": level.label, "value": value} | _likelihood(score)
+            for value, (level, score) in enumerate(zip(self.levels, found, strict=True))
         ]
         mean = sum(value * share for value, share in enumerate(shares))
         head = {"type": "score", "name": self.name, "score": mean, "confidence": max(shares)}
         return head | {"probabilities": listed}
+
+
+def _likelihood(score: Score) -> dict[str, Any]:
+    """Of one answer. Beside its share, what a mean over its tokens is made of: benchmarks go by that."""
+    return {"probability": score.probability, "logprob": score.logprob, "tokens": score.tokens}
 
 
 def _checked(value: Any, texts: Sequence[str]) -> Any:

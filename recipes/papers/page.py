@@ -1,6 +1,6 @@
 """The papers' story at pocket size: small trainings and measurements, and the page that sets them beside the published numbers.
 
-    python recipes/pocket_data.py FROM data/pocket                 the data, once
+    python recipes/pocket/data.py FROM data/pocket                 the data, once
     python recipes/pocket/suite.py FROM data/pocket runs/suite
     python recipes/papers/page.py steps                            print the commands
     python recipes/papers/page.py run                              run those that have not been run; go on where it stopped
@@ -23,7 +23,7 @@ from minigpt4.train.report import chart
 
 RUNS, ALL = Path("runs/papers"), Path("runs/all")
 CAPTIONS = "data/pocket/captions.dev.jsonl --images data"
-TRAININGS = ("linear", "no_joining", "three_layers", "encoder_trained", "images_10", "images_30", "alone", "after")
+TRAININGS = ("linear", "no_joining", "three_layers", "encoder_trained", "images_24", "images_72", "alone", "after")
 STYLE = "<style>.axis{stroke:#999;stroke-width:1} .tick{font:11px sans-serif;fill:#666} text{font-family:sans-serif}</style>"
 
 
@@ -41,14 +41,14 @@ def training(name: str) -> Step:
 
 
 def measured(name: str, benchmark: str, data: str, model: str, more: str = "") -> Step:
-    command = f"evaluate run {benchmark} --data {data} --model {model} --output {RUNS / name} --dtype bfloat16 {more}".rstrip()
+    command = f"evaluate run {benchmark} --data {data} --model {model} --output {RUNS / name} {more}".rstrip()
     return Step(name, command, RUNS / name / "report.json")
 
 
 def steps() -> list[Step]:
     found = [
-        measured(f"failures_{when}", "failures", "runs/suite/images/coco/captions.jsonl", f"pocket-v1-{stage}", "--limit 40")
-        for when, stage in (("before", "stage1"), ("after", "stage2"))
+        measured(f"failures_{when}", "failures", "runs/suite/images/coco/captions.jsonl", f"pocket-{when}-stage2", "--limit 40")
+        for when in ("before", "after")
     ]
     found += [training(name) for name in TRAININGS]
     for name in TRAININGS[:6]:
@@ -64,7 +64,7 @@ def steps() -> list[Step]:
         for tag in ("with", "without"):
             more = "--limit 60" + (" --no-identifier" if tag == "without" else "")
             found.append(measured(f"{name}_{tag}", name, data, "pocket", more))
-    everything = f"evaluate all --data runs/suite/suite.yaml --output {ALL} --blank-image --dtype bfloat16"
+    everything = f"evaluate all --data runs/suite/suite.yaml --output {ALL} --blank-image"
     return [*found, Step("all", everything, ALL / "report.md")]
 
 
@@ -72,7 +72,7 @@ def run() -> None:
     """Run what has not been run."""
     RUNS.mkdir(parents=True, exist_ok=True)
     captions = Path("data/pocket/captions.train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    for count in (10, 30):
+    for count in (24, 72):
         (RUNS / f"captions.{count}.jsonl").write_text("".join(captions[:count]), encoding="utf-8")
     for step in steps():
         if not step.done.exists():
@@ -202,16 +202,16 @@ def amount(drawn: bool) -> list[str]:
     lines = ["## How much first-stage data (MiniGPT-4, #GT covered)", ""]
     rows = []
     for name, count, published in (
-        ("images_10", "10", "10 %: 1.62"),
-        ("images_30", "30", "30 %: 2.15"),
-        ("linear", "96", "100 %: 2.22"),
+        ("images_24", "24", "10 %: 1.62"),
+        ("images_72", "72", "30 %: 2.15"),
+        ("linear", "240", "100 %: 2.22"),
     ):
         own = RUNS / f"captions_{name}"
-        told = "" if name == "linear" else verdict(RUNS / "captions_linear", own, "CIDEr", 1 if name == "images_10" else 0)
+        told = "" if name == "linear" else verdict(RUNS / "captions_linear", own, "CIDEr", 1 if name == "images_24" else 0)
         rows.append((count, published, loss_of(name), shown(score_of(own, "CIDEr"), 1, 3), told))
     lines += table(" images | paper: captions covered, of 5 | pocket: loss of captions | CIDEr | more data ahead? ", rows)
     lines += [
-        f"The same number of steps each: {command_of('images_10')}.",
+        f"The same number of steps each: {command_of('images_24')}.",
         "",
     ]
     if drawn:

@@ -69,5 +69,10 @@ document.addEventListener("keydown", (event) => {
   if (["y", "n", "ArrowLeft", "ArrowRight"].includes(event.key)) { event.preventDefault(); act(event.key); }
 });
 for (const button of document.querySelectorAll("nav button")) button.addEventListener("click", () => act(button.dataset.key));
-at("rater").addEventListener("change", () => begin().catch((error) => told(error.message)));
+at("rater").addEventListener("keydown", (event) => { if (event.key === "Enter") event.target.blur(); });
+at("rater").addEventListener("change", () => {
+  history.replaceState(null, "", `?rater=${encodeURIComponent(at("rater").value)}`);  // so that a reload knows who it is
+  begin().catch((error) => told(error.message));
+});
+at("rater").value = new URLSearchParams(location.search).get("rater") || "";
 begin().catch((error) => told(error.message));
