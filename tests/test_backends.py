@@ -113,6 +113,32 @@ def test_it_is_made_once_and_again_when_it_has_to_be(folder, monkeypatch, tmp_pa
     monkeypatch.undo()
 
 
+def test_no_room_for_it_is_no_reason_not_to_answer(folder, monkeypatch, caplog):
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(onnx_parts, "write_graph", lambda *_: (_ for _ in ()).throw(full))
+    assert load(folder).engine.backend.name == "torch"
+    assert "No space left on device" in caplog.text
+    assert "torch does it now" in caplog.text
+    with pytest.raises(UserError, match="No space left on device"):
+        load(folder, backend="onnx")
+
+
+def test_the_cache_keeps_the_four_graphs_that_were_used_last(tmp_path):
+    model = tiny_model(**WIDE)
+
+    def graph(number):
+        system = tmp_path / str(number)
+        system.mkdir(exist_ok=True)
+        return prepared_graph([system], model.config.text_config, None, lambda: model.language_model).parent
+
+    made = [graph(number) for number in range(4)]
+    for number, folder in enumerate(made):
+        os.utime(folder, (number, number))
+    assert graph(0) == made[0]  # used again
+    assert graph(4).is_dir()
+    assert [folder.is_dir() for folder in made] == [True, False, True, True]
+
+
 def test_what_cannot_be_is_refused_in_one_line(folder, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no backend 'vllm'; there are auto, torch, onnx"):
         load(folder, backend="vllm")

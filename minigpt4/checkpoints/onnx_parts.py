@@ -1,5 +1,6 @@
 """The language model's graph for ONNX Runtime, made once for a system and kept in the cache folder."""
 
+import contextlib
 import hashlib
 import importlib.util
 import logging
@@ -22,8 +23,14 @@ from .pocket import is_intact, seal
 log = logging.getLogger(__name__)
 
 _FORMAT = 2  # of the prepared folder; a change makes every graph anew
+_KEPT = 4  # prepared graphs, up to 0.6 GB each; who tries many weights shall not fill the disk
 EMBEDDINGS = "embeddings.npy"
 """Beside the graph: the word embeddings, float32."""
+
+
+class NotPrepared(UserError):
+    """There is no room for the graph, or the cache folder cannot be written to."""
+
 
 _WEIGHTS = (".safetensors", ".bin", ".json")
 
@@ -47,7 +54,8 @@ def prepared_graph(
         language_model: with its weights, adapters added; called if the graph has to be made.
 
     Raises:
-        UserError: a language model that there is no graph of, or no room on the disk.
+        NotPrepared: no room on the disk, or a cache folder that cannot be written to.
+        UserError: a language model that there is no graph of.
     """
     if why := unsupported(config):
         raise UserError(f"backend onnx cannot run this system: {why}; use backend torch")
@@ -56,14 +64,16 @@ def prepared_graph(
     kept = cache_folder() / f"onnx-{_FORMAT}-{place}-{bits}"
     state = _state(folders)
     if _is_of(kept, state):
+        _mark_as_used(kept)
         return kept / GRAPH
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(kept.with_suffix(".lock")):  # another process may be making it
             if not _is_of(kept, state):
                 _make(kept, state, config, bits, language_model())
+                _tidy(kept)
     except OSError as error:
-        raise UserError(
+        raise NotPrepared(
             f"cannot prepare the language model in {kept.parent} ({error.strerror or error}): it needs room there; "
             f"MINIGPT4_CACHE names another folder, and backend torch needs none"
         ) from error
@@ -99,3 +109,15 @@ def _make(kept: Path, state: str, config: Any, bits: int, language_model: torch.
         if kept.exists():
             shutil.rmtree(kept)
         os.replace(result, kept)
+
+
+def _mark_as_used(kept: Path) -> None:
+    with contextlib.suppress(OSError):  # a cache that may only be read
+        os.utime(kept)
+
+
+def _tidy(newest: Path) -> None:
+    """Remove what has gone unused for longest, beyond `_KEPT`. Who has one open goes on with it: its files are mapped."""
+    others = [path for path in newest.parent.glob("onnx-*-*") if path.is_dir() and path != newest]
+    for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT - 1 :]:
+        shutil.rmtree(path, ignore_errors=True)

@@ -11,6 +11,7 @@ chat = model.chat("photo.jpg")
 for piece in chat.stream("Who is there?"): print(piece, end="")
 """
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -21,6 +22,7 @@ from PIL import Image
 
 from ..checkpoints.folders import find_folder, read_task_settings, task_settings_file
 from ..checkpoints.loading import load_system
+from ..checkpoints.onnx_parts import NotPrepared
 from ..engine.backend import Backend
 from ..engine.completion import Request
 from ..engine.engine import Engine
@@ -39,6 +41,8 @@ from .looks import Look, ask
 from .refine import at_each_thing, at_what_was_found
 from .self_consistency import agreed
 from .task_settings import Plan, check_task_settings, plan_for
+
+log = logging.getLogger(__name__)
 
 Images = ImageInput | Sequence[ImageInput]
 
@@ -78,9 +82,16 @@ def load(
     task_settings = read_task_settings(folder)
     placed = device.type != "cpu" or device_map is not None or dtype not in (None, torch.float32)
     fast: Backend | None = None
-    if choose(backend, folder, quantize, placed=placed, official=official) == "onnx":
-        model, processor, fast = load_onnx(folder, quantize)
-    else:
+    chosen = choose(backend, folder, quantize, placed=placed, official=official)
+    if chosen == "onnx":
+        try:
+            model, processor, fast = load_onnx(folder, quantize)
+        except NotPrepared as error:
+            if backend == "onnx":
+                raise
+            log.warning("%s; torch does it now, more slowly", error)
+            chosen = "torch"
+    if chosen == "torch":
         model, processor = load_system(folder, device, dtype, quantize=quantize, device_map=device_map)
     try:
         return Assistant(model, processor, official=official, task_settings=task_settings, backend=fast)
