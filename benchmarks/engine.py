@@ -1,9 +1,10 @@
 """Questions a second through the engine, one after the other, and through `transformers.generate` in padded batches.
 
     python benchmarks/engine.py [--questions 64] [--new-tokens 32] [--model pocket] [--dtype float32] [--soak 1000]
+        [--onnx float32 8bit 4bit]
 
 Every question is about an image of its own, so that nothing is known from earlier; each answer has exactly as many tokens as
-are asked for. Same weights, same precision, same cores; the ratios are what counts.
+are asked for. Same weights, same precision (but for what --onnx adds), same cores; the ratios are what counts.
 """
 
 import argparse
@@ -64,9 +65,10 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--model", default="pocket")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--onnx", nargs="*", choices=("float32", "8bit", "4bit"), default=[], help="in ONNX Runtime as well")
     parser.add_argument("--soak", type=int, default=0, help="requests after which memory is looked at again")
     given = parser.parse_args()
-    model = minigpt4.load(given.model, dtype=given.dtype)
+    model = minigpt4.load(given.model, dtype=given.dtype, backend="torch")
     requests = [request(i, given.new_tokens) for i in range(given.questions)]
     few = requests[: max(4, given.questions // 8)]
 
@@ -80,6 +82,10 @@ def main() -> None:
         "generate, padded batches of 16": seconds(lambda: with_the_library(model, requests, given.new_tokens)) / len(requests),
         "engine": seconds(lambda: engine().generate(requests)) / len(requests),
     }
+    for bits in given.onnx:
+        fast = minigpt4.load(given.model, backend="onnx", quantize=None if bits == "float32" else bits).engine
+        fast.generate(requests[:2])
+        times[f"engine, ONNX Runtime, {bits}"] = seconds(lambda fast=fast: fast.generate(requests[2:])) / (len(requests) - 2)
     print(f"{given.model}, {given.dtype}, {torch.get_num_threads()} thread(s), {given.new_tokens} new tokens a question")
     for name, each in times.items():
         print(f"{name:32} {1 / each:6.2f} questions/s   engine is {each / times['engine']:.2f}x as fast")
