@@ -1,6 +1,6 @@
 """Takes out each guard of the server, one at a time, and sees whether a test notices.
 
-    python tests/guard_campaign.py [--only WORD]
+    python tests/guard_campaign.py [--only WORD] [--from N] [--to N]
 
 A guard is a few characters of `minigpt4/serve`; without them the tests named beside it must fail. Prints a line for each guard;
 the exit status says whether all of them were missed by somebody. Works on a copy of the tree, for some minutes.
@@ -58,7 +58,13 @@ GUARDS = [
     Guard("rates of each key alone", "serve/gate.py", "self._left[caller] = left - 1, now", "pass", "so_many_requests_in"),
     Guard("concurrency by key", "serve/gate.py", "if self._running[caller] >= self", "if False and self", "one_key_at_a_time"),
     Guard("concurrency of all", "serve/gate.py", "if self._all >= self.allowed.requests:", "if False:", "of_all_at_a_time"),
-    Guard("body, by its length", "serve/gate.py", "int(length[:20]) > self.allowed", "False and self.allowed", "bodies_are_b"),
+    Guard(
+        "body, by its length",
+        "serve/gate.py",
+        "int(length[:20]) > self.allowed",
+        "False and self.allowed",
+        "said_to_be_too_large",
+    ),
     Guard("body, as it comes", "serve/gate.py", "if so_far > self.allowed.body_bytes:", "if False:", "bodies_are_bounded"),
     Guard("a body that does not come", "serve/app.py", "asyncio.timeout(_BODY_SECONDS)", "asyncio.timeout(None)", "slow_body"),
     Guard("images in a request", "serve/conversation.py", "if count > allowed.images:", "if False:", "so_many_images"),
@@ -174,6 +180,8 @@ def missed(guard: Guard, tree: Path) -> str | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="guards whose names have this in them")
+    parser.add_argument("--from", type=int, default=1, dest="first", help="number of the first guard")
+    parser.add_argument("--to", type=int, default=len(GUARDS), dest="last", help="number of the last")
     given = parser.parse_args()
     unnoticed = []
     with tempfile.TemporaryDirectory() as folder:
@@ -187,7 +195,7 @@ def main() -> None:
         sys.path[:0] = [str(tree), str(tree / "tests")]
         for module in ("minigpt4.inference.assistant", "openai", "fastapi", "uvicorn", "httpx2"):
             import_module(module)
-        chosen = [guard for guard in GUARDS if given.only in guard.name]
+        chosen = [guard for guard in GUARDS[given.first - 1 : given.last] if given.only in guard.name]
         for guard in chosen:
             by = missed(guard, tree)
             unnoticed += [] if by else [guard.name]

@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import httpx2
 import openai
 import pytest
+import uvicorn
 from conftest import tiny_folder
 from PIL import Image
 from serving import as_bytes, assistant, picture, serving, uri, with_image
@@ -56,7 +57,8 @@ def post_url(at, url):
 # where it listens, and whom it answers ---------------------------------------------------------------------------------
 
 
-def test_it_listens_on_this_machine_alone_unless_there_are_keys():
+def test_it_listens_on_this_machine_alone_unless_there_are_keys(monkeypatch):
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, **_: pytest.fail("it serves"))  # for ever, otherwise
     assert SERVER.options["host"][1] == "127.0.0.1"
     with pytest.raises(UserError, match="others could ask too"):
         run("tiny", assistant, host="0.0.0.0", port=0)
@@ -225,6 +227,16 @@ def test_bodies_are_bounded_with_and_without_a_length():
         for answer in (whole, pieces):
             assert answer.status_code == 413
             assert answer.json()["error"]["code"] == "request_too_large"
+
+
+def test_a_body_that_is_said_to_be_too_large_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(app_module, "_BODY_SECONDS", 1.0)
+    with serving(assistant(), allowed=Allowed(body_bytes=1000)) as at:
+        host, port = at.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as link:
+            head = "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            link.sendall(f"{head}Content-Length: 1001\r\n\r\n".encode())  # and nothing after it
+            assert b" 413 " in link.recv(65536).split(b"\r\n", 1)[0]
 
 
 def test_so_many_images_and_words():
