@@ -22,7 +22,7 @@ import uvicorn
 from conftest import tiny_folder
 from PIL import Image
 from serving import as_bytes, assistant, picture, serving, uri, with_image
-from test_serve_chat import slow
+from test_serve_chat import slow, wait_until
 
 from minigpt4.cli.serve import SERVER
 from minigpt4.errors import UserError
@@ -217,6 +217,17 @@ def test_a_slow_body_is_given_up(at, monkeypatch):
         head = "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         link.sendall(f"{head}Content-Length: 9\r\n\r\n{{".encode())
         assert b" 408 " in link.recv(65536).split(b"\r\n", 1)[0]
+
+
+def test_who_leaves_before_the_body_has_come_is_no_failure(caplog):
+    with serving(assistant()) as at:
+        host, port = at.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as link:
+            head = "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            link.sendall(f"{head}Content-Length: 9\r\n\r\n{{".encode())
+        wanted = 'path="/v1/chat/completions",status="499"} 1.0'
+        wait_until(lambda: wanted in httpx2.get(f"{at}/metrics").text)
+    assert "Traceback" not in caplog.text
 
 
 def test_bodies_are_bounded_with_and_without_a_length():
