@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -74,7 +74,8 @@ class Relay:
             messages = aiter(stream)
             while True:
                 step = asyncio.ensure_future(anext(messages))
-                await asyncio.wait([step, left], return_when=asyncio.FIRST_COMPLETED)
+                waited: list[asyncio.Future[Any]] = [step, left]
+                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
                 if not step.done():
                     stream.cancel()
                     step.add_done_callback(lambda step: step.cancelled() or step.exception())  # nobody waits for it
@@ -119,7 +120,7 @@ class _Said:
         else:
             if self._names and "body" in message:
                 body = _CHANGING.sub(lambda found: self._names.get(found[0], found[0]), message["body"])
-                message = message | {"body": body}
+                message = {**message, "body": body}
             self._sent.append(message)
             await self._send(message)
         self._place += 1

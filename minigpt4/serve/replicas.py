@@ -34,7 +34,9 @@ _APPLICATION = "minigpt4"
 class Replica:
     """The application in a process of its own."""
 
-    async def __init__(self, name: str, load: Callable[[], Assistant], allowed: Allowed, page: bool):
+    async def __init__(  # type: ignore[misc]  # Ray waits for it
+        self, name: str, load: Callable[[], Assistant], allowed: Allowed, page: bool
+    ):
         assistant = await asyncio.to_thread(load)
         inside = replace(allowed, per_minute=0, requests_per_key=allowed.requests)  # keys are the front's business
         self.app = create_app(name, lambda: assistant, allowed=inside, page=page)
