@@ -103,12 +103,11 @@ GUARDS = [
         "no_file_of_the_server",
     ),
     Guard("public addresses", "serve/remote.py", "return ip.is_global and", "return True and", "not_public"),
-    Guard("no multicast", "serve/remote.py", "and not ip.is_multicast ", "", "not_public"),
-    Guard("no reserved", "serve/remote.py", " and not ip.is_reserved", "", "not_public"),
+    Guard("no multicast", "serve/remote.py", " and not ip.is_multicast", "", "not_public"),
+    Guard("IPv6 that is given out", "serve/remote.py", "ip not in _UNICAST or ", "", "not_public"),
+    Guard("examples in IPv6", "serve/remote.py", " or ip in _DOCUMENTATION", "", "not_public"),
     Guard("IPv4 within IPv6", "serve/remote.py", "if ip.ipv4_mapped is not None:", "if False:", "not_public or that_are"),
-    Guard(
-        "tunnels", "serve/remote.py", "ip in _NAT64 or ip.sixtofour is not None or ip.teredo is not None", "False", "not_public"
-    ),
+    Guard("tunnels", "serve/remote.py", "ip.sixtofour is not None or ip.teredo is not None", "False", "not_public"),
     Guard("every address of a name", "serve/remote.py", "not all(is_public", "not any(is_public", "every_address"),
     Guard(
         "the address that was checked", "serve/remote.py", "(self._address, self.port)", "(self.host, self.port)", "changes_its"
@@ -119,7 +118,7 @@ GUARDS = [
     Guard("no user in an address", "serve/remote.py", " or parts.username is not None", "", "no_names_and_passwords"),
     Guard("bytes of what is fetched", "serve/remote.py", "if len(content) > most_bytes:", "if False:", "fetched_is_bounded"),
     Guard("seconds of a fetch", "serve/remote.py", "connection.set_timeout(_left(deadline))", "pass", "fetched_is_bounded"),
-    Guard("nothing is repeated", "serve/errors.py", "include_input=False", "include_input=True", "secrets"),
+    Guard("nothing is repeated", "serve/errors.py", "{first['msg']}\"[:500]", '{error}"[:500]', "secrets"),
     Guard(
         "failures are ours to know",
         "serve/errors.py",

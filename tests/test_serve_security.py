@@ -290,13 +290,14 @@ def test_pixels_of_heic_are_counted_too():
         decode(data, Allowed(image_pixels=64 * 64 - 1))
 
 
-def test_bytes_are_counted_before_anything_is_decoded():
+def test_bytes_are_counted_before_anything_is_decoded(monkeypatch):
     allowed = Allowed(image_bytes=500)
     noise = as_bytes(Image.effect_noise((64, 64), 50))
     with pytest.raises(UserError, match="500 bytes"):
-        read_image(uri(Image.effect_noise((64, 64), 50)), allowed)
-    with pytest.raises(UserError, match="500 bytes"):
         decode(noise, allowed)
+    monkeypatch.setattr(base64, "b64decode", lambda *_, **__: pytest.fail("it is decoded"))
+    with pytest.raises(UserError, match="500 bytes"):
+        read_image(uri(Image.effect_noise((64, 64), 50)), allowed)
 
 
 # no file of the server -------------------------------------------------------------------------------------------------
@@ -357,7 +358,7 @@ def elsewhere():
             self.end_headers()
             try:
                 if self.path == "/endless":
-                    while True:
+                    for _ in range(400):  # far more than is allowed
                         self.wfile.write(b"x" * 65536)
                 elif self.path == "/drip":
                     for _ in range(400):
@@ -398,7 +399,7 @@ def test_no_address_that_is_not_public_is_fetched(elsewhere):
 PRIVATE = (
     "127.0.0.1 10.0.0.1 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 255.255.255.255 192.0.2.1 "
     "240.0.0.1 ::1 :: fe80::1 fe80::1%eth0 fc00::1 ff02::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 64:ff9b::7f00:1 2002:7f00:1:: "
-    "2001:0:1::1"
+    "2001:0:1::1 4000::1 fec0::1 64:ff9b:1::a00:1 3fff::1"
 ).split()
 
 
@@ -472,6 +473,8 @@ def test_each_redirect_is_checked(monkeypatch, elsewhere):
     resolves(monkeypatch, ["8.8.8.8"])
     with pytest.raises(UserError, match="plain http"):
         remote.fetch("http://a.example/to?file:///etc/passwd", 10_000, 5)
+    with pytest.raises(UserError, match="plain http"):
+        remote.fetch("http://a.example/to?ftp://a.example/a.png", 10_000, 5)
     with pytest.raises(UserError, match="too often"):
         remote.fetch("http://a.example/to?/to?/to?/to?/to?/a.png", 10_000, 5)
 
@@ -516,6 +519,7 @@ def test_no_secrets_and_no_images_in_logs_or_errors(key_file, caplog, monkeypatc
         assert key not in text
         assert middle not in text
     assert words not in caplog.text
+    assert words not in said[1], "a value that is wrong is not repeated"
 
 
 def test_the_page_may_load_nothing_from_elsewhere(at):
