@@ -596,6 +596,7 @@ def test_the_command_serves_and_ends_when_it_is_told_to(tmp_path):
         (["--host", "0.0.0.0"], "give --keys FILE"),
         (["--keys", "nowhere"], "cannot be read as a file of keys"),
         (["--new-key", "ann"], "needs --keys"),
+        (["--replicas", "2"], "--replicas goes with --ray"),
         (["--port", "0", "--model", "nowhere/at-all"], "nowhere/at-all"),
     ],
 )
