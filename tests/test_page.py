@@ -14,6 +14,7 @@ from serving import as_bytes, assistant, picture, serving
 from test_serve_chat import slow, wait_until
 
 from minigpt4.engine.streaming import TextStream
+from minigpt4.serve.settings import Allowed
 
 pytestmark = pytest.mark.browser
 CHROMIUM = os.environ.get("CHROMIUM") or next(
@@ -164,7 +165,7 @@ def test_boxes_lie_at_the_right_pixels_and_light_up_with_their_phrases(page, at,
     begin(page, at, photo())
     choose(page, "grounding")
     page.click("#send")
-    page.locator(".chip").first.wait_for()
+    page.locator(".phrase").first.wait_for()
     frame = page.locator("#frame").bounding_box()
     rects = {rect.get_attribute("aria-label"): rect.bounding_box() for rect in page.locator("#overlay rect").all()}
     for label, (x1, y1, x2, y2) in {"a dog: ask about it": (10, 20, 50, 80), "a cat: ask about it": (60, 60, 90, 90)}.items():
@@ -174,14 +175,15 @@ def test_boxes_lie_at_the_right_pixels_and_light_up_with_their_phrases(page, at,
         assert abs(box["y"] - want[1]) < 4
         assert abs(box["width"] - frame["width"] * (x2 - x1) / 100) < 8
         assert abs(box["height"] - frame["height"] * (y2 - y1) / 100) < 8
-    assert page.locator(".bubble mark").all_inner_texts() == ["a dog", "a cat"]
+    assert page.locator(".bubble .phrase").all_inner_texts() == ["a dog", "a cat"]
     assert page.locator(".assistant .bubble").inner_text().split() == "a dog near a cat".split()
+    assert page.locator(".chip").count() == 0, "what is marked among the words is not said again"
     assert page.locator(".lit").count() == 0
-    page.locator("mark", has_text="a cat").hover()
+    page.locator(".phrase", has_text="a cat").hover()
     assert {e.get_attribute("data-phrase") for e in page.locator(".lit").all()} == {"1"}
     assert page.locator("rect.lit").count() == 1
     page.mouse.move(frame["x"] + frame["width"] * 0.3, frame["y"] + frame["height"] * 0.5)
-    assert page.locator("mark.lit").inner_text() == "a dog"
+    assert page.locator(".phrase.lit").inner_text() == "a dog"
 
 
 def test_a_click_on_a_box_asks_on(page, at, pointing):
@@ -318,6 +320,55 @@ def test_two_tabs_see_the_same_conversations(page, at):
     other.close()
 
 
+def test_two_tabs_that_ask_at_the_same_time_lose_nothing(page, monkeypatch):
+    system = assistant(endless=True)
+    system.model.generation_config.max_new_tokens = 60
+    slow(system, monkeypatch, 0.03)
+    with serving(system, page=True) as at:
+        begin(page, at, photo())
+        page.wait_for_function("() => document.querySelectorAll('#conversations .open').length === 1")
+        other = page.context.new_page()
+        other.add_init_script("delete window.BroadcastChannel")  # it learns of the first one's question too late
+        begin(other, at)
+        other.locator("#shown").wait_for()
+        for tab, text in ((page, "from the first"), (other, "from the second")):
+            tab.fill("#question", text)
+            tab.click("#send")
+        for tab in (page, other):
+            tab.locator(".assistant .time:not(:empty)").wait_for()
+        page.reload()
+        seen = {page.locator(".user .bubble").inner_text()}
+        page.get_by_label(re.compile("The (version before|next version)")).and_(page.locator(":enabled")).click()
+        page.locator(".assistant .time:not(:empty)").wait_for()
+        seen.add(page.locator(".user .bubble").inner_text())
+        assert seen == {"from the first", "from the second"}
+        other.close()
+        page.close()
+
+
+def test_a_tab_waits_for_the_answer_that_another_is_given(page, monkeypatch):
+    system = assistant(endless=True)
+    system.model.generation_config.max_new_tokens = 200
+    slow(system, monkeypatch, 0.03)
+    with serving(system, page=True) as at:
+        begin(page, at, photo())
+        page.locator("#conversations .open").wait_for()
+        other = page.context.new_page()
+        begin(other, at)
+        page.fill("#question", "from the first")
+        page.click("#send")
+        other.locator(".assistant .bubble").wait_for()
+        other.fill("#question", "from the second")
+        other.click("#send")
+        other.get_by_text("another tab is being answered here").wait_for()
+        page.click("#stop")
+        other.get_by_text("Again", exact=True).wait_for()
+        other.click("#send")
+        other.locator(".user .bubble", has_text="from the second").wait_for()
+        other.close()
+        page.close()
+
+
 @pytest.mark.parametrize("kind", ["TIFF", "HEIF", "AVIF", "WEBP"])
 def test_photos_of_every_kind_are_shown(kind, page, at):
     if kind == "HEIF":
@@ -337,6 +388,19 @@ def test_broken_and_huge_files_are_said_so(page, at):
     page.set_input_files("#files", photo("red", (5000, 4000)))
     page.locator("#shown").wait_for()
     assert page.evaluate("() => shown.naturalWidth") == 2048, "scaled before it is sent"
+
+
+def test_a_file_that_is_too_large_is_said_so(page):
+    with serving(assistant(), page=True, allowed=Allowed(image_bytes=10_000)) as at:
+        begin(page, at)
+        page.set_input_files("#files", photo("red", (200, 200), "large.tiff", "TIFF"))  # 120 kB, and no browser reads it
+        page.locator("#note.bad", has_text="large.tiff").wait_for()
+        assert "10,000 bytes" in page.locator("#note").inner_text()
+        assert page.locator("#shown").is_hidden()
+        page.faults.clear()  # the browser notes the status
+        page.set_input_files("#files", photo())
+        page.locator("#shown").wait_for()
+        page.close()
 
 
 def test_what_is_missing_is_said_before_anything_is_sent(page, at):
@@ -498,7 +562,7 @@ def test_nobody_is_kept_out(width, theme, page, at, pointing):
     begin(page, at, photo())
     choose(page, "grounding")
     page.click("#send")
-    page.locator(".chip").first.wait_for()
+    page.locator(".phrase").first.wait_for()
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
     page.evaluate((Path(package.origin).parent / "axe.min.js").read_text())
     for control in (None, "#tab-captioner", "#toggle-drawer", "#open-gallery"):

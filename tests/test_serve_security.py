@@ -18,10 +18,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import httpx2
 import openai
 import pytest
+import uvicorn
 from conftest import tiny_folder
 from PIL import Image
 from serving import as_bytes, assistant, picture, serving, uri, with_image
-from test_serve_chat import slow
+from test_serve_chat import slow, wait_until
 
 from minigpt4.cli.serve import SERVER
 from minigpt4.errors import UserError
@@ -56,7 +57,8 @@ def post_url(at, url):
 # where it listens, and whom it answers ---------------------------------------------------------------------------------
 
 
-def test_it_listens_on_this_machine_alone_unless_there_are_keys():
+def test_it_listens_on_this_machine_alone_unless_there_are_keys(monkeypatch):
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, **_: pytest.fail("it serves"))  # for ever, otherwise
     assert SERVER.options["host"][1] == "127.0.0.1"
     with pytest.raises(UserError, match="others could ask too"):
         run("tiny", assistant, host="0.0.0.0", port=0)
@@ -217,6 +219,17 @@ def test_a_slow_body_is_given_up(at, monkeypatch):
         assert b" 408 " in link.recv(65536).split(b"\r\n", 1)[0]
 
 
+def test_who_leaves_before_the_body_has_come_is_no_failure(caplog):
+    with serving(assistant()) as at:
+        host, port = at.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as link:
+            head = "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            link.sendall(f"{head}Content-Length: 9\r\n\r\n{{".encode())
+        wanted = 'path="/v1/chat/completions",status="499"} 1.0'
+        wait_until(lambda: wanted in httpx2.get(f"{at}/metrics").text)
+    assert "Traceback" not in caplog.text
+
+
 def test_bodies_are_bounded_with_and_without_a_length():
     with serving(assistant(), allowed=Allowed(body_bytes=1000)) as at:
         address, kind = f"{at}/v1/chat/completions", {"Content-Type": "application/json"}
@@ -225,6 +238,16 @@ def test_bodies_are_bounded_with_and_without_a_length():
         for answer in (whole, pieces):
             assert answer.status_code == 413
             assert answer.json()["error"]["code"] == "request_too_large"
+
+
+def test_a_body_that_is_said_to_be_too_large_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(app_module, "_BODY_SECONDS", 1.0)
+    with serving(assistant(), allowed=Allowed(body_bytes=1000)) as at:
+        host, port = at.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as link:
+            head = "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            link.sendall(f"{head}Content-Length: 1001\r\n\r\n".encode())  # and nothing after it
+            assert b" 413 " in link.recv(65536).split(b"\r\n", 1)[0]
 
 
 def test_so_many_images_and_words():
@@ -267,13 +290,14 @@ def test_pixels_of_heic_are_counted_too():
         decode(data, Allowed(image_pixels=64 * 64 - 1))
 
 
-def test_bytes_are_counted_before_anything_is_decoded():
+def test_bytes_are_counted_before_anything_is_decoded(monkeypatch):
     allowed = Allowed(image_bytes=500)
     noise = as_bytes(Image.effect_noise((64, 64), 50))
     with pytest.raises(UserError, match="500 bytes"):
-        read_image(uri(Image.effect_noise((64, 64), 50)), allowed)
-    with pytest.raises(UserError, match="500 bytes"):
         decode(noise, allowed)
+    monkeypatch.setattr(base64, "b64decode", lambda *_, **__: pytest.fail("it is decoded"))
+    with pytest.raises(UserError, match="500 bytes"):
+        read_image(uri(Image.effect_noise((64, 64), 50)), allowed)
 
 
 # no file of the server -------------------------------------------------------------------------------------------------
@@ -334,7 +358,7 @@ def elsewhere():
             self.end_headers()
             try:
                 if self.path == "/endless":
-                    while True:
+                    for _ in range(400):  # far more than is allowed
                         self.wfile.write(b"x" * 65536)
                 elif self.path == "/drip":
                     for _ in range(400):
@@ -375,7 +399,7 @@ def test_no_address_that_is_not_public_is_fetched(elsewhere):
 PRIVATE = (
     "127.0.0.1 10.0.0.1 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0 224.0.0.1 255.255.255.255 192.0.2.1 "
     "240.0.0.1 ::1 :: fe80::1 fe80::1%eth0 fc00::1 ff02::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 64:ff9b::7f00:1 2002:7f00:1:: "
-    "2001:0:1::1"
+    "2001:0:1::1 4000::1 fec0::1 64:ff9b:1::a00:1 3fff::1"
 ).split()
 
 
@@ -449,6 +473,8 @@ def test_each_redirect_is_checked(monkeypatch, elsewhere):
     resolves(monkeypatch, ["8.8.8.8"])
     with pytest.raises(UserError, match="plain http"):
         remote.fetch("http://a.example/to?file:///etc/passwd", 10_000, 5)
+    with pytest.raises(UserError, match="plain http"):
+        remote.fetch("http://a.example/to?ftp://a.example/a.png", 10_000, 5)
     with pytest.raises(UserError, match="too often"):
         remote.fetch("http://a.example/to?/to?/to?/to?/to?/a.png", 10_000, 5)
 
@@ -493,6 +519,7 @@ def test_no_secrets_and_no_images_in_logs_or_errors(key_file, caplog, monkeypatc
         assert key not in text
         assert middle not in text
     assert words not in caplog.text
+    assert words not in said[1], "a value that is wrong is not repeated"
 
 
 def test_the_page_may_load_nothing_from_elsewhere(at):
@@ -569,6 +596,7 @@ def test_the_command_serves_and_ends_when_it_is_told_to(tmp_path):
         (["--host", "0.0.0.0"], "give --keys FILE"),
         (["--keys", "nowhere"], "cannot be read as a file of keys"),
         (["--new-key", "ann"], "needs --keys"),
+        (["--replicas", "2"], "--replicas goes with --ray"),
         (["--port", "0", "--model", "nowhere/at-all"], "nowhere/at-all"),
     ],
 )

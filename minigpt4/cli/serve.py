@@ -11,6 +11,7 @@ from .terminal import remark, say_line
 
 _LIMITS = "Limits"
 _ACCESS = "Access"
+_RAY = "Several replicas"
 Host = Annotated[
     str, typer.Option(help="Address to listen at; others than this machine's own need --keys.", rich_help_panel=_ACCESS)
 ]
@@ -35,6 +36,14 @@ Seconds = Annotated[float, typer.Option(min=1, help="Longest time for one answer
 ImageMegapixels = Annotated[float, typer.Option(min=0.01, max=100, help="Largest image.", rich_help_panel=_LIMITS)]
 Images = Annotated[int, typer.Option(min=1, help="Images in one request.", rich_help_panel=_LIMITS)]
 
+ByRay = Annotated[
+    bool, typer.Option("--ray", help="Answer by replicas that Ray Serve starts and replaces.", rich_help_panel=_RAY)
+]
+Replicas = Annotated[int | None, typer.Option(min=1, help="So many at least; 1 when not given.", rich_help_panel=_RAY)]
+MaxReplicas = Annotated[
+    int | None, typer.Option(min=1, help="And up to so many while there is much to do.", rich_help_panel=_RAY)
+]
+
 SERVER = Group(
     {
         "host": (Host, "127.0.0.1"),
@@ -49,6 +58,9 @@ SERVER = Group(
         "seconds": (Seconds, 300.0),
         "image_megapixels": (ImageMegapixels, 50.0),
         "images": (Images, 16),
+        "ray": (ByRay, False),
+        "replicas": (Replicas, None),
+        "max_replicas": (MaxReplicas, None),
     },
     dict,
 )
@@ -82,6 +94,7 @@ def _serve(system: System, *, page: bool, host: str, port: int, name: str | None
         return
     from ..serve.keys import keys_for
 
+    scale = _scale(system, given["ray"], given["replicas"], given["max_replicas"])
     keys_for(host, keys)  # what is wrong with them is said before anything is loaded
     import_quickly()
     try:
@@ -113,5 +126,27 @@ def _serve(system: System, *, page: bool, host: str, port: int, name: str | None
         allow_hosts=given["allow_host"] or (),
         allowed=allowed,
         page=page,
+        scale=scale,
         on_listening=ready,
     )
+
+
+def _scale(system: System, by_ray: bool, least: int | None, most: int | None) -> Any:
+    """How many replicas; None for one system in this process."""
+    from ..serve.settings import Scale
+
+    if not by_ray:
+        if least or most:
+            raise UserError(f"{'--replicas' if least else '--max-replicas'} goes with --ray")
+        return None
+    try:
+        import ray.serve  # noqa: F401
+    except ModuleNotFoundError:
+        raise UserError("replicas need Ray Serve; install it with: pip install 'minigpt4[ray]'") from None
+    least = least or 1
+    gpus = 0
+    if system.device != "cpu":
+        import torch
+
+        gpus = 1 if torch.cuda.is_available() else 0
+    return Scale(least=least, most=most or least, gpus=gpus)

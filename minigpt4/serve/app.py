@@ -16,6 +16,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute
 
 from ..errors import UserError
@@ -166,11 +167,13 @@ async def body(http: Request) -> bytes:
     """A request's body as it is.
 
     Raises:
-        ApiError: it takes too long to arrive.
+        ApiError: it takes too long to arrive, or its sender leaves.
     """
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             return await http.body()
+    except ClientDisconnect:
+        raise ApiError(499, "the client has left") from None
     except TimeoutError:
         raise ApiError(408, f"the request did not arrive within {_BODY_SECONDS:g} seconds", code="slow_request") from None
 

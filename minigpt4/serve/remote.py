@@ -14,7 +14,8 @@ from urllib.parse import urljoin, urlsplit
 from ..errors import UserError
 
 _REDIRECTS = 3
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_UNICAST = ipaddress.ip_network("2000::/3")  # of IPv6, what is given out; all else is local, a way to IPv4, or nobody's
+_DOCUMENTATION = ipaddress.ip_network("3fff::/20")  # not known to every Python
 _PIECE = 64 * 1024
 
 
@@ -89,9 +90,11 @@ def is_public(address: str) -> bool:
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:
             return is_public(str(ip.ipv4_mapped))
-        if ip in _NAT64 or ip.sixtofour is not None or ip.teredo is not None:
+        if ip not in _UNICAST or ip in _DOCUMENTATION:
             return False
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+        if ip.sixtofour is not None or ip.teredo is not None:
+            return False
+    return ip.is_global and not ip.is_multicast
 
 
 def _left(deadline: float) -> float:

@@ -3,14 +3,16 @@
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+from starlette.applications import Starlette
 
 from ..errors import UserError
 from ..inference.assistant import Assistant
 from .app import create_app
 from .keys import keys_for
-from .settings import LOOPBACK, Allowed
+from .settings import LOOPBACK, Allowed, Scale
 
 
 def run(
@@ -23,6 +25,7 @@ def run(
     allow_hosts: Sequence[str] = (),
     allowed: Allowed = Allowed(),
     page: bool = False,
+    scale: Scale | None = None,
     on_listening: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Serve until SIGINT or SIGTERM.
@@ -31,6 +34,7 @@ def run(
         host: an address of this machine. Any but its own loopback needs keys, as everybody could ask otherwise.
         port: 0 for one that is free.
         keys: file of API keys.
+        scale: so many replicas by Ray Serve (`replicas`), in place of one system in this process.
         allow_hosts: names under which the server may be addressed, beside `host`.
         on_listening: called with the server's address.
 
@@ -39,9 +43,15 @@ def run(
     """
     known = keys_for(host, keys)
     hosts = [*LOOPBACK, "[::1]", host, *allow_hosts] if host in LOOPBACK or allow_hosts else None
-    app = create_app(
-        name, load, allowed=allowed, keys=known, hosts=hosts, page=page, on_failure=lambda: setattr(server, "should_exit", True)
-    )
+    guards: dict[str, Any] = {"allowed": allowed, "keys": known, "hosts": hosts, "page": page}
+    listening = _listen(host, port)  # what is wrong with the address is said before anything is loaded
+    app: Starlette
+    if scale is None:
+        app = create_app(name, load, **guards, on_failure=lambda: setattr(server, "should_exit", True))
+    else:
+        from .replicas import replicated_app
+
+        app = replicated_app(name, load, scale, **guards)
     config = uvicorn.Config(
         app,
         host=host,
@@ -54,11 +64,10 @@ def run(
         h11_max_incomplete_event_size=64 * 1024,
     )
     server = uvicorn.Server(config)
-    listening = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     on_listening(f"http://{shown}:{listening.getsockname()[1]}")
     server.run(sockets=[listening])
-    if app.state.served.failed is not None:
+    if scale is None and app.state.served.failed is not None:
         raise app.state.served.failed
 
 

@@ -38,3 +38,21 @@ class Allowed:
         for field in fields(self):
             if field.name not in ("remote_images", "per_minute") and getattr(self, field.name) <= 0:
                 raise UserError(f"{field.name} must be above 0, not {getattr(self, field.name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How many replicas there are.
+
+    Args:
+        least, most: Ray keeps their number between these, by how many requests are on their way.
+        gpus: of each replica.
+    """
+
+    least: int = 1
+    most: int = 1
+    gpus: float = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.least <= self.most:
+            raise UserError(f"replicas: from {self.least} to {self.most} is no range; the most must be the least or more")

@@ -8,11 +8,11 @@ import * as store from "/store.js";
 const $ = (id) => document.getElementById(id);
 const TASKS = [
   { id: "", name: "Ask", hint: "Ask about the photo" },
-  { id: "caption", name: "Describe", hint: "Nothing to type: just ask", bare: true },
-  { id: "grounding", name: "Ground", hint: "Nothing to type: a description with places", bare: true },
-  { id: "refer", name: "Refer", hint: "Which one thing? the man on the left" },
-  { id: "detection", name: "Detect", hint: "What? dog, car, tree" },
-  { id: "identify", name: "Identify", hint: "Draw a box on the photo, then ask", bare: true },
+  { id: "caption", name: "Describe", hint: "Nothing to type, just ask", bare: true },
+  { id: "grounding", name: "Ground", hint: "Nothing to type, just ask", bare: true },
+  { id: "refer", name: "Refer", hint: "The man on the left" },
+  { id: "detection", name: "Detect", hint: "Dog, car, tree" },
+  { id: "identify", name: "Identify", hint: "Draw a box, then ask", bare: true },
   { id: "vqa", name: "Short answer", hint: "A question with a short answer" },
 ];
 const SHOWN_SIDE = 2048;
@@ -63,6 +63,8 @@ function prompt(task, text, box) {
 
 async function send(parent = now.head) {
   if (running) return;
+  const last = now.nodes[now.head];
+  if (last?.writing && Date.now() - now.changed < 5000) return note("another tab is being answered here; wait for it", true);
   const task = chosenTask();
   const text = $("question").value.trim();
   const box = stage.box() && stage.boxText(stage.box());
@@ -171,10 +173,12 @@ function renderMessage(node) {
     item.append(bubble);
     fill(bubble, node);
     const phrases = [...new Set((node.boxes ?? []).map((b) => b.phrase))];
-    if (phrases.length) {
-      item.append(make("div", { class: "chips" }, ...phrases.map((phrase, index) => {
-        const boxes = node.boxes.filter((b) => b.phrase === phrase);
-        const chip = make("button", { class: "chip", type: "button", onclick: () => point(node) }, `${phrase || "here"}${boxes.length > 1 ? ` × ${boxes.length}` : ""}`);
+    const counts = phrases.map((phrase) => node.boxes.filter((b) => b.phrase === phrase).length);
+    const unsaid = phrases.filter((phrase, index) => counts[index] > 1 || !bubble.querySelector(`[data-phrase="${index}"]`));
+    if (unsaid.length) { // the others are marked among the words
+      item.append(make("div", { class: "chips" }, ...unsaid.map((phrase) => {
+        const index = phrases.indexOf(phrase);
+        const chip = make("button", { class: "chip", type: "button", onclick: () => point(node) }, `${phrase || "here"}${counts[index] > 1 ? ` × ${counts[index]}` : ""}`);
         return tied(chip, index);
       })));
     }
@@ -189,7 +193,7 @@ function fill(bubble, node) {
   const phrases = [...new Set((node.boxes ?? []).map((b) => b.phrase))];
   const nothing = node.boxes?.length ? "Here:" : node.writing ? "" : node.finish === "stopped" ? "(stopped)" : "(no words)";
   if (node.error) bubble.replaceChildren(node.error);
-  else bubble.replaceChildren(bare(node.text).trim() || node.boxes?.length && /<p>/.test(node.text) ? words(node.text, phrases) : nothing);
+  else bubble.replaceChildren(bare(node.text).trim() || node.boxes?.length && /<p>/.test(node.text) ? words(node.text, phrases, () => point(node)) : nothing);
 }
 
 function showText(node) {

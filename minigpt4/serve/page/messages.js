@@ -16,16 +16,17 @@ export function make(tag, attributes = {}, ...children) {
 const BOX = "\\{\\s*(?:<\\d+>\\s*){4}\\}";
 const TIED = new RegExp(`<p>(.*?)</p>\\s*(?:${BOX}(?:<delim>)?\\s*)+`, "gs");
 
-// Text without markup; a phrase that is tied to places becomes a mark that lights its boxes.
-export function words(text, phrases) {
+// Text without markup; a phrase that is tied to places becomes a button that lights its boxes, and shows them when pressed.
+export function words(text, phrases, show) {
   const out = document.createDocumentFragment();
   let end = 0;
   for (const match of text.matchAll(TIED)) {
     out.append(bare(text.slice(end, match.index)));
     const name = match[1].trim().replace(/\s+/g, " ");
     const index = phrases.indexOf(name);
-    out.append(index < 0 ? `${name} ` : tied(make("mark", { class: "phrase", tabindex: 0 }, name), index), index < 0 ? "" : " ");
+    out.append(index < 0 ? name : tied(make("button", { class: "phrase", type: "button", onclick: show }, name), index), /^(?:$|[\s.,;:!?)])/.test(text.slice(match.index + match[0].length).trimStart()) ? "" : " ");
     end = match.index + match[0].length;
+    while (text[end] === " ") end += 1;
   }
   out.append(bare(text.slice(end)));
   return out;

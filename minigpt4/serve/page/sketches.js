@@ -8,7 +8,7 @@ export const WEBSITE = svg(`
 <path ${pen} d="M52 44q270-9 538 3q6 190-2 388q-270 8-534-2q-9-200-2-389z"/>
 <text ${hand} x="210" y="110" font-size="44">My joke page</text><path ${pen} d="M205 124q110-7 235 1"/>
 <text ${hand} x="110" y="195" font-size="30">[a funny joke]</text><text ${hand} x="110" y="245" font-size="30">[another one]</text>
-<path ${pen} d="M118 300q90-6 190 1q4 30-1 60q-95 5-188-1q-5-30-1-60z"/><text ${hand} x="138" y="340" font-size="28">show the end</text>
+<path ${pen} d="M116 300q92-6 204 1q4 30-1 60q-102 5-202-1q-5-30-1-60z"/><text ${hand} x="136" y="338" font-size="25">show the end</text>
 <path ${pen} d="M395 190q70-4 130 1q3 60-1 118q-66 4-128-1q-4-60-1-118zM397 192l126 114M521 194L398 306"/>`);
 
 export const PLANT = svg(`

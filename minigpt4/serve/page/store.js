@@ -31,11 +31,30 @@ export async function get(id) {
   return (await run("readonly", (store) => store.get(id))) ?? memory.get(id) ?? null;
 }
 
+// What another tab has added to the same conversation meanwhile is kept, and added to this one.
 export async function save(conversation) {
   conversation.changed = Date.now();
   if (!(await database)) memory.set(conversation.id, conversation);
-  await run("readwrite", (store) => store.put(structuredClone(conversation)));
+  await run("readwrite", (store) => {
+    const asked = store.get(conversation.id);
+    asked.onsuccess = () => {
+      if (asked.result) join(conversation, asked.result);
+      store.put(structuredClone(conversation));
+    };
+    return asked;
+  });
   channel?.postMessage(conversation.id);
+}
+
+function join(mine, theirs) {
+  const ended = (node) => node.timings || node.error;
+  for (const [id, node] of Object.entries(theirs.nodes)) {
+    const own = mine.nodes[id];
+    if (own && (ended(own) || (!ended(node) && own.text.length >= node.text.length))) own.children = [...new Set([...node.children, ...own.children])];
+    else mine.nodes[id] = { ...node, children: [...new Set([...node.children, ...(own?.children ?? [])])] };
+  }
+  mine.roots = [...new Set([...theirs.roots, ...mine.roots])];
+  if (mine.images.every((image, i) => image.url === theirs.images[i]?.url)) mine.images = theirs.images;
 }
 
 export async function remove(id) {
