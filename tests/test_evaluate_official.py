@@ -403,7 +403,9 @@ def test_two_runs_are_compared_question_by_question(run, tmp_path):
     assert report.notes[-1] == "50 answers to questions that only one of them has are left out"
     assert "A - B" in run("compare", a, b)[1]
     assert "(a)" in run("compare", a, b)[1]
-    (tmp_path / "other").write_text(lines({"benchmark": "choice", "image": "1", "choices": ["a"], "truth": "a", "answer": "a"}))
+    (tmp_path / "other").write_text(
+        lines({"benchmark": "choice", "image": "1", "question": "?", "choices": ["a"], "truth": "a", "answer": "a"})
+    )
     assert run("compare", a, "other")[2] == f"error: {a} has answers to vsr, other to choice: they cannot be compared\n"
 
 

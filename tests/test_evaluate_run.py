@@ -8,8 +8,10 @@ from PIL import Image
 from minigpt4 import cli
 from minigpt4.cli.batch import Bar
 from minigpt4.cli.options import System
+from minigpt4.errors import UserError
 from minigpt4.evaluate.benchmarks.base import Against, new_row
 from minigpt4.evaluate.benchmarks.registry import BENCHMARKS
+from minigpt4.evaluate.run import compare, score_answers
 from minigpt4.metrics.meteor import meteor
 from minigpt4.prompt.tasks import split_identifier
 
@@ -266,6 +268,59 @@ def test_doubled_answers_count_once(run, system, tmp_path):
     assert run("score", file, "--json")[1] == out
     assert run("refer", "dogs.jsonl", "--json")[1] == out
     assert file.read_text() == "".join(lines)
+
+
+WHOLE = {
+    "image": "a.jpg",
+    "answer": "x",
+    "question": "what?",
+    "answers": ["red"],
+    "captions": ["a dog"],
+    "phrase": "a dog",
+    "boxes": HERE,
+    "asked": "poem",
+    "choices": ["a", "b"],
+    "truth": "a",
+    "label": True,
+    "statement": "it is",
+    "text": "it is",
+    "set": "random",
+    "there": ["dog"],
+    "kind": "in-domain",
+    "width": 9,
+    "height": 9,
+    "largest": HERE[0],
+}
+
+
+def refusal(what, *given):
+    try:
+        what(*given)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_kept_answers_that_lack_what_is_scored_are_named_by_file_line_and_field(name, tmp_path):
+    phrases = [{"phrase": "a dog", "boxes": HERE}] if name == "grounding" else ["a dog"]
+    whole = WHOLE | {"benchmark": name, "phrases": phrases}
+    file = tmp_path / "answers.jsonl"
+    other = tmp_path / "whole.jsonl"
+    other.write_text(json.dumps(whole) + "\n")
+    BENCHMARKS[name].report([whole], Against(blank_image=[whole]))  # with all fields, it counts
+    told = set()
+    for field in set(whole) - {"benchmark", "answer"}:
+        less = {key: value for key, value in whole.items() if key != field}
+        for row in (less, whole | {field: {"of": "another kind"}}, whole | {field: None}):
+            file.write_text(json.dumps(whole | {"image": "b.jpg"}) + "\n\n" + json.dumps(row) + "\n")
+            if (said := refusal(score_answers, file)) is None:
+                continue
+            told.add(field)
+            assert said.startswith(f"{file}:3: ")
+            assert field in said.split(";")[0]
+            assert refusal(score_answers, other, file) == refusal(compare, other, file) == said
+    assert {"image", *BENCHMARKS[name].needs} <= told
 
 
 def test_a_missing_image_is_said_and_not_scored(run, system, tmp_path):

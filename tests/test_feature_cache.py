@@ -169,12 +169,25 @@ def test_damaged_rows_are_seen_and_made_anew(tmp_path, images, damage):
     torch.testing.assert_close(opened(model, tmp_path).get(images[1]), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_damaged_row_that_cannot_be_noted_is_said_with_a_way_out(tmp_path, images):
+    model = tiny_model()
+    cache = filled(model, tmp_path, images)
+    rows = cache.folder / "rows-0.bin"
+    rows.write_bytes(bytes(rows.stat().st_size))
+    (cache.folder / "damaged.jsonl").mkdir()  # as on a read-only disk, where root too cannot write
+    with pytest.raises(UserError, match=r"is damaged, and that cannot be noted there .*data\.cache_features=false"):
+        opened(model, tmp_path).get(images[1])
+
+
 def test_stray_files_and_broken_lines_are_passed_over(tmp_path, images):
     model = tiny_model()
     cache = filled(model, tmp_path, images)
     expected = cache.get(images[0])
     (cache.folder / "rows-x.jsonl").write_text("hello\n")
     (cache.folder / "rows-7.jsonl").write_text('{"key": 3}\n')
+    (cache.folder / "rows-8.jsonl").mkdir()
+    (cache.folder / "rows-8.bin").write_bytes(b"")
+    (cache.folder / "damaged.jsonl").write_text('{"file": [], "row": {}}\n')
     with (cache.folder / "rows-0.jsonl").open("ab") as index:
         index.write(b'[]\n{"key": "a"}\n' + b"[" * 100_000 + b"\n\xff\xfe\n{")
     again = opened(model, tmp_path)

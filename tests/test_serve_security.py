@@ -90,6 +90,32 @@ def test_keys_are_kept_as_hashes_that_their_owner_alone_can_read(key_file):
         add_key(key_file, "a b")
 
 
+class FullDisk(io.FileIO):
+    """Takes ten bytes, then there is no room."""
+
+    def write(self, data):
+        return super().write(bytes(data)[:10])
+
+
+def test_a_key_for_which_there_is_no_room_leaves_no_half_line(key_file, monkeypatch):
+    def opened(descriptor, mode, buffering):
+        return FullDisk(descriptor, mode)
+
+    monkeypatch.setattr(keys_module, "open", opened, raising=False)
+    with pytest.raises(UserError, match="No space left on device"):
+        add_key(key_file, "ann")
+    monkeypatch.undo()
+    key = add_key(key_file, "ann")  # the empty file is no obstacle
+    monkeypatch.setattr(keys_module, "open", opened, raising=False)
+    with pytest.raises(UserError, match="the keys that were there are as they were"):
+        add_key(key_file, "bob")
+    monkeypatch.undo()
+    assert Keys.read(key_file).name_of(f"Bearer {key}") == "ann"
+    key_file.write_text(key_file.read_text().rstrip("\n"))  # as an editor may leave it
+    other = add_key(key_file, "bob")
+    assert [Keys.read(key_file).name_of(f"Bearer {k}") for k in (key, other)] == ["ann", "bob"]
+
+
 def test_keys_are_compared_in_constant_time(key_file, monkeypatch):
     keys = [add_key(key_file, name) for name in ("ann", "bob", "cid")]
     compared = []

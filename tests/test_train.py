@@ -20,6 +20,7 @@ from minigpt4.checkpoints.trained import read_trained
 from minigpt4.errors import UserError
 from minigpt4.io.lock import hold
 from minigpt4.train import checkpoint as checkpoint_module
+from minigpt4.train.checkpoint import Checkpoints
 from minigpt4.train.loop import train
 from minigpt4.train.recipe import load_recipe, parse_recipe
 from minigpt4.train.setup import settled
@@ -287,6 +288,13 @@ def test_damaged_checkpoints_do_not_push_out_whole_ones(world, tmp_path, caplog)
     assert [name for name in left if name.startswith("step-")][-1] == "step-00000006"
     assert {name for name in left if name.startswith("damaged-")} >= {"damaged-step-00000006", "damaged-step-00000008"}
     assert not [name for name in left if name.startswith(".step")]
+
+
+def test_what_was_just_written_is_not_removed_for_a_higher_number(tmp_path):
+    """A damaged one that could not be moved aside, on a disk that was full, say."""
+    (tmp_path / "step-00000009").mkdir()
+    Checkpoints(tmp_path, 1).save(2, lambda folder: (folder / "x").write_text("x"), False)
+    assert (tmp_path / "step-00000002" / "x").exists()
 
 
 def test_one_training_a_folder(world, tmp_path):

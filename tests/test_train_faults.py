@@ -5,18 +5,25 @@ import subprocess
 import tempfile
 
 import pytest
+import torch
+from PIL import Image
 from test_train import recipe_of, run, world  # noqa: F401
 
 from minigpt4 import cli
 from minigpt4.checkpoints import pocket
+from minigpt4.data.formats import build_source
+from minigpt4.data.mixture import Part
 from minigpt4.errors import UserError
 from minigpt4.io.atomic import whole_file, write_text
 from minigpt4.io.lock import hold
+from minigpt4.model import feature_cache
+from minigpt4.train import fingerprint, loop
 from minigpt4.train.checkpoint import Checkpoints
 from minigpt4.train.distributed import World
+from minigpt4.train.fingerprint import difference, fingerprints
 from minigpt4.train.loop import Trainer
 from minigpt4.train.pipeline import Pipeline, run_pipeline
-from minigpt4.train.recipe import load_recipe
+from minigpt4.train.recipe import Dataset, load_recipe
 from minigpt4.train.report import write_report
 from minigpt4.train.tracking import JsonLines
 
@@ -30,6 +37,15 @@ def test_records_are_split_at_line_feeds_alone_and_survive_damage(tmp_path):
     (tmp_path / "recipe.yaml").write_text("{}")
     assert JsonLines(path, 1).records == [{"step": 1, f"answer/x{said}": said, "valid_loss": 1.0}]
     assert write_report(tmp_path).stat().st_size > 0
+
+
+@pytest.mark.parametrize("damage", [b"x,y\tz", b"\xff\xfe", b"\0\0\0\0", b"[", b"\x1f\x8b"])
+def test_a_first_record_that_looks_like_another_kind_of_file_takes_no_other_along(damage, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    rows = [{"step": step, "loss": 1.0} for step in range(4)]
+    text = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    path.write_bytes(damage + text[len(damage) :])
+    assert JsonLines(path, 3).records == rows[1:]
 
 
 def _fill(path):
@@ -83,6 +99,78 @@ def test_changed_data_is_noticed(world, tmp_path, caplog):
             run(given)
     run(given | {"on_change": "continue"})
     assert "it goes on with what is there now" in caplog.text
+
+
+def hf_rows(folder, words):
+    folder.mkdir(exist_ok=True)
+    Image.new("RGB", (4, 4)).save(folder / "x.png")
+    rows = "".join(json.dumps({"image": "x.png", "question": "?", "answer": word}) + "\n" for word in words)
+    (folder / "train.jsonl").write_text(rows)
+    return {"dataset": str(folder)}
+
+
+@pytest.mark.parametrize("how", ["folder", "pattern", "one file"])
+def test_any_row_of_a_dataset_that_changes_is_noticed(how, tmp_path):
+    """The 32 samples that are looked at are not all of them."""
+    words = ["red"] * 100
+    options = hf_rows(tmp_path / "rows", words)
+    given = {"folder": options, "pattern": {"annotations": f"{tmp_path}/rows/*.jsonl"}, "one file": {}}[how]
+    dataset = Dataset(format="jsonl", **(given or {"annotations": str(tmp_path / "rows/train.jsonl")}))
+
+    def now():
+        part = Part(build_source("jsonl", annotations=str(tmp_path / "rows/train.jsonl")), 1.0, 1)
+        return fingerprints(torch.nn.Identity(), [dataset], [part])
+
+    before = now()
+    (tmp_path / "rows" / "0.png").write_bytes(b"an image")
+    (tmp_path / "rows" / ".lock").write_bytes(b"of a library")
+    assert now() == before
+    hf_rows(tmp_path / "rows", [*words[:50], "blue", *words[51:]])
+    assert difference(before, now()) == "dataset 0 (jsonl)"
+
+
+def test_another_commit_of_a_dataset_on_the_hub_is_noticed(monkeypatch, tmp_path):
+    hf_rows(tmp_path, ["red"])
+    part = Part(build_source("jsonl", annotations=str(tmp_path / "train.jsonl")), 1.0, 1)
+    dataset = Dataset(format="hf", dataset="some/rows", revision="v1")
+    found = []
+    for commit in ("1", "2", None):
+        monkeypatch.setattr(fingerprint, "commit_of", lambda name, kind, revision, commit=commit: commit)
+        found.append(fingerprints(torch.nn.Identity(), [dataset], [part]))
+    assert difference(found[0], found[1]) == "dataset 0 (hf) on the hub"
+    assert difference(found[0], found[2]) is None  # offline, nobody knows
+
+
+@pytest.mark.parametrize("wish", ["auto", True])
+def test_a_cache_that_cannot_be_written_is_read_or_gone_without(wish, world, tmp_path, monkeypatch, caplog):
+    given = recipe_of(world, tmp_path / "out", steps=6, data__cache_folder=str(tmp_path / "cache"), data__cache_features=wish)
+    (tmp_path / "file").write_text("")
+    nowhere = given | {"data": given["data"] | {"cache_folder": str(tmp_path / "file" / "cache")}}
+    if wish is True:
+        with pytest.raises(UserError, match="the feature cache cannot be written .*data.cache_features=false"):
+            run(nowhere)
+    else:
+        assert (run(nowhere) / "trained.safetensors").exists()
+        assert "(the run goes on without)" in caplog.text
+    run(given | {"output": str(tmp_path / "filling")})
+
+    def read_only(self, **_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(feature_cache.FileLock, "acquire", read_only)
+    monkeypatch.setattr(loop, "hold", lambda *_: None)
+    caplog.clear()
+    run(given | {"output": str(tmp_path / "reading")})  # it is whole
+    assert "goes on without" not in caplog.text
+    for line in (tmp_path / "cache").glob("*/rows-0.jsonl"):
+        line.write_text(line.read_text().split("\n")[0] + "\n")  # now it is not
+    again = given | {"output": str(tmp_path / "again")}
+    if wish is True:
+        with pytest.raises(UserError, match="Read-only file system"):
+            run(again)
+    else:
+        run(again)
+        assert "(the run goes on without)" in caplog.text
 
 
 def test_worker_processes_tell_in_one_line_and_may_change_in_number(world, tmp_path):

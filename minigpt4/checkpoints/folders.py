@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from ..errors import UserError
 from ..io.atomic import write_text
+from ..io.hub import is_hub_id
 from ..model.configuration import MiniGPT4Config
 from ..model.processing import MiniGPT4ImageProcessor, MiniGPT4Processor
 from ..prompt.tasks import NO_TASK, TASKS
@@ -40,11 +41,6 @@ def find_folder(source: str | os.PathLike) -> Path:
         raise UserError(
             f"{source}: neither a folder nor a hub repository that can be fetched ({in_one_line(error)})"
         ) from error
-
-
-def is_hub_id(source: str | os.PathLike) -> bool:
-    """Whether this can only be the name of a hub repository: ``owner/name``, and nothing here is called so."""
-    return str(source).count("/") == 1 and not str(source).startswith(("/", ".", "~")) and not Path(source).exists()
 
 
 def read_config(folder: Path) -> MiniGPT4Config:

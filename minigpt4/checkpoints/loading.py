@@ -29,6 +29,7 @@ from transformers import (
 from transformers.initialization import no_init_weights
 
 from ..errors import UserError
+from ..io.hub import is_hub_id
 from ..model.adapters import lora_form, merge_lora
 from ..model.configuration import MiniGPT4Config
 from ..model.legacy_llama_tokenizer import LegacyLlamaTokenizer
@@ -38,7 +39,6 @@ from .folders import (
     TRAINED,
     find_folder,
     in_one_line,
-    is_hub_id,
     load_processor,
     read_config,
     read_generation_config,

@@ -11,6 +11,8 @@ from ..io.jsonl import read_rows
 from ..jobs.made_by import BY, IMAGES, PARSED
 from ..jobs.resumable import Outcome, Watch, answer_rows
 from .benchmarks.base import Benchmark, Row
+from .benchmarks.fields import TEXT, fault
+from .benchmarks.registry import BENCHMARKS
 
 GREY = (128, 128, 128)
 AskMany = Callable[[list], Sequence[str | UserError]]
@@ -71,15 +73,18 @@ def answered(file: Path, rows: Sequence[Row] | None = None) -> list[Row]:
     """The answered rows of a file, in order, each question once; only those that answer `rows` if that is given.
 
     Raises:
-        UserError: no such file, a line that is no answered row, or none left.
+        UserError: no such file, a line that is no answered row or lacks what its benchmark scores by, or none left.
     """
     found: dict[str, Row] = {}
     wanted = None if rows is None else {_key(row) for row in rows}
     for number, row in read_rows(file):
         if isinstance(row, UserError):
             raise row
-        if "benchmark" not in row or not isinstance(row.get("answer"), str):
+        name = row.get("benchmark")
+        if not isinstance(name, str) or "answer" not in row:
             raise UserError(f"{file}:{number}: is no answer to a benchmark's question")
+        if name in BENCHMARKS and (wrong := fault(row, {**BENCHMARKS[name].needs, "answer": TEXT})) is not None:
+            raise UserError(f"{file}:{number}: {wrong}; answers to {name} are scored by it")
         key = _key(row)
         if wanted is None or key in wanted:
             found.setdefault(key, row)

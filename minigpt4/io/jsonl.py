@@ -59,6 +59,27 @@ def _rows(file: IO[bytes], path: str) -> Iterator[tuple[int, Row | UserError]]:
             yield number, _row(line, f"{path}:{number}")
 
 
+def whole_rows(path: str | os.PathLike) -> Iterator[Row]:
+    """The rows of a file that this program has written, as far as they are whole; none where no file is.
+
+    It can be nothing else than JSON Lines, so that damage in one line, whatever it looks like, takes no other along.
+
+    Raises:
+        UserError: the file is there and cannot be read.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        return
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    for line in data.split(b"\n"):
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line.decode())
+            if isinstance(row, dict):
+                yield row
+
+
 def other_kind(line: bytes) -> str | None:
     """What a file is whose first line this is: ``array``, or what to say of what is no JSON; None for JSON Lines."""
     if line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line[:4]:

@@ -13,11 +13,10 @@ it lies in its file, whoever wrote the rows before it; its digest is checked whe
 that a kill has cut short, does not count.
 """
 
-import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,21 @@ from PIL import ImageOps
 from ..errors import UserError
 from ..io.atomic import write_text
 from ..io.cache_dir import cache_folder
+from ..io.jsonl import whole_rows
 from ..media.images import ImageInput, Part, image_digest, open_image, part_of_image, regular_file
 from .modeling import MiniGPT4ForConditionalGeneration
 from .processing import MiniGPT4ImageProcessor
 
 _FORMAT = 2  # of the files; a change makes every cache anew
+_INSTEAD = "name another data.cache_folder, or go without: --set data.cache_features=false"
+
+
+class NotKept(UserError):
+    """Features cannot be kept here: the disk is read-only or full. They can still be computed."""
 
 
 class FeatureCache:
-    """Features of pictures, by content.
+    """Features of pictures, by content. What is kept in a folder that cannot be written is read.
 
     Args:
         folder: where caches are kept; the user's cache folder when not given.
@@ -76,7 +81,7 @@ class FeatureCache:
             if not (self.folder / "about.json").exists():
                 write_text(self.folder / "about.json", written)
         except OSError as error:
-            raise UserError(f"{self.folder}: the feature cache cannot be written ({error.strerror})") from None
+            raise NotKept(f"{self.folder}: the feature cache cannot be written ({error.strerror}); {_INSTEAD}") from None
         self._read_index()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -115,7 +120,12 @@ class FeatureCache:
 
     @torch.no_grad()
     def add(self, items: Sequence[tuple[str, ImageInput, bool]]) -> None:
-        """Look at images and keep what is seen; on disk when this returns. What another process has added is left out."""
+        """Look at images and keep what is seen; on disk when this returns. What another process has added is left out.
+
+        Raises:
+            NotKept: the folder cannot be written.
+            UserError: an image that cannot be read, or that changes while it is looked at.
+        """
         writer = self._claim()
         self._read_index()
         new = {key: (image, mirrored) for key, image, mirrored in items if key not in self._places}
@@ -143,7 +153,8 @@ class FeatureCache:
                 rows = (json.dumps({"key": key, "row": row, "digest": digest}) for key, row, digest in lines)
                 out.write(("\n" if cut else "") + "".join(row + "\n" for row in rows))
         except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror}); what was kept before stays valid") from None
+            kept = "what was kept before stays valid"
+            raise NotKept(f"{path}: cannot be written ({error.strerror}); {kept}; {_INSTEAD}") from None
         self._files.pop(writer, None)
         self._places |= {key: (writer, row, digest) for key, row, digest in lines}
 
@@ -172,9 +183,13 @@ class FeatureCache:
             self._files[file] = np.memmap(path, np.uint8, "r", shape=(rows, self._row_bytes))
         raw = np.array(self._files[file][row]) if row < len(self._files[file]) else np.zeros(0, np.uint8)
         if _digest(raw) != digest:
-            with contextlib.suppress(OSError), (self.folder / "damaged.jsonl").open("a") as out:
-                out.write(json.dumps({"file": file, "row": row}) + "\n")
-            raise UserError(f"{self.folder}/rows-{file}.bin: row {row} is damaged; start again, and it is made anew")
+            damaged = f"{self.folder}/rows-{file}.bin: row {row} is damaged"
+            try:
+                with (self.folder / "damaged.jsonl").open("a") as out:
+                    out.write(json.dumps({"file": file, "row": row}) + "\n")
+            except OSError as error:  # the next run would read it again
+                raise UserError(f"{damaged}, and that cannot be noted there ({error.strerror}); {_INSTEAD}") from None
+            raise UserError(f"{damaged}; start again, and it is made anew")
         return torch.from_numpy(raw).view(self._dtype).view(self._shape)
 
     def refresh(self) -> None:
@@ -194,8 +209,8 @@ class FeatureCache:
                 except Timeout:
                     number += 1
                 except OSError as error:
-                    raise UserError(
-                        f"{self.folder}: the feature cache cannot be written ({error.strerror}); name another data.cache_folder"
+                    raise NotKept(
+                        f"{self.folder}: the feature cache cannot be written ({error.strerror}); {_INSTEAD}"
                     ) from None
             self._writing = (number, lock)
         return self._writing[0]
@@ -210,33 +225,21 @@ class FeatureCache:
 
     def _read_index(self) -> None:
         """Every row that has its line; lines that are none, and files that are not ours, are passed over."""
-        damaged = {(line.get("file"), line.get("row")) for line in _lines(self.folder / "damaged.jsonl")}
+        noted = [(line.get("file"), line.get("row")) for line in whole_rows(self.folder / "damaged.jsonl")]
+        damaged = {place for place in noted if all(isinstance(number, int) for number in place)}
         places: dict[str, tuple[int, int, str]] = {}
         for index in sorted(self.folder.glob("rows-*.jsonl")):
             number, rows = index.stem.removeprefix("rows-"), index.with_suffix(".bin")
-            if not number.isdecimal() or not rows.exists():
+            if not (number.isdecimal() and rows.is_file()):
                 continue
             whole = rows.stat().st_size // self._row_bytes
-            for line in _lines(index):
+            for line in whole_rows(index):
                 key, row, digest = line.get("key"), line.get("row"), line.get("digest")
                 if not (isinstance(key, str) and isinstance(row, int) and isinstance(digest, str) and 0 <= row < whole):
                     continue
                 if (int(number), row) not in damaged:
                     places[key] = (int(number), row, digest)
         self._places = places
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file of ours, as far as they are whole."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return
-    for line in data.split(b"\n"):
-        with contextlib.suppress(ValueError, RecursionError):
-            row = json.loads(line)
-            if isinstance(row, dict):
-                yield row
 
 
 def _digest(row: np.ndarray) -> str:

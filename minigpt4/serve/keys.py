@@ -3,6 +3,8 @@
 A key has 256 random bits, so that a plain SHA-256 of it cannot be searched for; slow hashes are for passwords.
 """
 
+import contextlib
+import errno
 import hashlib
 import hmac
 import os
@@ -85,14 +87,24 @@ def add_key(file: Path, name: str) -> str:
     """
     if not re.fullmatch(r"[\w.@-]{1,64}", name):
         raise UserError(f"{name!r}: a key's name is one word of letters, digits, and . @ - _")
-    if file.exists() and name in Keys.read(file)._hashes:
-        raise UserError(f"{file}: there is a key of the name {name} already; take its line out first")
     key = _PREFIX + secrets.token_urlsafe(32)
+    before: int | None = None
     try:
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8") as lines:
-            lines.write(f"{name} {_hash(key)}\n")
+        with open(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", buffering=0) as lines:
+            text = lines.read()
+            if text.strip() and name in Keys.read(file)._hashes:
+                raise UserError(f"{file}: there is a key of the name {name} already; take its line out first")
+            before = len(text)
+            gap = "" if not text or text.endswith(b"\n") else "\n"  # an editor may have left the last line without its end
+            line = f"{gap}{name} {_hash(key)}\n".encode()
+            if lines.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(lines.fileno())
     except OSError as error:
-        raise UserError(f"{file}: cannot write ({error.strerror})") from None
+        if before is not None:
+            with contextlib.suppress(OSError):  # half a line would keep the server from starting
+                os.truncate(file, before)
+        raise UserError(f"{file}: cannot write ({error.strerror}); the keys that were there are as they were") from None
     return key
 
 

@@ -9,9 +9,10 @@ import torch
 
 from ..data.mixture import Part
 from ..data.source import StreamSource
+from ..errors import UserError
 from ..io.progress import each
 from ..media.images import ImageInput
-from ..model.feature_cache import FeatureCache
+from ..model.feature_cache import FeatureCache, NotKept
 from ..model.modeling import MiniGPT4ForConditionalGeneration
 from ..model.processing import MiniGPT4Processor
 from .distributed import World
@@ -55,8 +56,39 @@ def fill(
     processor: MiniGPT4Processor,
     parts: Sequence[Part],
     world: World,
+) -> FeatureCache | None:
+    """A cache that has every picture of the datasets, mirrored too where a dataset is, and those that validation asks about.
+
+    Returns:
+        None where it cannot be written and the recipe leaves it open whether there is one: features are then computed.
+
+    Raises:
+        UserError: an image that cannot be read; a cache that the recipe asks for and that cannot be written.
+    """
+    fault: NotKept | None = None
+    cache = None
+    try:
+        cache = _filled(recipe, model, processor, parts, world)
+    except NotKept as error:
+        fault = error
+    told = [text for text in world.gather(None if fault is None else str(fault)) if text is not None]
+    if told and recipe.data.cache_features is True:
+        raise fault or UserError(told[0])
+    if told:
+        log.warning("%s (the run goes on without)", told[0])
+        return None
+    assert cache is not None
+    cache.refresh()
+    if world.device.type == "cuda":
+        model.vision_tower.to("cpu")  # everything it would see has been seen
+        torch.cuda.empty_cache()
+    return cache
+
+
+def _filled(
+    recipe: Recipe, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor, parts: Sequence[Part], world: World
 ) -> FeatureCache:
-    """A cache that has every picture of the datasets, mirrored too where a dataset is, and those that validation asks about."""
+    """The cache, with this process' share of what was missing."""
     folder = Path(recipe.data.cache_folder) if recipe.data.cache_folder else None
     cache = FeatureCache(model, processor.image_processor, folder, connector_varies=recipe.trained.vision_dropout > 0)
     # Some at a time: images that are stored in rows are in memory here.
@@ -69,11 +101,6 @@ def fill(
             del waiting[:_AT_ONCE]
     if waiting:
         cache.add(waiting)
-    world.barrier()
-    cache.refresh()
-    if world.device.type == "cuda":
-        model.vision_tower.to("cpu")  # everything it would see has been seen
-        torch.cuda.empty_cache()
     return cache
 
 

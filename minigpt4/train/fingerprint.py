@@ -1,31 +1,40 @@
 """What a run began with, in a few letters: a continued run notices that its datasets or its base are others now."""
 
+import contextlib
 import hashlib
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from ..data.formats.files import files
 from ..data.mixture import Part
 from ..data.source import StreamSource
 from ..errors import UserError
+from ..io.digest import content
+from ..io.hub import commit_of
+from ..media.images import EXTENSIONS
 from .recipe import Dataset
 
-_WHOLE = 256 << 20  # bytes of a file up to which all of it counts; of larger ones 64 blocks do
-_BLOCK = 1 << 16
+_WHOLE = 256 << 20  # bytes of a file up to which all of it counts
+_ROWS = ("annotations", "dataset", "shards")  # options that name where rows are: files, patterns of them, or folders
 _SAMPLES = 32
 _VALUES = 64
 
 
 def fingerprints(model: nn.Module, datasets: Sequence[Dataset], parts: Sequence[Part]) -> dict[str, str]:
-    """Digests by name: of the frozen weights (64 values of each), and of each dataset: the files that its options name, how
-    many samples it has, and some of them as they are read. The contents of images are not looked at."""
+    """Digests by name: of the frozen weights (64 values of each), and of each dataset: the files that its options name,
+    those in folders of rows among them, how many samples it has, some of them as they are read, and its commit on the hub. The
+    contents of images are not looked at."""
     found = {"the base": _weights(model)}
     for number, (dataset, part) in enumerate(zip(datasets, parts, strict=True)):
-        found[f"dataset {number} ({dataset.format})"] = _dataset(dataset, part)
+        name = f"dataset {number} ({dataset.format})"
+        found[name] = _dataset(dataset, part)
+        if (commit := _commit(dataset.options)) is not None:
+            found[f"{name} on the hub"] = commit
     return found
 
 
@@ -47,8 +56,8 @@ def _weights(model: nn.Module) -> str:
 
 def _dataset(dataset: Dataset, part: Part) -> str:
     digest = hashlib.blake2b(digest_size=8)
-    for path in _files([*dataset.options.values(), *getattr(part.source, "shards", ())]):
-        digest.update(path.name.encode(errors="surrogateescape") + _content(path))
+    for name, path in _files(dataset.options, getattr(part.source, "shards", ())):
+        digest.update(name.encode(errors="surrogateescape") + content(path, _WHOLE))
     if not isinstance(part.source, StreamSource):
         count = len(part.source)
         digest.update(str(count).encode())
@@ -61,23 +70,40 @@ def _dataset(dataset: Dataset, part: Part) -> str:
     return digest.hexdigest()
 
 
-def _files(values: Any) -> Iterator[Path]:
-    """The files among an option's values, whatever they are in."""
-    if isinstance(values, str) and "\0" not in values and os.path.isfile(values):
-        yield Path(values)
+def _commit(options: Mapping[str, Any]) -> str | None:
+    """Of a dataset on the hub, the commit that is read; None of others, and where nobody knows."""
+    name, revision = options.get("dataset"), options.get("revision")
+    if not isinstance(name, str) or os.path.exists(name) or name.count("/") != 1:
+        return None
+    return commit_of(name, "dataset", revision if isinstance(revision, str) else None)
+
+
+def _files(options: Mapping[str, Any], shards: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """The files of a dataset but for images, with the names that they have whatever folder they were moved to."""
+    named: list[str] = [path for path in _texts([*options.values(), *shards]) if os.path.isfile(path)]
+    for option in _ROWS:
+        for given in _texts([options.get(option)]):
+            with contextlib.suppress(UserError):  # no file's name, but that of a dataset on the hub
+                named += files(given, option, "rows")
+    for name in dict.fromkeys(named):
+        path = Path(name)
+        if path.is_dir():
+            inside = sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file())
+            yield from ((str(file), path / file) for file in inside if _of_rows(file))
+        elif path.is_file():
+            yield path.name, path
+
+
+def _of_rows(file: Path) -> bool:
+    """Whether a file of a folder of rows is none of images, nor what a library keeps there beside them."""
+    hidden = any(part.startswith(".") for part in file.parts)
+    return not (hidden or file.suffix.lower() in EXTENSIONS or file.match("cache-*.arrow"))
+
+
+def _texts(values: Any) -> Iterator[str]:
+    """The texts among an option's values, whatever they are in, that could name a file."""
+    if isinstance(values, str) and "\0" not in values:
+        yield values
     elif isinstance(values, list | tuple):
         for value in values:
-            yield from _files(value)
-
-
-def _content(path: Path) -> bytes:
-    size = path.stat().st_size
-    digest = hashlib.blake2b(str(size).encode(), digest_size=8)
-    with path.open("rb") as file:
-        if size <= _WHOLE:
-            digest.update(file.read())
-        else:
-            for start in range(0, size, size // 64):
-                file.seek(start)
-                digest.update(file.read(_BLOCK))
-    return digest.digest()
+            yield from _texts(value)

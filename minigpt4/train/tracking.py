@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from ..errors import UserError
 from ..io.atomic import saying, write_text
-from ..io.jsonl import read_rows, to_json
+from ..io.jsonl import to_json, whole_rows
 
 
 class Tracker(Protocol):
@@ -41,10 +41,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: the file cannot be read.
     """
-    if not path.exists():
-        return []
-    rows = (row for _, row in read_rows(path) if not isinstance(row, UserError))  # of a line that a kill has cut short
-    return [row for row in rows if isinstance(row.get("step"), int)]
+    return [row for row in whole_rows(path) if isinstance(row.get("step"), int)]
 
 
 class TensorBoard:

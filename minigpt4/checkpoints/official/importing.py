@@ -13,11 +13,11 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
 from ...errors import UserError
 from ...io.atomic import saying, write_folder
+from ...io.hub import is_hub_id
 from ...model.configuration import MiniGPT4Config
 from ...model.legacy_llama_tokenizer import legacy_llama_tokenizer
 from ...model.modeling import MiniGPT4ForConditionalGeneration
 from ...model.processing import MiniGPT4ImageProcessor, MiniGPT4Processor
-from ..folders import is_hub_id
 from . import sizes
 from .account import Account, Plan, Source
 from .files import TorchFile, check_present, weights_of_folder

@@ -16,6 +16,7 @@ from ..annotations import Problems, rows_of
 from ..table import Line, Report
 from . import parsing
 from .base import Against, Benchmark, Choice, Row, new_row
+from .fields import one_of
 
 NAME = "advanced"
 QUESTIONS = {
@@ -71,4 +72,6 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     return Report(NAME, len(rows), lines, ["whether they do what was asked, people say: minigpt4 evaluate rate"])
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, parse=parsing.words)
+BENCHMARK = Benchmark(
+    name=NAME, read=read, question=question, needs={"asked": one_of(QUESTIONS)}, report=report, parse=parsing.words
+)

@@ -12,6 +12,7 @@ from ..annotations import Problems
 from ..table import Report
 from . import parsing
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
+from .fields import TEXT, TEXTS
 from .short import ACCURACY, accuracies, answers_of, key_of, text_of
 
 NAME = "aokvqa"
@@ -61,5 +62,12 @@ def report(rows: Sequence[Row], against: Against) -> Report:
 
 
 BENCHMARK = Benchmark(
-    name=NAME, read=read, question=question, report=report, parse=parsing.short_answer, files=(ANNOTATIONS,), images=IMAGES
+    name=NAME,
+    read=read,
+    question=question,
+    needs={"question": TEXT, "answers": TEXTS},
+    report=report,
+    parse=parsing.short_answer,
+    files=(ANNOTATIONS,),
+    images=IMAGES,
 )

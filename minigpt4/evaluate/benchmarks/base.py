@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from ...errors import UserError
 from ...prompt.boxes import Box
 from ..annotations import Problems
+from .fields import Kind, fault
 
 Row = dict[str, Any]
 """A question with its truth, and once it is answered with ``answer``; see docs/pointing.md for each benchmark's keys."""
@@ -75,6 +76,8 @@ class Benchmark:
     question: Callable[[Row], str]
     report: Callable[..., Any]
     """(Answered rows, `Against`) -> report."""
+    needs: Mapping[str, Kind]
+    """The fields that a row has beside its image."""
     parse: Callable[[Row], Any]
     """What an answered row's answer says, for JSON; None where nothing can be read in it. It stands beside the answer."""
     candidates: Callable[[Row], list[str]] | None = None
@@ -93,7 +96,12 @@ class Benchmark:
         if not path.exists():
             raise UserError(f"{path}: no such file")
         problems = Problems()
-        rows = self.read(path, choice, problems)
+        rows = []
+        for row in self.read(path, choice, problems):
+            if (wrong := fault(row, self.needs)) is None:
+                rows.append(row)
+            else:
+                problems.append(f"{path}: a row about {row.get('image')}: {wrong}")
         if not rows:
             raise UserError(problems[0] if problems else f"{path}: nothing to ask for in it")
         seen: Counter[str] = Counter()

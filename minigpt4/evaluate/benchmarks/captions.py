@@ -17,6 +17,7 @@ from ..baselines import most_common
 from ..table import Line, Report
 from . import parsing
 from .base import Against, Benchmark, Choice, Row, new_row
+from .fields import TEXTS
 
 NAME = "captions"
 CIDER, BLEU, METEOR, ROUGE, DISTINCT = "CIDEr", "BLEU-4", "METEOR (exact, stem)", "ROUGE-L", "distinct"
@@ -82,4 +83,4 @@ def report(rows: Sequence[Row], against: Against, tokens: str = "plain") -> Repo
     return Report(NAME, len(rows), lines, notes)
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, parse=parsing.words)
+BENCHMARK = Benchmark(name=NAME, read=read, question=question, needs={"captions": TEXTS}, report=report, parse=parsing.words)

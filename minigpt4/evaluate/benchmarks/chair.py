@@ -18,6 +18,7 @@ from ..table import Line, Report
 from . import parsing
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
 from .captions import read as read_captions
+from .fields import ANY_TEXTS
 
 PROMPTS = {
     "chair_long": "Please describe this image as detailed as possible.",
@@ -98,6 +99,7 @@ BENCHMARKS = [
         name=name,
         read=partial(read, name=name),
         question=question,
+        needs={"there": ANY_TEXTS},
         report=partial(report, name=name),
         parse=parsing.objects,
         files=(INSTANCES, CAPTIONS),

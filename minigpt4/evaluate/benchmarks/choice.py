@@ -19,6 +19,7 @@ from .aokvqa import IMAGES as AOKVQA_IMAGES
 from .aokvqa import entries_of
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
 from .choosing import ask, ask_with_choices, choices_of, written_choice
+from .fields import TEXT, TEXTS
 from .short import ACCURACY, accuracies, key_of, text_of
 
 _ICONQA = "https://iconqa.github.io (choose_text, as MiniGPT-v2's evaluation lists it)"
@@ -86,6 +87,7 @@ def _benchmark(
         name=name,
         read=read,
         question=ask_with_choices if written else ask,
+        needs={"question": TEXT, "choices": TEXTS, "truth": TEXT},
         report=partial(report, name=name, written=written),
         parse=parsing.written if written else parsing.chosen,
         candidates=None if written else lambda row: row["choices"],

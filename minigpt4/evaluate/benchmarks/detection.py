@@ -18,6 +18,7 @@ from ..baselines import WHOLE, best_box, centre_box, on_grid
 from ..table import Line, Report
 from . import parsing
 from .base import Against, Benchmark, Choice, Row, boxes_of, boxes_to_row, new_row
+from .fields import BOXES, TEXT
 
 NAME = "detection"
 PRECISION, RECALL, F1 = "precision@0.5", "recall@0.5", "F1@0.5"
@@ -87,4 +88,6 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     return Report(NAME, len(rows), lines, notes)
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, parse=parsing.boxes)
+BENCHMARK = Benchmark(
+    name=NAME, read=read, question=question, needs={"phrase": TEXT, "boxes": BOXES}, report=report, parse=parsing.boxes
+)

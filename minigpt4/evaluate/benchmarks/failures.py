@@ -18,6 +18,7 @@ from ..annotations import Problems
 from ..table import Line, Report
 from .base import Against, Benchmark, Choice, Row, new_row
 from .captions import read as read_captions
+from .fields import TEXTS, one_of
 
 NAME = "failures"
 QUESTIONS = {
@@ -113,4 +114,6 @@ def agreement(rows: Sequence[Row]) -> list[Agreement]:
     return found
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, parse=parse)
+BENCHMARK = Benchmark(
+    name=NAME, read=read, question=question, needs={"asked": one_of(QUESTIONS), "captions": TEXTS}, report=report, parse=parse
+)

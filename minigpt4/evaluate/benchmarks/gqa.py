@@ -10,6 +10,7 @@ from ..annotations import Problems, rows_in_format
 from ..table import Report
 from . import parsing
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
+from .fields import TEXT
 from .short import ACCURACY, KIND, accuracies
 
 NAME = "gqa"
@@ -41,5 +42,12 @@ def report(rows: Sequence[Row], against: Against) -> Report:
 
 
 BENCHMARK = Benchmark(
-    name=NAME, read=read, question=question, report=report, parse=parsing.short_answer, files=(QUESTIONS,), images=IMAGES
+    name=NAME,
+    read=read,
+    question=question,
+    needs={"question": TEXT, "truth": TEXT},
+    report=report,
+    parse=parsing.short_answer,
+    files=(QUESTIONS,),
+    images=IMAGES,
 )

@@ -21,6 +21,7 @@ from ..demo_format import official_phrases
 from ..table import Line, Report
 from . import parsing
 from .base import Against, Benchmark, Choice, Row, boxes_to_row, new_row
+from .fields import PHRASES
 
 NAME = "grounding"
 RIGHT, NAMED, LOCATED, RECALL = "phrases right", "named right", "located, if named", "things found"
@@ -92,4 +93,4 @@ def _count(said: Sequence[Phrase], truth: Sequence[tuple[str, Box]]) -> tuple[in
     return len(said), named, right, len(found), len({box for _, box in truth})
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, parse=parsing.phrases)
+BENCHMARK = Benchmark(name=NAME, read=read, question=question, needs={"phrases": PHRASES}, report=report, parse=parsing.phrases)

@@ -9,6 +9,7 @@ from ..annotations import Problems, rows_of
 from ..table import Report
 from . import parsing
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
+from .fields import LABEL, TEXT
 from .short import ACCURACY, accuracies, text_of
 
 NAME = "hateful_memes"
@@ -41,5 +42,12 @@ def report(rows: Sequence[Row], against: Against) -> Report:
 
 
 BENCHMARK = Benchmark(
-    name=NAME, read=read, question=question, report=report, parse=parsing.yes_no, files=(ANNOTATIONS,), images=IMAGES
+    name=NAME,
+    read=read,
+    question=question,
+    needs={"text": TEXT, "label": LABEL},
+    report=report,
+    parse=parsing.yes_no,
+    files=(ANNOTATIONS,),
+    images=IMAGES,
 )

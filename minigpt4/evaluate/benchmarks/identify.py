@@ -18,6 +18,7 @@ from ..baselines import most_common
 from ..table import Line, Report
 from . import parsing
 from .base import Against, Benchmark, Choice, Row, boxes_of, boxes_to_row, new_row
+from .fields import BOXES, TEXTS
 
 NAME = "identify"
 CIDER, NOUN = "CIDEr", "head noun"
@@ -63,4 +64,6 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     return Report(NAME, len(rows), lines)
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, parse=parsing.words)
+BENCHMARK = Benchmark(
+    name=NAME, read=read, question=question, needs={"boxes": BOXES, "phrases": TEXTS}, report=report, parse=parsing.words
+)

@@ -16,6 +16,7 @@ from . import parsing
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
 from .captions import read as read_captions
 from .captions import report as report_captions
+from .fields import TEXT, TEXTS
 from .short import KIND
 
 NAME = "nocaps"
@@ -66,5 +67,12 @@ def report(rows: Sequence[Row], against: Against, tokens: str = "plain") -> Repo
 
 
 BENCHMARK = Benchmark(
-    name=NAME, read=read, question=question, report=report, parse=parsing.words, files=(ANNOTATIONS,), images=IMAGES
+    name=NAME,
+    read=read,
+    question=question,
+    needs={"captions": TEXTS, KIND: TEXT},
+    report=report,
+    parse=parsing.words,
+    files=(ANNOTATIONS,),
+    images=IMAGES,
 )

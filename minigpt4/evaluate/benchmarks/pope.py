@@ -14,6 +14,7 @@ from ..annotations import Problems, rows_of
 from ..table import Line, Report
 from . import parsing
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
+from .fields import LABEL, TEXT
 from .short import text_of
 
 NAME = "pope"
@@ -85,4 +86,13 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     return Report(NAME, len(rows), lines, ["strict: an answer that says neither yes nor no is wrong"])
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, parse=parsing.yes_no, files=FILES, images=IMAGES)
+BENCHMARK = Benchmark(
+    name=NAME,
+    read=read,
+    question=question,
+    needs={"question": TEXT, "label": LABEL, "set": TEXT},
+    report=report,
+    parse=parsing.yes_no,
+    files=FILES,
+    images=IMAGES,
+)

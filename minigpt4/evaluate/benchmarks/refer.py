@@ -15,6 +15,7 @@ from ..baselines import WHOLE, best_box, centre_box, largest_boxes, mean_box, on
 from ..table import Line, Report
 from . import parsing
 from .base import Against, Benchmark, Choice, Row, boxes_of, boxes_to_row, new_row
+from .fields import BOXES, TEXT
 
 NAME = "refer"
 ACCURACY, MEAN_IOU, OFFICIAL, ANSWERED = "accuracy@0.5", "mean IoU", "accuracy, +1 pixel", "with a box"
@@ -99,4 +100,6 @@ def _official(rows: Sequence[Row], images: Sequence[str]) -> dict[str, Score]:
     return {OFFICIAL: bootstrap(right, groups=images)}
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, parse=parsing.boxes)
+BENCHMARK = Benchmark(
+    name=NAME, read=read, question=question, needs={"phrase": TEXT, "boxes": BOXES}, report=report, parse=parsing.boxes
+)

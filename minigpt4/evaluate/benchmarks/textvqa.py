@@ -11,6 +11,7 @@ from ..annotations import Problems
 from ..table import Report
 from . import parsing
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
+from .fields import TEXT, TEXTS
 from .short import ACCURACY, accuracies, answers_of, key_of, text_of
 
 NAME = "textvqa"
@@ -52,6 +53,7 @@ BENCHMARK = Benchmark(
     name=NAME,
     read=read,
     question=question,
+    needs={"question": TEXT, "answers": TEXTS},
     report=report,
     parse=parsing.short_answer,
     files=(ANNOTATIONS,),

@@ -19,6 +19,7 @@ from ..baselines import most_common
 from ..table import Line, Report
 from . import parsing
 from .base import Against, Benchmark, Choice, Row, new_row
+from .fields import TEXT, TEXTS
 
 NAME = "vqa"
 ACCURACY = "accuracy"
@@ -110,4 +111,11 @@ def _beginning(row: Row) -> str:
     return " ".join(row["question"].lower().split()[:2])
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, parse=parsing.short_answer)
+BENCHMARK = Benchmark(
+    name=NAME,
+    read=read,
+    question=question,
+    needs={"question": TEXT, "answers": TEXTS},
+    report=report,
+    parse=parsing.short_answer,
+)

@@ -13,6 +13,7 @@ from ..annotations import Problems
 from ..table import Report
 from . import parsing
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
+from .fields import TEXT, TEXTS
 from .short import ACCURACY, KIND, accuracies, question_pairs
 
 OFFICIAL = "official tool"
@@ -77,6 +78,7 @@ BENCHMARKS = [
         name=name,
         read=partial(read, name=name),
         question=question,
+        needs={"question": TEXT, "answers": TEXTS},
         report=partial(report, name=name),
         parse=parsing.short_answer,
         files=files,

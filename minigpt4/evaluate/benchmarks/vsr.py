@@ -15,6 +15,7 @@ from ..baselines import most_common
 from ..table import Line, Report
 from . import parsing
 from .base import Against, Benchmark, Choice, Row, new_row
+from .fields import LABEL, TEXT
 
 NAME = "vsr"
 ACCURACY, LENIENT = "accuracy", "punctuation ignored"
@@ -66,4 +67,6 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     return Report(NAME, len(rows), lines)
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, report=report, parse=parsing.true_false)
+BENCHMARK = Benchmark(
+    name=NAME, read=read, question=question, needs={"statement": TEXT, "label": LABEL}, report=report, parse=parsing.true_false
+)
