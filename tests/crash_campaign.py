@@ -34,6 +34,7 @@ from minigpt4.checkpoints.trained import read_trained
 from minigpt4.curate.rules import SAYS
 from minigpt4.errors import UserError
 from minigpt4.model.feature_cache import FeatureCache, pixels_of
+from minigpt4.serve.keys import Keys, add_key
 from minigpt4.train.loop import Interrupted, train
 from minigpt4.train.recipe import parse_recipe
 
@@ -295,8 +296,30 @@ class Campaign:
                     same = output.exists() and _contents(output) == self.kept[kind]
                     good = status in (DONE, SAID) and again == DONE and same
                     self.check("disks", good, f"{kind}: {status} ({said}), then {again}, same {same}: {self.said()}")
+                    self.counts[f"disks: {kind}, {'room enough' if status == DONE else 'full, said in one line'}"] += 1
+                self.keys(disk)
             finally:
                 subprocess.run(["umount", "-l", disk], check=False)
+
+    def keys(self, disk: Path) -> None:
+        """Keys of a server, until there is no room; those that were told are there, and another one is when there is room."""
+        file, told = disk / "keys", self.place / "told"
+        add_key(file, "first")
+        told.write_text("")
+        (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free))
+        status, said = self.run(self.new_keys, file, told), self.said()
+        (disk / "filler").unlink()
+        add_key(file, "last")
+        there = [line.split()[0] for line in file.read_text().split("\n") if line]
+        whole = there == ["first", *told.read_text().split(), "last"] and len(there) > 2
+        Keys.read(file)  # or the server would not start
+        self.check("disks", status == SAID and whole, f"keys: {status} ({said}), there are {there}")
+
+    def new_keys(self, file: Path, told: Path) -> None:
+        for number in range(200):
+            add_key(file, f"key-{number}")
+            with told.open("a") as names:
+                names.write(f"key-{number}\n")
 
     def damage(self, trials: int) -> None:
         """A file of a training that stands half-way, or of its feature cache, cut short, changed, emptied or taken away."""
