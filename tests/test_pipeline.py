@@ -70,6 +70,22 @@ def test_all_steps_then_none(place):
     assert run_pipeline(load_pipeline(Path("pipeline.yaml"))) == ["skipped"] * 4
 
 
+def test_a_folder_that_leaves_out_the_usual_settings_is_of_the_same_system(place):
+    """The pocket model's folder does, one that was trained does not: their mean was refused."""
+    run_pipeline(load_pipeline("pipeline.yaml"))
+    file = Path("runs/one/config.json")
+    config = json.loads(file.read_text())
+    config["vision_config"] |= {"return_dict": True, "chunk_size_feed_forward": 0, "id2label": {"0": "LABEL_0", "1": "LABEL_1"}}
+    file.write_text(json.dumps(config))
+    average({"runs/one": 1.0, "runs/two": 3.0}, "runs/again")
+    again, mean = read_trained(Path("runs/again")), read_trained(Path("runs/mean"))
+    assert all(torch.equal(again[name], mean[name]) for name in mean)
+    config["vision_config"]["patch_size"] = 4
+    file.write_text(json.dumps(config))
+    with pytest.raises(UserError, match="not weights of the same system"):
+        average({"runs/one": 1.0, "runs/two": 3.0}, "runs/again")
+
+
 def test_what_changed_is_done_again_and_what_follows(place):
     run_pipeline(load_pipeline(Path("pipeline.yaml")))
     shutil.rmtree("runs/two")

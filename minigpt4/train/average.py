@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from transformers import PreTrainedConfig
 
 from ..checkpoints.folders import TASK_SETTINGS
 from ..checkpoints.trained import read_trained, write_trained
@@ -57,7 +58,11 @@ def average(shares: Mapping[str, float], target: str | Path) -> Path:
 def _what_is_seen(config: dict[str, Any]) -> tuple[Any, ...]:
     """What of a configuration decides what weights mean: the vision encoder, and the position channels, which older files have
     in its part."""
-    vision = dict(config.get("vision_config") or {})
+    # Some folders write every setting down, others those that are not the usual ones.
+    usual = json.loads(PreTrainedConfig().to_json_string(use_diff=False))
+    vision = {name: value for name, value in (config.get("vision_config") or {}).items() if value != usual.get(name)}
+    for name in ("_name_or_path", "transformers_version", "dtype", "torch_dtype"):
+        vision.pop(name, None)
     octaves, scale = vision.pop("coordinates", 0), vision.pop("coordinate_scale", 1.0)
     octaves, scale = (octaves, scale) if octaves else (config.get("position_octaves", 0), config.get("position_scale", 1.0))
     return vision, octaves, scale
