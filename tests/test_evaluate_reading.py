@@ -277,13 +277,13 @@ def test_rows_that_cannot_be_used_are_counted_and_named(tmp_path, name, file, go
     """Before anything is asked; the others are asked. A byte-order mark is no mistake."""
     path = tmp_path / file
     rows = [good, bad, good, bad, bad]
-    text = json.dumps(rows) if path.suffix == ".json" else "".join(json.dumps(row) + "\n" for row in rows)
+    text = json.dumps(rows) if path.suffix == ".json" else "".join(json.dumps(row) + "\n" for row in rows) + '{"image": \n'
     path.write_text(text, encoding="utf-8-sig")
     found, problems = BENCHMARKS[name].rows(path)
     assert found
     assert len({json.dumps(row) for row in found}) == len(found)
-    places = [f"{path}[{i}]" for i in (1, 3, 4)] if path.suffix == ".json" else [f"{path}:{i}" for i in (2, 4, 5)]
-    assert len(problems) == 3
+    places = [f"{path}[{i}]" for i in (1, 3, 4)] if path.suffix == ".json" else [f"{path}:{i}" for i in (2, 4, 5, 6)]
+    assert len(problems) == len(places)
     assert all(problem.startswith(place) for problem, place in zip(problems, places, strict=True))
     assert not any("\n" in problem for problem in problems)
 

@@ -30,12 +30,17 @@ from minigpt4.train.tracking import JsonLines
 
 def test_records_are_split_at_line_feeds_alone_and_survive_damage(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    said = "a\u2028b\u0085c\x0bd\x1ce\ud800"
-    JsonLines(path, 0).log(1, {f"answer/x{said}": said, "valid_loss": 1.0})
+    said, half = "a\u2028b\u0085c\x0bd\x1ce", "\ud800"  # half a character has its whole line written as escapes
+    log = JsonLines(path, 0)
+    log.log(0, {f"answer/x{half}": half, "valid_loss": 2.0})
+    log.log(1, {f"answer/x{said}": said, "valid_loss": 1.0})
     with path.open("ab") as file:
         file.write(b'{}\n[1]\n{"step": "x"}\n' + '{"step": 1, "a": "\u00e4'.encode()[:-1])  # cut within a character
     (tmp_path / "recipe.yaml").write_text("{}")
-    assert JsonLines(path, 1).records == [{"step": 1, f"answer/x{said}": said, "valid_loss": 1.0}]
+    assert JsonLines(path, 1).records == [
+        {"step": 0, f"answer/x{half}": half, "valid_loss": 2.0},
+        {"step": 1, f"answer/x{said}": said, "valid_loss": 1.0},
+    ]
     assert write_report(tmp_path).stat().st_size > 0
 
 
