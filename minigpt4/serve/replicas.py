@@ -91,7 +91,6 @@ def replicated_app(
         UserError: they do not start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")  # a busy machine needs longer than Ray's own
     if not ray.is_initialized():
         try:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
