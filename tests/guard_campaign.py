@@ -118,7 +118,9 @@ GUARDS = [
     Guard("no user in an address", "serve/remote.py", " or parts.username is not None", "", "no_names_and_passwords"),
     Guard("bytes of what is fetched", "serve/remote.py", "if len(content) > most_bytes:", "if False:", "fetched_is_bounded"),
     Guard("seconds of a fetch", "serve/remote.py", "connection.set_timeout(_left(deadline))", "pass", "fetched_is_bounded"),
-    Guard("nothing is repeated", "serve/errors.py", "{first['msg']}\"[:500]", '{error}"[:500]', "secrets"),
+    Guard(
+        "nothing is repeated", "serve/errors.py", "{first['msg']}\"[:500]", "{error.errors()[0]['input']}\"[:500]", "secrets"
+    ),
     Guard(
         "failures are ours to know",
         "serve/errors.py",
