@@ -247,6 +247,8 @@ def alone() -> list[str]:
     told = verdict(RUNS / "descriptions_alone", RUNS / "descriptions_after", "off the subject", 1, "description A - B")
     lines += [
         f"The second stage has few images; the paper needs the first one too. Off the subject more often without it? {told}.",
+        "The language model here is the pocket's, which has learnt descriptions before: it writes a whole one whatever the",
+        "projection in front of it has learnt.",
         f"{command_of('alone')}, {command_of('after')}.",
         "",
     ]
@@ -350,7 +352,8 @@ def write(target: str) -> None:
         "",
         "The tables of the MiniGPT-4 and MiniGPT-v2 papers beside a system of 150 M parameters: trainings of a few minutes on",
         "one core, measured on few images. They show how each table is made, and which effects appear at this size; where one",
-        "does not appear, it says so. In brackets are 95 % bootstrap intervals over images. Made by",
+        "does not appear, it says so. In brackets are 95 % bootstrap intervals over images; one training each, so that they say",
+        "nothing of other seeds. Made by",
         "`python recipes/papers/page.py`;",
         f"{len(done)} of its {len(steps())} commands had been run.",
         "",
