@@ -352,7 +352,7 @@ def write(target: str) -> None:
         "",
         "The tables of the MiniGPT-4 and MiniGPT-v2 papers beside a system of 150 M parameters: trainings of a few minutes on",
         "one core, measured on few images. They show how each table is made, and which effects appear at this size; where one",
-        "does not appear, it says so. In brackets are 95 % bootstrap intervals over images; one training each, so that they say",
+        "does not appear, it says so. In brackets are 95 % bootstrap intervals over images; one training each, so they say",
         "nothing of other seeds. Made by",
         "`python recipes/papers/page.py`;",
         f"{len(done)} of its {len(steps())} commands had been run.",
