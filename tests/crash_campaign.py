@@ -107,6 +107,7 @@ class Campaign:
         agent = {"model": str(self.place / "base"), "settings": {"max_new_tokens": 4}}
         recipe = {"output": str(output), "draw": {"folder": str(self.place / "data"), "count": 8}, "rules": rules}
         recipe |= {"describe": {"agent": agent, "batch": 2, "max_new_tokens": 4}}
+        recipe |= {"check": {"scorer": agent["model"], "detector": agent["model"]}}
         file = output.with_suffix(".yaml")
         file.write_text(json.dumps(recipe))
         self.command("curate", "run", file)
@@ -239,6 +240,9 @@ class Campaign:
             for _ in range(3):
                 status = self.run(self.jobs[kind], output, kill=self.rng.uniform(0.02, 1.1) * seconds)
                 self.counts[f"{kind}: kills"] += status == -signal.SIGKILL
+                if kind == "curation" and status == -signal.SIGKILL:
+                    steps = sorted(path.stem for path in output.glob("[0-9]_*.jsonl"))
+                    self.counts[f"{kind}: kills in {steps[-1] if steps else 'no step yet'}"] += 1
             status = self.run(self.jobs[kind], output)
             same = output.exists() and _contents(output) == self.kept[kind]
             self.check(kind, status == DONE and same, f"trial {trial}: status {status}, same {same}: {self.said()}")

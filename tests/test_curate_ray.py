@@ -1,6 +1,6 @@
 """A curation on a Ray cluster: what comes out is what one process makes, whoever dies on the way. Needs Ray.
 
-Without pytest it runs as a script that says what it saw: python tests/test_curate_ray.py
+Without pytest it runs as a script that says what it saw, of as many images as it is told: python tests/test_curate_ray.py 60
 """
 
 import json
@@ -86,12 +86,12 @@ def test_a_ceiling_is_not_promised_to_a_cluster(tmp_path):
 # with Ray -----------------------------------------------------------------------------------------------------------------
 
 
-def make_world(folder):
+def make_world(folder, images):
     torch.manual_seed(0)
     tiny_folder(folder / "base")
     (folder / "images").mkdir()
-    for i in range(IMAGES):
-        Image.new("RGB", (24, 18), (15 * i, 99, 0)).save(folder / "images" / f"{i:03d}.png")
+    for i in range(images):
+        Image.new("RGB", (24, 18), (15 * i % 256, 99, i)).save(folder / "images" / f"{i:03d}.png")
     (folder / "images" / f"{BROKEN:03d}.png").write_bytes(b"no picture")
 
 
@@ -131,9 +131,9 @@ def test_one_worker_two_workers_and_one_that_is_killed_make_what_one_process_mak
     assert told["ids"] == [f"{i:06d}" for i in range(IMAGES)]
 
 
-def compare(folder):
+def compare(folder, images=IMAGES):
     """Whether the files of each run are those of one process."""
-    make_world(folder)
+    make_world(folder, images)
     alone = curate(folder, "alone")
     described = [json.loads(line) for line in alone[FILES["describe"]].splitlines()]
     told = {"ids": [row["id"] for row in described], "errors": [row["id"] for row in described if "error" in row]}
@@ -155,8 +155,9 @@ def compare(folder):
 
 
 if __name__ == "__main__":
+    import sys
     import tempfile
 
     with tempfile.TemporaryDirectory() as place:
         begun = time.monotonic()
-        print(compare(Path(place)), f"{time.monotonic() - begun:.0f} s")
+        print(compare(Path(place), *map(int, sys.argv[1:])), f"{time.monotonic() - begun:.0f} s")

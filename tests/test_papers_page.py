@@ -56,6 +56,9 @@ def test_an_effect_is_said_to_show_only_where_its_interval_leaves_nought_out(pag
     page.write("papers.md")
     text = Path("papers.md").read_text()
     assert "| description | 35 % | 2 % | 100.0 (100.0 .. 100.0) | 5.0 (0.0 .. 15.0) | as in the paper: difference 95.0" in text
+    assert "<rect" in Path("images/papers-failures.svg").read_text()
+    assert "![failures before and after](images/papers-failures.svg)" in text
+    assert "papers-invented" not in text
     assert "| poem | 32 % | 1 % | not run | not run | not run |" in text
     failed(runs / "descriptions_alone", [GOOD] * 10)
     failed(runs / "descriptions_after", [GOOD] * 10)
