@@ -23,7 +23,7 @@ class System(Protocol):
 
     engine: Engine
 
-    def detect(self, image: ImageInput, phrase: str) -> Any:
+    def detect(self, image: ImageInput, phrase: str, *, self_consistency: int) -> Any:
         """An answer with ``phrases``: (phrase, boxes) pairs."""
         ...
 
@@ -65,8 +65,9 @@ def check_of(recipe: Recipe, system: Callable[[str], System]) -> Check:
 
 
 def finder(system: System) -> Callable[[str, str], bool]:
-    """Whether a system's [detection] finds a thing in an image."""
-    return lambda image, thing: any(boxes for _, boxes in system.detect(image, thing).phrases)
+    """Whether a system's [detection] finds a thing in an image. One answer tells; where exactly it is does not matter, which is
+    what a system's own sixteen are for."""
+    return lambda image, thing: any(boxes for _, boxes in system.detect(image, thing, self_consistency=1).phrases)
 
 
 def gain_of(engine: Engine, question: str) -> Callable[[str, Sequence[str]], list[float]]:
