@@ -14,6 +14,7 @@ from test_train import metrics, recipe_of, run, world  # noqa: F401
 
 from minigpt4.train import loop
 from minigpt4.train.loop import Interrupted
+from minigpt4.train.signals import signals
 
 LONG = {"steps": 100_000, "checkpoint_every": 100_000, "validation__every": 100_000}
 linux = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
@@ -115,3 +116,17 @@ def test_a_run_that_is_stopped_where_it_would_measure_measures_later(world, tmp_
     for key in ("loss", "valid_loss", f"answer/{world / 'data/shapes-0.png'}"):
         assert metrics(parts, key) == metrics(whole, key)
     assert (parts / "checkpoints/best").read_text() == (whole / "checkpoints/best").read_text()
+
+
+def test_signals_that_come_together_are_one_wish(monkeypatch):
+    """A launcher signals a process, and its group again: the second one ended the run without a checkpoint."""
+    clock = [100.0]
+    monkeypatch.setattr("minigpt4.train.signals.time.monotonic", lambda: clock[0])
+    with signals() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        clock[0] += 0.1
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.is_set()
+        clock[0] += 1.0
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)

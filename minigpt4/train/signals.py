@@ -3,21 +3,31 @@
 import logging
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 log = logging.getLogger(__name__)
 
+_SAME = 0.5  # seconds
+
 
 @contextmanager
 def signals() -> Iterator[Any]:
-    """An event that the first Ctrl-C (or a polite kill) sets; the second ends the process as usual."""
-    stop = threading.Event()
+    """An event that the first Ctrl-C (or a polite kill) sets; the second ends the process as usual.
+
+    What comes within half a second is the same wish: launchers and schedulers signal a process by itself and with its group.
+    """
+    stop, first = threading.Event(), 0.0
 
     def handle(number: int, frame: Any) -> None:
+        nonlocal first
         if stop.is_set():
+            if time.monotonic() - first < _SAME:
+                return
             raise KeyboardInterrupt
+        first = time.monotonic()
         log.warning("stopping after this step; once more to stop at once, without saving")
         stop.set()
 
