@@ -2,10 +2,11 @@
 
 import json
 import os
-import shutil
 import threading
+from contextlib import ExitStack
 
 import pytest
+from browsing import chromium, intercepted, listening, opened, sees  # noqa: F401  (chromium is a fixture)
 from PIL import Image
 
 from minigpt4.curate.review import Decision, Review, agreement, texts_to_review, verdict
@@ -161,61 +162,21 @@ def test_the_server_is_for_its_own_page_alone(client):
 
 # the page ----------------------------------------------------------------------------------------------------------------
 
-CHROMIUM = shutil.which("chromium")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
-
 
 @pytest.fixture
 def served(tmp_path):
     """``served(count)`` -> the address of a page with so many texts."""
-    uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-    import socket
-
+    pytest.importorskip("starlette", reason="starlette is not installed")
     from minigpt4.curate.review_server import review_app
 
-    running = []
-
-    def serve(count):
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(16)
-        server = uvicorn.Server(uvicorn.Config(review_app(folder_of(tmp_path, count)), log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        running.append((server, thread, listener))
-        return f"http://127.0.0.1:{listener.getsockname()[1]}/"
-
-    yield serve
-    for server, thread, listener in running:
-        server.should_exit = True
-        thread.join()
-        listener.close()
+    with ExitStack() as running:
+        yield lambda count: running.enter_context(listening(review_app(folder_of(tmp_path, count))))
 
 
-def opened(browser, address, name):
-    page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
-    page.complaints = []
-    page.on("console", lambda message: message.type == "error" and page.complaints.append(message.text))
-    page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.goto(f"{address}?reviewer={name}")
+def ready(chromium, address, name):
+    page = opened(chromium, f"{address}?reviewer={name}")
     sees(page, "#raw", "Picture")
     return page
-
-
-def sees(page, place, text):
-    from playwright.sync_api import expect
-
-    expect(page.locator(place)).to_contain_text(text)
 
 
 def about(page, text):
@@ -227,8 +188,8 @@ def saved(page):
     sees(page, "#saved:not(.waiting):not(.failed)", "saved")
 
 
-def test_the_page_by_keyboard_alone(browser, served, tmp_path):
-    page = opened(browser, served(9), "ann")
+def test_the_page_by_keyboard_alone(chromium, served, tmp_path):
+    page = ready(chromium, served(9), "ann")
     about(page, "1 of 9")
     page.keyboard.press("a")
     about(page, "2 of 9")
@@ -263,9 +224,9 @@ def test_the_page_by_keyboard_alone(browser, served, tmp_path):
         page.screenshot(path=f"{folder}/review.png")
 
 
-def test_two_reviewers_in_two_tabs(browser, served, tmp_path):
+def test_two_reviewers_in_two_tabs(chromium, served, tmp_path):
     address = served(6)
-    ann, bob = opened(browser, address, "ann"), opened(browser, address, "bob")
+    ann, bob = ready(chromium, address, "ann"), ready(chromium, address, "bob")
     for page, keys in ((ann, "aar"), (bob, "rai")):
         for i, key in enumerate(keys):
             about(page, f"{i + 1} of 6")
@@ -279,18 +240,20 @@ def test_two_reviewers_in_two_tabs(browser, served, tmp_path):
     sees(ann, "#others", "Others: bob: ignore")
 
 
-def test_decisions_wait_while_the_server_is_away(browser, served):
-    page = opened(browser, served(4), "ann")
-    page.route("**/api/decisions", lambda route: route.abort())
+def test_decisions_wait_while_the_server_is_away(chromium, served):
+    page = ready(chromium, served(4), "ann")
+    away = True
+    intercepted(page, "**/api/decisions", lambda route: route.abort() if away else route.continue_())
+    sees(page, "#raw", "Picture")
     page.keyboard.press("a")
     sees(page, "#saved", "1 not saved yet")
-    page.unroute("**/api/decisions")
+    away = False
     saved(page)
     assert page.evaluate("codes.join('')") == "a..."
 
 
-def test_ten_thousand_texts_load_no_more_than_ten_do(browser, served):
-    page = browser.new_context().new_page()
+def test_ten_thousand_texts_load_no_more_than_ten_do(chromium, served):
+    page = chromium.new_context().new_page()
     fetched = []
     page.on("response", lambda response: fetched.append((response.url, int(response.headers.get("content-length", 0)))))
     page.goto(f"{served(10_000)}?reviewer=ann")

@@ -1,14 +1,13 @@
 """The page in a real browser. Without Chromium these tests say so and are left out; `.ci/run` installs it."""
 
 import json
-import os
 import re
-import shutil
 import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from browsing import chromium  # noqa: F401  (a fixture)
 from PIL import Image, ImageDraw
 from serving import as_bytes, assistant, picture, serving
 from test_serve_chat import slow, wait_until
@@ -17,22 +16,7 @@ from minigpt4.engine.streaming import TextStream
 from minigpt4.serve.settings import Allowed
 
 pytestmark = pytest.mark.browser
-CHROMIUM = os.environ.get("CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 ANSWER = "<p>a dog</p> {<10><20><50><80>} near <p>a cat</p> {<60><60><90><90>}"
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    if CHROMIUM is None:
-        pytest.skip("the page's tests need Chromium (apt-get install chromium), or its path in CHROMIUM")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        camera = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", *camera])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

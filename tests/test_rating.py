@@ -1,10 +1,9 @@
 """The paper's advanced tasks about one's own images, and the page on which people rate the answers."""
 
 import json
-import shutil
-import threading
 
 import pytest
+from browsing import chromium, intercepted, listening, opened, sees  # noqa: F401  (chromium is a fixture)
 from serving import picture
 
 from minigpt4 import cli
@@ -134,53 +133,21 @@ def test_nobody_else_can_rate(client):
 
 # in a browser ------------------------------------------------------------------------------------------------------------
 
-CHROMIUM = shutil.which("chromium")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
-
 
 @pytest.fixture
 def address(run, images):
     """Of the page, served as `evaluate rate` serves it."""
-    uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-    import socket
-
+    pytest.importorskip("starlette", reason="starlette is not installed")
     from minigpt4.evaluate.rating import rating_app
 
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(16)
-        server = uvicorn.Server(uvicorn.Config(rating_app(run, images), log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join(20)
+    with listening(rating_app(run, images)) as address:
+        yield address
 
 
-def opened(browser, address):
-    page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
-    page.complaints = []
-    page.on("console", lambda message: message.type == "error" and page.complaints.append(message.text))
-    page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.goto(address)
+def ready(chromium, address):
+    page = opened(chromium, address)
     sees(page, "#count", "of 3 rated, this is")
     return page
-
-
-def sees(page, place, text):
-    from playwright.sync_api import expect
-
-    expect(page.locator(place)).to_contain_text(text)
 
 
 def named(page, name):
@@ -190,12 +157,38 @@ def named(page, name):
     page.keyboard.press("Enter")
 
 
-def test_a_person_rates_by_keyboard_alone_and_a_reload_changes_nothing(browser, address, run):
-    page = opened(browser, address)
+def idle(page, name):
+    """Wait until the page has what this person has rated before."""
+    page.wait_for_url(f"**?rater={name}")
+    page.wait_for_selector("body[aria-busy='false']")
+
+
+def test_a_key_pressed_before_the_first_answer_is_there_rates_nothing(chromium, address, run):
+    """It was kept, about an answer that was not shown yet, and the page then said that nothing was rated."""
+    page = ready(chromium, address)
+    waiting = []
+    intercepted(page, "**/api/state?rater=Ann", waiting.append)
+    sees(page, "#count", "of 3 rated, this is")
+    named(page, "Ann")
+    page.wait_for_url("**?rater=Ann")
+    page.keyboard.press("y")
+    page.wait_for_timeout(300)
+    waiting[0].continue_()
+    idle(page, "Ann")
+    sees(page, "#count", "0 of 3 rated, this is 1")
+    assert Ratings(run).of("Ann") == {}
+    page.keyboard.press("y")
+    sees(page, "#count", "1 of 3 rated, this is 2")
+    assert page.complaints == []
+
+
+def test_a_person_rates_by_keyboard_alone_and_a_reload_changes_nothing(chromium, address, run):
+    page = ready(chromium, address)
     page.keyboard.press("y")
     sees(page, "#saved", "first say who you are")
     page.keyboard.type("Any")  # the field has the focus by now: its y is a letter, not a rating
     page.keyboard.press("Enter")
+    idle(page, "Any")
     sees(page, "#count", "0 of 3 rated, this is 1")
     ratings = Ratings(run)
     first, second, third = ratings.order()
@@ -222,10 +215,11 @@ def test_a_person_rates_by_keyboard_alone_and_a_reload_changes_nothing(browser, 
     assert page.complaints == []
 
 
-def test_two_people_rate_side_by_side(browser, address, run):
-    ann, bo = opened(browser, address), opened(browser, address)
+def test_two_people_rate_side_by_side(chromium, address, run):
+    ann, bo = ready(chromium, address), ready(chromium, address)
     for page, name in ((ann, "Ann"), (bo, "Bo")):
         named(page, name)
+        idle(page, name)
         sees(page, "#count", "0 of 3 rated, this is 1")
     for i, keys in enumerate(("yy", "yn", "ny")):
         for page, key in zip((ann, bo), keys, strict=True):
@@ -236,14 +230,16 @@ def test_two_people_rate_side_by_side(browser, address, run):
     assert ann.complaints == bo.complaints == []
 
 
-def test_what_could_not_be_saved_is_said_and_not_passed_over(browser, address, run):
-    page = opened(browser, address)
+def test_what_could_not_be_saved_is_said_and_not_passed_over(chromium, address, run):
+    page, away = ready(chromium, address), True
+    intercepted(page, "**/api/ratings", lambda route: route.abort() if away else route.continue_())
+    sees(page, "#count", "of 3 rated, this is")
     named(page, "Ann")
-    page.route("**/api/ratings", lambda route: route.abort())
+    idle(page, "Ann")
     page.keyboard.press("y")
     sees(page, "#saved", "the server does not answer")
     sees(page, "#count", "0 of 3 rated, this is 1")
-    page.unroute("**/api/ratings")
+    away = False
     page.keyboard.press("y")
     sees(page, "#count", "1 of 3 rated, this is 2")
     assert len(Ratings(run).of("Ann")) == 1

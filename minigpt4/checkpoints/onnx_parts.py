@@ -118,6 +118,7 @@ def _mark_as_used(kept: Path) -> None:
 
 def _tidy(newest: Path) -> None:
     """Remove what has gone unused for longest, beyond `_KEPT`. Who has one open goes on with it: its files are mapped."""
-    others = [path for path in newest.parent.glob("onnx-*-*") if path.is_dir() and path != newest]
-    for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT - 1 :]:
-        shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another process tidies at the same time
+        others = [path for path in newest.parent.glob("onnx-*-*") if path.is_dir() and path != newest]
+        for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT - 1 :]:
+            shutil.rmtree(path, ignore_errors=True)

@@ -15,7 +15,7 @@ from .terminal import console, remark, say, say_line
 
 _AGENTS = "Who takes part"
 _VIDEO = "Video"
-Sampling = Literal["uniform", "interval", "change"]
+Sampling = Literal["uniform", "interval", "change"]  # that of `media.video`, whose import would slow down every command
 _AGENT_HELP = "a system like those of --model, or an endpoint: URL#MODEL. The system of --model when not given."
 
 

@@ -15,7 +15,7 @@ from ..data.mixture import Part
 from ..data.source import StreamSource
 from ..errors import UserError
 from ..io.digest import content
-from ..io.hub import commit_of
+from ..io.hub import commit_of, is_hub_id
 from ..media.images import EXTENSIONS
 from .recipe import Dataset
 
@@ -73,7 +73,7 @@ def _dataset(dataset: Dataset, part: Part) -> str:
 def _commit(options: Mapping[str, Any]) -> str | None:
     """Of a dataset on the hub, the commit that is read; None of others, and where nobody knows."""
     name, revision = options.get("dataset"), options.get("revision")
-    if not isinstance(name, str) or os.path.exists(name) or name.count("/") != 1:
+    if not isinstance(name, str) or not is_hub_id(name):
         return None
     return commit_of(name, "dataset", revision if isinstance(revision, str) else None)
 

@@ -10,14 +10,15 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-_SAME = 0.5  # seconds
+_SAME = 0.5  # seconds in which a signal that comes again means the same
 
 
 @contextmanager
 def signals() -> Iterator[Any]:
     """An event that the first Ctrl-C (or a polite kill) sets; the second ends the process as usual.
 
-    What comes within half a second is the same wish: launchers and schedulers signal a process by itself and with its group.
+    What comes within half a second is the same wish: when torchrun is killed, its processes get SIGTERM twice within 50 ms, and
+    schedulers signal a process by itself and with its group.
     """
     stop, first = threading.Event(), 0.0
 

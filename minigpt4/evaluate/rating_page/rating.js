@@ -1,12 +1,18 @@
 "use strict";
 // One answer at a time. What is decided is on the server's disk before the page goes on.
 const at = (id) => document.getElementById(id);
-let ratings = [], place = 0, busy = false;
+let ratings = [], place = 0, busy = false, begun = 0;
 
 async function get(path) {
   const reply = await fetch(path);
   if (!reply.ok) throw new Error((await reply.json()).detail || reply.statusText);
   return reply.json();
+}
+
+// What is pressed while the page is busy is not taken: it would be about an answer that nobody has seen yet.
+function working(on) {
+  busy = on;
+  document.body.setAttribute("aria-busy", String(on));
 }
 
 function told(text) { at("saved").textContent = text; }
@@ -32,19 +38,28 @@ async function show(next) {
 }
 
 async function begin() {
-  const state = await get(`api/state?rater=${encodeURIComponent(at("rater").value)}`);
-  ratings = state.ratings;
-  at("folder").textContent = state.folder;
-  const open = ratings.findIndex((rating) => !rating);
-  await show(open < 0 ? 0 : open);
+  const mine = ++begun;
+  working(true);
+  try {
+    const state = await get(`api/state?rater=${encodeURIComponent(at("rater").value)}`);
+    if (mine !== begun) return; // somebody else rates by now
+    ratings = state.ratings;
+    at("folder").textContent = state.folder;
+    const open = ratings.findIndex((rating) => !rating);
+    await show(open < 0 ? 0 : open);
+  } finally {
+    if (mine === begun) working(false);
+  }
 }
 
 async function rate(rating) {
   if (!at("rater").value.trim()) { told("first say who you are"); at("rater").focus(); return; }
   const headers = { "Content-Type": "application/json", "X-Rating": "1" };
   const body = JSON.stringify({ index: place, rater: at("rater").value, rating });
+  const mine = begun;
   const reply = await fetch("api/ratings", { method: "POST", headers, body });
   if (!reply.ok) { told(`not saved: ${(await reply.json()).error}`); return; }
+  if (mine !== begun) return;
   ratings[place] = rating;
   told("saved");
   await show(place + 1);
@@ -52,7 +67,8 @@ async function rate(rating) {
 
 async function act(key) {
   if (busy) return;
-  busy = true;
+  const mine = begun;
+  working(true);
   try {
     if (key === "y") await rate("yes");
     else if (key === "n") await rate("no");
@@ -61,7 +77,7 @@ async function act(key) {
   } catch (error) {
     told(`the server does not answer: ${error.message}`);
   }
-  busy = false;
+  if (mine === begun) working(false);
 }
 
 document.addEventListener("keydown", (event) => {
