@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SECURITY, CHAT = "tests/test_serve_security.py", "tests/test_serve_chat.py"
+SECURITY, CHAT, REMOTE = (f"tests/test_serve_{name}.py" for name in ("security", "chat", "remote_images"))
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ GUARDS = [
         "words_that",
         CHAT,
     ),
-    Guard("nothing is fetched", "serve/images.py", "if not allowed.remote_images:", "if False:", "nothing_is_fetched"),
+    Guard("nothing is fetched", "serve/images.py", "if not allowed.remote_images:", "if False:", "nothing_is_fetched", REMOTE),
     Guard(
         "no file",
         "serve/images.py",
@@ -102,22 +102,40 @@ GUARDS = [
         '        data = open(url.removeprefix("file://").removeprefix("localhost"), "rb").read()',
         "no_file_of_the_server",
     ),
-    Guard("public addresses", "serve/remote.py", "return ip.is_global and", "return True and", "not_public"),
-    Guard("no multicast", "serve/remote.py", " and not ip.is_multicast", "", "not_public"),
-    Guard("IPv6 that is given out", "serve/remote.py", "ip not in _UNICAST or ", "", "not_public"),
-    Guard("examples in IPv6", "serve/remote.py", " or ip in _DOCUMENTATION", "", "not_public"),
-    Guard("IPv4 within IPv6", "serve/remote.py", "if ip.ipv4_mapped is not None:", "if False:", "not_public or that_are"),
-    Guard("tunnels", "serve/remote.py", "ip.sixtofour is not None or ip.teredo is not None", "False", "not_public"),
-    Guard("every address of a name", "serve/remote.py", "not all(is_public", "not any(is_public", "every_address"),
+    Guard("public addresses", "serve/remote.py", "return ip.is_global and", "return True and", "not_public", REMOTE),
+    Guard("no multicast", "serve/remote.py", " and not ip.is_multicast", "", "not_public", REMOTE),
+    Guard("IPv6 that is given out", "serve/remote.py", "ip not in _UNICAST or ", "", "not_public", REMOTE),
+    Guard("examples in IPv6", "serve/remote.py", " or ip in _DOCUMENTATION", "", "not_public", REMOTE),
     Guard(
-        "the address that was checked", "serve/remote.py", "(self._address, self.port)", "(self.host, self.port)", "changes_its"
+        "IPv4 within IPv6", "serve/remote.py", "if ip.ipv4_mapped is not None:", "if False:", "not_public or that_are", REMOTE
     ),
-    Guard("each redirect", "serve/remote.py", "address = public_address(host, port)", "address = host", "each_redirect"),
-    Guard("few redirects", "serve/remote.py", "range(_REDIRECTS + 1)", "range(99)", "each_redirect"),
-    Guard("http alone", "serve/remote.py", 'or parts.scheme not in ("http", "https") ', "", "each_redirect"),
-    Guard("no user in an address", "serve/remote.py", " or parts.username is not None", "", "no_names_and_passwords"),
-    Guard("bytes of what is fetched", "serve/remote.py", "if len(content) > most_bytes:", "if False:", "fetched_is_bounded"),
-    Guard("seconds of a fetch", "serve/remote.py", "connection.set_timeout(_left(deadline))", "pass", "fetched_is_bounded"),
+    Guard("tunnels", "serve/remote.py", "ip.sixtofour is not None or ip.teredo is not None", "False", "not_public", REMOTE),
+    Guard("every address of a name", "serve/remote.py", "not all(is_public", "not any(is_public", "every_address", REMOTE),
+    Guard(
+        "the address that was checked",
+        "serve/remote.py",
+        "(self._address, self.port)",
+        "(self.host, self.port)",
+        "changes_its",
+        REMOTE,
+    ),
+    Guard(
+        "each redirect", "serve/remote.py", "address = public_address(host, port)", "address = host", "each_redirect", REMOTE
+    ),
+    Guard("few redirects", "serve/remote.py", "range(_REDIRECTS + 1)", "range(99)", "each_redirect", REMOTE),
+    Guard("http alone", "serve/remote.py", 'or parts.scheme not in ("http", "https") ', "", "each_redirect", REMOTE),
+    Guard("no user in an address", "serve/remote.py", " or parts.username is not None", "", "no_names_and_passwords", REMOTE),
+    Guard(
+        "bytes of what is fetched",
+        "serve/remote.py",
+        "if len(content) > most_bytes:",
+        "if False:",
+        "fetched_is_bounded",
+        REMOTE,
+    ),
+    Guard(
+        "seconds of a fetch", "serve/remote.py", "connection.set_timeout(_left(deadline))", "pass", "fetched_is_bounded", REMOTE
+    ),
     Guard(
         "nothing is repeated", "serve/errors.py", "{first['msg']}\"[:500]", "{error.errors()[0]['input']}\"[:500]", "secrets"
     ),

@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import contextmanager
 
+import httpx2
 import torch
 import uvicorn
 from conftest import tiny_model, tiny_processor
@@ -74,3 +75,14 @@ def with_image(text, *images):
     """A user's message."""
     shown = [{"type": "image_url", "image_url": {"url": uri(image)}} for image in images or (None,)]
     return {"role": "user", "content": [*shown, {"type": "text", "text": text}]}
+
+
+def post(at, request=None, **options):
+    request = request or {"model": "tiny", "messages": [with_image("hm?")]}
+    return httpx2.post(f"{at}/v1/chat/completions", json=request, timeout=60, **options)
+
+
+def post_url(at, url):
+    return post(
+        at, {"model": "tiny", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]}
+    )

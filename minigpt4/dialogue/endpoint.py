@@ -207,7 +207,7 @@ class Endpoint:
         return reply
 
     def post(self, path: str, body: dict[str, Any], characters: int, images: int) -> dict[str, Any]:
-        """The JSON object that another kind of request is replied with, within the same limits and on the same account.
+        """Send another kind of request; gives the reply, a JSON object. Limits and account are those of `answer`.
 
         Args:
             path: below the base URL, like ``decisions``.

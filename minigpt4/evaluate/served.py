@@ -76,8 +76,9 @@ class Served:
             )
 
     def choose(self, items: Sequence[tuple[Images, str, Sequence[str]]]) -> list[str | UserError]:
-        """The likeliest of the candidates for each (images, question, candidates), by the mean over a candidate's tokens, as
-        `ranking.choose` takes it of a loaded system; or what was wrong with that one alone.
+        """The likeliest candidate of each (images, question, candidates), or what was wrong with that one.
+
+        Likeliest is what has the highest mean log-probability of a token, as in `ranking.choose`.
 
         Raises:
             CostCeiling: no more money may be spent, as was found out with the questions before.

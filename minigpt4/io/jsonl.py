@@ -60,9 +60,9 @@ def _rows(file: IO[bytes], path: str) -> Iterator[tuple[int, Row | UserError]]:
 
 
 def whole_rows(path: str | os.PathLike) -> Iterator[Row]:
-    """The rows of a file that this program has written, as far as they are whole; none where no file is.
+    """The whole rows of a file that this program has written; none if there is no file.
 
-    It can be nothing else than JSON Lines, so that damage in one line, whatever it looks like, takes no other along.
+    Such a file is always JSON Lines. So a damaged line is left out by itself, even one that looks like another kind of file.
 
     Raises:
         UserError: the file is there and cannot be read.

@@ -80,13 +80,13 @@ def check_unchanged(file: Path, images: Sequence[ImageInput], before: str | None
 
 
 def _system(name: str, seen: frozenset[Path] = frozenset()) -> str:
-    """As `_source`; it may be one that ships."""
+    """`_source` of a system by the name that --model takes."""
     return _source(str(FOLDERS.get(name, name)), seen)
 
 
 def _source(name: str, seen: frozenset[Path]) -> str:
-    """A system, or a part of one, in short: what is in its folder, or its commit on the hub; as it is called where neither is
-    known. The pocket model's parts are of one version for good, and stand by their name."""
+    """What tells one state of a system or of a part from another: a digest of its folder, or its commit on the hub. Where
+    neither is known, its name. The pocket model's parts never change, so that their name is enough."""
     folder = Path(name)
     if folder.is_dir():
         return "" if folder.resolve() in seen else _fingerprint(folder, seen | {folder.resolve()})
