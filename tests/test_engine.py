@@ -19,6 +19,7 @@ from minigpt4.engine.engine import Engine
 from minigpt4.engine.limits import Limits
 from minigpt4.engine.onnx_backend import OnnxBackend
 from minigpt4.engine.params import SamplingParams
+from minigpt4.engine.streaming import StopAtText
 from minigpt4.prompt.templates import with_images
 
 IMAGES = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes.things(4))]
@@ -58,6 +59,8 @@ WAYS = [
     {"temperature": 1.5, "top_k": 40, "top_p": 0.9, "seed": 3},
     {"temperature": 1.0, "n": 3, "seed": 1, "stratified": True},
     {"min_new_tokens": 6},
+    {"num_beams": 3, "n": 2, "no_repeat_ngram_size": 2},
+    {"num_beams": 4, "length_penalty": -1.0, "repetition_penalty": 1.3},
 ]
 
 
@@ -93,7 +96,7 @@ def test_answers_do_not_depend_on_what_runs_beside_them(parts, alone, asked, lim
         said = [done.token_ids for done in ticket.result()]
         if i not in cancelled:
             assert said == alone(number, way, length)
-        else:
+        elif "num_beams" not in WAYS[way]:  # the best beam so far need not be how the best answer begins
             assert all(ids == whole[: len(ids)] for ids, whole in zip(said, alone(number, way, length), strict=True))
     engine.close()
 
@@ -232,13 +235,74 @@ def test_a_fault_reaches_everybody_and_the_engine_goes_on(parts, monkeypatch):
     assert engine.generate([request(2, max_new_tokens=9, min_new_tokens=9)])[0][0].generated_tokens == 9
 
 
-def test_beams_and_recurrent_models_go_through_the_library(parts):
+def library(parts, asked: Request, **wanted) -> list[list[int]]:
+    """What `transformers` says to a request."""
+    model, processor, _ = parts
+    ids = processor.pad([processor.prompt_ids(asked.messages)])
+    images = processor.image_processor(list(asked.images))["pixel_values"] if asked.images else None
+    embeds = None if images is None else model.get_image_features(images)
+    return model.generate(**ids, image_embeds=embeds, **wanted).tolist()
+
+
+BEAMS = [
+    {"num_beams": 3},
+    {"num_beams": 4, "n": 3, "length_penalty": 2.0},
+    {"num_beams": 5, "length_penalty": -3.0, "min_new_tokens": 4},
+    {"num_beams": 2, "n": 2, "no_repeat_ngram_size": 2, "repetition_penalty": 1.4},
+]
+
+
+@pytest.mark.parametrize("early", [False, True, "never"])
+@pytest.mark.parametrize("way", BEAMS, ids=str)
+def test_beams_are_those_of_the_library(parts, way, early, monkeypatch):
+    model, _, _ = parts
+    monkeypatch.setattr(model.generation_config, "early_stopping", early)
+    monkeypatch.setattr(model.generation_config, "eos_token_id", [2, *range(90, 110)])  # answers that end, at unlike lengths
+    engine, wanted = new(parts), {"num_return_sequences" if name == "n" else name: value for name, value in way.items()}
+    asked = [request(number, max_new_tokens=14, **way) for number in range(5)]
+    ended = set()
+    for one, some in zip(asked, engine.generate(asked), strict=True):
+        theirs = library(parts, one, max_new_tokens=14, **wanted)
+        ours = [list(done.token_ids) for done in some]
+        assert ours == [row[: len(ids)] for row, ids in zip(theirs, ours, strict=True)]
+        for done, row in zip(some, theirs, strict=True):
+            assert set(row[len(done.token_ids) :]) <= {model.generation_config.pad_token_id, 2}  # nothing is missing
+            assert done.finish_reason == ("length" if len(done.token_ids) == 14 and done.token_ids[-1] not in ENDS else "stop")
+            ended.add(len(done.token_ids))
+    assert len(ended) > 1 or early == "never"  # which favours the longest
+
+
+ENDS = {2, *range(90, 110)}
+
+
+def test_beams_end_at_stop_texts(parts):
+    processor, engine = parts[1], new(parts)
+    plain = engine.generate([request(2, max_new_tokens=12, num_beams=3)])[0][0]
+    stop = plain.text[len(plain.text) // 2 :][:2]
+    (done,) = engine.generate([request(2, max_new_tokens=12, num_beams=3, stop=(stop,))])[0]
+    criteria = [StopAtText(processor.tokenizer, (*processor.chat.stop, stop))]
+    (theirs,) = library(parts, request(2), max_new_tokens=12, num_beams=3, stopping_criteria=criteria)
+    assert list(done.token_ids) == theirs[: len(done.token_ids)]
+    assert stop not in done.text
+
+
+def test_a_greedy_answer_goes_on_while_beams_are_searched(parts):
+    """And beams that are cancelled free their rows at the next token."""
     engine = new(parts)
-    beams = engine.generate([request(i, max_new_tokens=8, num_beams=3, n=2) for i in range(3)])
-    assert [len(some) for some in beams] == [2] * 3
-    assert beams[1][0] == engine.generate([request(1, max_new_tokens=8, num_beams=3, n=2)])[0][0] or (
-        beams[1][0].token_ids == engine.generate([request(1, max_new_tokens=8, num_beams=3, n=2)])[0][0].token_ids
-    )
+    stream = engine.stream(request(2, max_new_tokens=40, min_new_tokens=40))
+    next(stream)
+    beams = engine.submit(request(3, max_new_tokens=400, min_new_tokens=400, num_beams=5))
+    assert sum(1 for _ in stream) > 5
+    assert engine.stats.running > 0
+    beams.cancel()
+    assert [done.finish_reason for done in beams.result()] == ["cancelled"]
+    engine.generate([request(4, max_new_tokens=2)])
+    engine.close()  # its last round is over
+    assert engine.stats.running == 0
+
+
+def test_recurrent_models_go_through_the_library(parts):
+    engine = new(parts)
     with pytest.raises(UserError, match="cannot be streamed"):
         engine.stream(request(1, num_beams=2))
     config = tiny_config(

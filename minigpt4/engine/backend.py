@@ -23,7 +23,7 @@ class Backend(Protocol):
     name: str
 
     def complete(self) -> None:
-        """See that the torch model has all its weights, because the library is to decode with it."""
+        """See that the torch model has all its weights, because somebody wants to compute with it."""
 
     def new_block(self, rows: int, positions: int) -> Block:
         """Room for so many rows and positions."""

@@ -17,6 +17,7 @@ from ..model.processing import MiniGPT4Processor
 from ..prompt.history import without_oldest
 from ..prompt.templates import Message
 from .backend import Backend, TorchBackend, has_plain_cache
+from .beams import BeamSearch
 from .completion import Completion, EncodedImage, Piece, Request
 from .images import ImageCache
 from .limits import Limits, Stats
@@ -165,11 +166,17 @@ class Engine:
             stop=(*self.processor.chat.stop, *params.stop),
             image_token_id=self.processor.image_token_id,
             candidates=candidates,
-            needs_library=params.num_beams > 1 or not self._plain,
+            beams=self._beams(params) if self._plain and params.num_beams > 1 else None,
+            needs_library=not self._plain,
             deliver=deliver,
         )
         self._scheduler.submit(ticket)
         return ticket
+
+    def _beams(self, params: SamplingParams) -> BeamSearch:
+        stop = (*self.processor.chat.stop, *params.stop)
+        at_text = StopAtText(self.processor.tokenizer, stop) if stop else None
+        return BeamSearch(params, self._end_ids, at_text, self.model.generation_config.early_stopping)
 
     @property
     def stats(self) -> Stats:
@@ -203,7 +210,7 @@ class Engine:
     # what the library decodes -----------------------------------------------------------------------------------------
 
     def _with_library(self, tickets: Sequence[Ticket]) -> None:
-        """Answer tickets that go together by `transformers` generation: beams, and models with a cache of their own kind."""
+        """Answer tickets that go together by `transformers` generation: of models with a cache of their own kind."""
         self.backend.complete()
         params = tickets[0].params
         if tickets[0].candidates:

@@ -40,6 +40,13 @@ class Rows:
         self._room(len(self.lengths) + 1, self.lengths[row] + 1)
         return self.add(self._block, row, self.lengths[row])
 
+    def replace(self, row: int, other: int, known: int) -> None:
+        """Give a row the positions of another one, of which it has the first `known` already."""
+        length = self.lengths[row] = self.lengths[other]
+        for layer in self._block:
+            for own in layer:
+                own[row, :, known:length] = own[other, :, known:length]
+
     def drop(self, row: int) -> int | None:
         """Let a row go. The last row takes its place: returns that one's former number, if it is another one."""
         last = len(self.lengths) - 1

@@ -68,7 +68,7 @@ def next_tokens(
         rows: for each row its request, the ids of its answers so far, and the numbers of these answers.
         end_ids: tokens that end an answer.
     """
-    changed = [_changed(params_of(row), scores, row[1], end_ids) for row, scores in zip(rows, logits, strict=True)]
+    changed = [penalised(params_of(row), scores, row[1], end_ids) for row, scores in zip(rows, logits, strict=True)]
     if any(one is not None for one in changed):
         scores = torch.stack([own if new is None else new for own, new in zip(logits, changed, strict=True)])
     else:
@@ -96,7 +96,7 @@ def params_of(row: tuple[Asking, Sequence[int], Sequence[int]]) -> SamplingParam
     return row[0].params
 
 
-def _changed(params: SamplingParams, logits: torch.Tensor, ids: Sequence[int], end_ids: frozenset[int]) -> torch.Tensor | None:
+def penalised(params: SamplingParams, logits: torch.Tensor, ids: Sequence[int], end_ids: frozenset[int]) -> torch.Tensor | None:
     """A row's logits after its penalties, or nothing where there are none. The prompt is not penalised, as it is not where
     prompts come as embeddings in `transformers`."""
     changes = LogitsProcessorList()

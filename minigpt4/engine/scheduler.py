@@ -11,18 +11,19 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from threading import Condition, Thread
 
 import torch
 
 from ..errors import UserError
 from .backend import Backend, Block
+from .beams import BeamSearch
 from .completion import Completion, EngineFull, FinishReason, Piece, TokenLogprob
 from .images import ImageCache
 from .limits import Limits, Stats
 from .prefix import Prefix, PrefixCache
 from .rows import Rows, block_of, prefix_of
+from .running import Branch, Prefill, Row
 from .sampling import next_tokens
 from .scoring import candidate_logprobs
 from .ticket import Ticket
@@ -30,41 +31,12 @@ from .ticket import Ticket
 log = logging.getLogger(__name__)
 
 
-class _Branch:
-    """One answer of a ticket while it is being written."""
-
-    def __init__(self, ticket: Ticket, index: int):
-        self.ticket, self.index = ticket, index
-        self.stream = ticket.text_stream()
-        self.text = ""
-        self.logprobs: list[TokenLogprob] = []
-
-
-@dataclass
-class _Row:
-    """Answers of one ticket that are the same so far."""
-
-    ticket: Ticket
-    branches: list[_Branch]
-    ids: list[int]
-
-
-@dataclass
-class _Prefill:
-    """A prompt that is being read."""
-
-    ticket: Ticket
-    embeds: torch.Tensor  # (S, H)
-    block: Block
-    done: int
-
-
 class Scheduler:
     """The queue, the running rows, and the thread that works on them.
 
     Args:
-        library: answers tickets that need the library's own decoding (beams; models whose cache is not plain), all of
-            them to the end.
+        library: answers tickets that need the library's own decoding (models whose cache is not plain), all of them to
+            the end.
     """
 
     def __init__(
@@ -79,8 +51,8 @@ class Scheduler:
         self.prefixes = PrefixCache(limits.prefix_bytes)
         self.stats = Stats()
         self._waiting: deque[Ticket] = deque()
-        self._prefill: _Prefill | None = None
-        self._rows: list[_Row] = []
+        self._prefill: Prefill | None = None
+        self._rows: list[Row] = []
         self._cache = Rows(backend)
         self._wake = Condition()
         self._worker: Thread | None = None
@@ -156,7 +128,7 @@ class Scheduler:
                 self._make_room(error)
                 return
             self._take(list(range(len(self._rows))), logits)
-        self.stats.running = sum(len(row.branches) for row in self._rows) + (self._prefill is not None)
+        self.stats.running = sum(row.width for row in self._rows) + (self._prefill is not None)
         self.stats.waiting = len(self._waiting)
 
     def _make_room(self, error: Exception) -> None:
@@ -176,6 +148,8 @@ class Scheduler:
             if row.ticket.cancelled:
                 for branch in row.branches:
                     self._finish(branch, row.ids, "cancelled")
+                if row.ticket.beams is not None and row.beam == 0:
+                    self._finish_beams(row.ticket, row.ticket.beams)
                 self._drop(number)
         if self._prefill is not None and self._prefill.ticket.cancelled:
             self._cancel(self._prefill.ticket)
@@ -189,13 +163,13 @@ class Scheduler:
 
     def _cancel(self, ticket: Ticket) -> None:
         for index in range(ticket.answers):
-            self._finish(_Branch(ticket, index), [], "cancelled")
+            self._finish(Branch(ticket, index), [], "cancelled")
 
     # prompts ---------------------------------------------------------------------------------------------------------
 
     def _fits(self, ticket: Ticket, others: Sequence[Ticket]) -> bool:
         """Whether there is room for a ticket beside what runs and is about to run."""
-        running = sum(len(row.branches) for row in self._rows) + (self._prefill.ticket.rows if self._prefill else 0)
+        running = sum(row.width for row in self._rows) + (self._prefill.ticket.rows if self._prefill else 0)
         branches = running + sum(t.rows for t in others) + ticket.rows
         if branches == ticket.rows:  # alone: there is no better moment
             return True
@@ -242,7 +216,7 @@ class Scheduler:
                     self._waiting.extendleft(reversed(group[place:]))
                 break
             ticket.cached_tokens = known
-            self._prefill = _Prefill(ticket, embeds, block_of(self.backend, prefix, len(ticket.ids)), known)
+            self._prefill = Prefill(ticket, embeds, block_of(self.backend, prefix, len(ticket.ids)), known)
         if fresh:
             self._read(fresh)
         elif self._prefill is not None:
@@ -287,7 +261,7 @@ class Scheduler:
         seconds = time.monotonic() - begun
         self._begin([ticket for ticket, _ in group], block, lengths, logits, seconds)
 
-    def _read_on(self, prefill: _Prefill) -> None:
+    def _read_on(self, prefill: Prefill) -> None:
         """The next piece of a prompt that is long, or of which a part is known."""
         begun, ticket = time.monotonic(), prefill.ticket
         piece = prefill.embeds[prefill.done : prefill.done + self.limits.prefill]
@@ -318,7 +292,8 @@ class Scheduler:
                 self._score(ticket, prefix_of(block, row, length), logits[row])
                 continue
             self._cache.add(block, row, length)
-            self._rows.append(_Row(ticket, [_Branch(ticket, index) for index in range(ticket.params.n)], []))
+            answers = range(0 if ticket.beams is not None else ticket.params.n)
+            self._rows.append(Row(ticket, [Branch(ticket, index) for index in answers], []))
         if answered:
             self._take(list(range(first, len(self._rows))), logits[answered])
 
@@ -337,13 +312,16 @@ class Scheduler:
 
     def _take(self, numbers: Sequence[int], logits: torch.Tensor) -> None:
         """Choose the next token of every answer in these rows by their logits (R, V); ended ones leave, parted ones part."""
-        rows = [self._rows[number] for number in numbers]
+        plain = [place for place, number in enumerate(numbers) if self._rows[number].ticket.beams is None]
+        ended = self._take_beams([place for place in range(len(numbers)) if place not in plain], numbers, logits)
+        rows = [self._rows[numbers[place]] for place in plain]
         chosen = next_tokens(
-            logits, [(row.ticket, row.ids, [branch.index for branch in row.branches]) for row in rows], self.end_ids
+            logits if len(plain) == len(numbers) else logits[plain],
+            [(row.ticket, row.ids, [branch.index for branch in row.branches]) for row in rows],
+            self.end_ids,
         )
-        ended: list[int] = []
-        for number, row, tokens in zip(numbers, rows, chosen, strict=True):
-            left: dict[int, list[_Branch]] = {}
+        for place, row, tokens in zip(plain, rows, chosen, strict=True):
+            number, left = numbers[place], dict[int, list[Branch]]()
             for branch, (token, logprob) in zip(row.branches, tokens, strict=True):
                 self.stats.generated_tokens += 1
                 if not self._say(branch, [*row.ids, token], logprob):
@@ -355,12 +333,43 @@ class Scheduler:
             (token, row.branches), *parted = left.items()
             for other, branches in parted:
                 self._cache.copy(number)
-                self._rows.append(_Row(row.ticket, branches, [*row.ids, other]))
+                self._rows.append(Row(row.ticket, branches, [*row.ids, other]))
             row.ids.append(token)
         for number in sorted(ended, reverse=True):
             self._drop(number)
 
-    def _say(self, branch: _Branch, ids: list[int], logprob: TokenLogprob | None) -> bool:
+    def _take_beams(self, places: Sequence[int], numbers: Sequence[int], logits: torch.Tensor) -> list[int]:
+        """The same for rows that are beams, at these places of numbers and logits -> numbers of the rows to be dropped."""
+        gone, searches = list[int](), dict[int, list[int]]()
+        for place in places:
+            searches.setdefault(id(self._rows[numbers[place]].ticket), []).append(place)
+        for own in searches.values():
+            own.sort(key=lambda place: self._rows[numbers[place]].beam)
+            ticket, rows = self._rows[numbers[own[0]]].ticket, [numbers[place] for place in own]
+            assert ticket.beams is not None
+            if not ticket.timings.first_token:
+                ticket.timings.first_token = time.monotonic() - ticket.since
+            parents = ticket.beams.take(logits[own])
+            if not parents:
+                self._finish_beams(ticket, ticket.beams)
+            free = [number for beam, number in enumerate(rows) if beam not in parents]
+            taken: set[int] = set()
+            for beam, parent in enumerate(parents):
+                number = rows[parent]
+                if number in taken and free:  # the first that goes on from a row stays in it
+                    number = free.pop()
+                    self._cache.replace(number, rows[parent], len(ticket.ids))
+                elif number in taken:
+                    number = self._cache.copy(number)
+                    self._rows.append(Row(ticket, [], []))
+                taken.add(number)
+                self._rows[number].beam, self._rows[number].ids = beam, ticket.beams.ids[beam]
+            for number in free if parents else ():
+                self._rows[number].beam = -1  # none of them any more
+            gone += free
+        return gone
+
+    def _say(self, branch: Branch, ids: list[int], logprob: TokenLogprob | None) -> bool:
         """Hand the newest of an answer's tokens on; whether the answer ends with it."""
         ticket = branch.ticket
         if len(ids) == 1 and not ticket.timings.first_token:
@@ -380,7 +389,7 @@ class Scheduler:
         return True
 
     def _finish(
-        self, branch: _Branch, ids: list[int], reason: FinishReason, text: str = "", logprob: TokenLogprob | None = None
+        self, branch: Branch, ids: list[int], reason: FinishReason, text: str = "", logprob: TokenLogprob | None = None
     ) -> None:
         ticket, rest = branch.ticket, branch.stream.end()
         ticket.timings.total = time.monotonic() - ticket.since
@@ -394,12 +403,21 @@ class Scheduler:
         )
         ticket.put(Piece(branch.index, text + rest, () if logprob is None else (logprob,), completion))
 
+    def _finish_beams(self, ticket: Ticket, beams: BeamSearch) -> None:
+        """Hand out the best answers of a search that is over, or was cancelled."""
+        for index, ids in enumerate(beams.answers()):
+            branch = Branch(ticket, index)
+            branch.text = branch.stream.put([token for token in ids if token not in self.end_ids])
+            self.stats.generated_tokens += len(ids)
+            reason: FinishReason = "stop" if branch.stream.ended or ids[-1:] in ([end] for end in self.end_ids) else "length"
+            self._finish(branch, ids, "cancelled" if ticket.cancelled else reason, branch.text)
+
     def _drop(self, number: int) -> None:
-        """Let a row go, and keep what it has read for who comes with the same beginning."""
+        """Let a row go, and keep what it has read (of beams, the first) for who comes with the same beginning."""
         row = self._rows[number]
         length = self._cache.lengths[number]
         symbols = row.ticket.symbols + tuple(row.ids)
-        if self.limits.prefix_bytes and not self.prefixes.covers(symbols[:length]):
+        if row.beam == 0 and self.limits.prefix_bytes and not self.prefixes.covers(symbols[:length]):
             self.prefixes.keep(symbols[:length], self._cache.prefix(number, length))
         self._remove(number)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
+from .beams import BeamSearch
 from .completion import Completion, EncodedImage, Piece, Request, Timings, TokenLogprob
 from .params import SamplingParams
 from .prefix import Symbols
@@ -21,7 +22,8 @@ class Ticket:
         params: with a limit of new tokens.
         candidates: ids of answers to be scored, their ends included, in place of writing any.
         stop: texts at which answers end.
-        needs_library: it cannot be decoded beside others (beams).
+        beams: the search, where there are to be beams.
+        needs_library: it cannot be decoded beside others (language models whose cache is of their own kind).
         deliver: receives the pieces, and the error if one ends them, in the engine's thread; then there is nothing to iterate.
     """
 
@@ -35,12 +37,13 @@ class Ticket:
         stop: Sequence[str],
         image_token_id: int,
         candidates: Sequence[Sequence[int]] = (),
+        beams: BeamSearch | None = None,
         needs_library: bool = False,
         deliver: "Callable[[Piece | Exception], None] | None" = None,
     ):
         self.request, self.ids, self.params = request, list(ids), params
         self.tokenizer, self.stop, self.needs_library = tokenizer, tuple(stop), needs_library
-        self.candidates = candidates
+        self.candidates, self.beams = candidates, beams
         self.images: list[EncodedImage] = []
         self.symbols: Symbols = tuple(ids)
         self.cached_tokens = 0
@@ -66,7 +69,7 @@ class Ticket:
     @property
     def rows(self) -> int:
         """How many rows it may need at once; candidates stand beside each other in one."""
-        return 1 if self.candidates else self.params.n
+        return 1 if self.candidates else max(self.params.n, self.params.num_beams)
 
     @property
     def most_tokens(self) -> int:

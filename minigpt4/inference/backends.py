@@ -48,8 +48,8 @@ def choose(backend: str, source: str | os.PathLike, quantize: str | None, *, pla
 def load_onnx(
     source: str | os.PathLike, quantize: str | None
 ) -> tuple[MiniGPT4ForConditionalGeneration, MiniGPT4Processor, OnnxBackend]:
-    """A system with its language model in ONNX Runtime, prepared at the first time. torch gets that one's weights when they are
-    needed, which few are: beams."""
+    """A system with its language model in ONNX Runtime, prepared at the first time. torch gets that one's weights when somebody
+    wants them."""
     config = read_config(find_folder(source))
 
     def language_model() -> Any:
