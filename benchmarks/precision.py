@@ -1,5 +1,5 @@
-"""What few bits cost: captions as the pocket model gives them (three beams), by each backend in each precision, in pairs against
-float32 in torch.
+"""What few bits cost: captions as the pocket model gives them (three beams), by each backend in each precision, in pairs
+against float32 in torch.
 
     python benchmarks/precision.py CAPTIONS.jsonl [--split dev] [--limit 300] [--keep FOLDER]
 
