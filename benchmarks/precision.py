@@ -1,11 +1,11 @@
 """What few bits cost: captions as the pocket model gives them (three beams), by each backend in each precision, in pairs
-against float32 in torch.
+against the first of them (float32 in torch).
 
-    python benchmarks/precision.py CAPTIONS.jsonl [--split dev] [--limit 300] [--keep FOLDER]
+    python benchmarks/precision.py CAPTIONS.jsonl [--split dev] [--limit 300] [--ways onnx-float32 onnx-8bit] [--keep FOLDER]
 
 CAPTIONS.jsonl has rows of {"image", "captions"} (and "split"), images named as seen from there. Printed: CIDEr, its difference
-from torch's with a 95 % interval over images, captions that are the same, and the share of their tokens up to the first other
-one. With --keep, captions are kept there, and a second run goes on where the first one ended.
+from the first one's with a 95 % interval over images, captions that are the same, and the share of their tokens up to the
+first other one. With --keep, captions are kept there, and a second run goes on where the first one ended.
 """
 
 import argparse
@@ -18,16 +18,17 @@ from minigpt4.io.cores import wait_quietly
 from minigpt4.metrics.caption import cider
 from minigpt4.metrics.interval import bootstrap
 
-WAYS = (("torch", None), ("onnx", None), ("onnx", "8bit"), ("onnx", "4bit"))
+WAYS = ("torch-float32", "onnx-float32", "onnx-8bit", "onnx-4bit")
 
 
-def captions(way: tuple[str, str | None], images: list[str], keep: Path | None) -> tuple[list[str], float]:
+def captions(way: str, images: list[str], keep: Path | None) -> tuple[list[str], float]:
     """The captions, and seconds an image (of those that were not kept before)."""
-    file = keep / f"{way[0]}-{way[1] or 'float32'}.json" if keep else None
+    file = keep / f"{way}.json" if keep else None
     said = json.loads(file.read_text()) if file and file.exists() else []
     if len(said) >= len(images):
         return said[: len(images)], float("nan")
-    model = minigpt4.load(backend=way[0], quantize=way[1])
+    backend, weights = way.split("-")
+    model = minigpt4.load(backend=backend, quantize=None if weights == "float32" else weights)
     begun, known = time.process_time(), len(said)
     while len(said) < len(images):
         said += [str(answer) for answer in model.caption(images[len(said) : len(said) + 32])]
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("captions", type=Path)
     parser.add_argument("--split", default="dev")
     parser.add_argument("--limit", type=int, default=300)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--keep", type=Path)
     given = parser.parse_args()
     rows = [json.loads(line) for line in given.captions.read_text().splitlines()]
@@ -60,7 +62,7 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|")
     first: tuple[list[str], list[float]] | None = None
-    for way in WAYS:
+    for way in given.ways:
         said, seconds = captions(way, images, given.keep)
         scores = cider(references, said)
         first = first or (said, scores)
@@ -68,7 +70,7 @@ def main() -> None:
         alike = sum(a == b for a, b in zip(said, first[0], strict=True))
         words = sum(map(same, said, first[0])) / len(said)
         print(
-            f"| {way[0]} | {way[1] or 'float32'} | {sum(scores) / len(scores):.4f} | {apart.value:+.4f} ({apart.low:+.4f} to "
+            f"| {way.replace('-', ' | ')} | {sum(scores) / len(scores):.4f} | {apart.value:+.4f} ({apart.low:+.4f} to "
             f"{apart.high:+.4f}) | {alike} | {words:.1%} | {seconds:.2f} |",
             flush=True,
         )
