@@ -16,6 +16,7 @@ from minigpt4.checkpoints import loading, onnx_parts
 from minigpt4.checkpoints.loading import save_trained
 from minigpt4.checkpoints.onnx_graph import BLOCK, GRAPH, in_blocks, unsupported, write_graph
 from minigpt4.checkpoints.onnx_parts import prepared_graph
+from minigpt4.cli.options import Backend, Dtype, System
 from minigpt4.engine.onnx_backend import OnnxBackend
 from minigpt4.inference import backends
 from minigpt4.inference.assistant import Assistant, load
@@ -43,7 +44,7 @@ def answers(system: Assistant, **settings) -> list[str]:
 
 
 def test_onnx_says_what_torch_says(folder):
-    plain, fast = load(folder, backend="torch"), load(folder)
+    plain, fast = load(folder, backend="torch"), load(folder, dtype="float32")
     assert (plain.engine.backend.name, fast.engine.backend.name) == ("torch", "onnx")
     assert answers(fast) == answers(plain)
     assert answers(fast, num_beams=3) == answers(plain, num_beams=3)
@@ -52,6 +53,19 @@ def test_onnx_says_what_torch_says(folder):
     given = ["a", "many words", "no"]
     for one, other in zip(plain.score(IMAGES[0], "what?", given), fast.score(IMAGES[0], "what?", given), strict=True):
         assert one.logprob == pytest.approx(other.logprob, abs=1e-3)
+
+
+def test_who_names_no_precision_gets_8_bits_and_the_rows_say_so(folder, tmp_path):
+    said = {
+        way: answers(load(folder, **dict(way)))
+        for way in ((), (("quantize", "8bit"), ("backend", "onnx")), (("dtype", "float32"),), (("backend", "torch"),))
+    }
+    default, eight, whole, torch_ = said.values()
+    assert default == eight != whole == torch_
+    assert System(str(folder)).kept_as == {"quantize": "8bit"}
+    assert System(str(folder), backend=Backend.torch).kept_as == {"backend": "torch"}
+    assert System(str(folder), dtype=Dtype.float32).kept_as == {"dtype": "float32"}
+    assert System(str(folder), device="cpu").kept_as == {"quantize": "8bit"}
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -196,7 +210,7 @@ def test_torch_gets_its_weights_when_it_needs_them(tmp_path, monkeypatch):
     tiny_processor(parts.config).tokenizer.save_pretrained(tmp_path / "llm")
     parts.config.vision_source, parts.config.text_source = str(tmp_path / "vision"), str(tmp_path / "llm")
     save_trained(parts, tiny_processor(parts.config), tmp_path / "trained")
-    plain, fast = load(tmp_path / "trained", backend="torch"), load(tmp_path / "trained")
+    plain, fast = load(tmp_path / "trained", backend="torch"), load(tmp_path / "trained", dtype="float32")
     read = []
     fill = loading.fill_language_model
     monkeypatch.setattr(backends, "fill_language_model", lambda *given: read.append(1) or fill(*given))

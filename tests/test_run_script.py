@@ -1,8 +1,10 @@
 """./run: prepares the environment once, and passes everything on. Python and its installer are stand-ins that take notes."""
 
 import os
+import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,10 @@ case "$*" in
     for folder; do :; done
     case "$*" in *--clear*) rm -rf "$folder" ;; esac
     mkdir -p "$folder/bin"; cp "$0" "$folder/bin/python" ;;
-*"pip install"*) sleep "${SLOW:-0}"; exit "${INSTALL:-0}" ;;
+*"pip install"*)
+    sleep "${SLOW:-0}"
+    case "$*" in *"[cpu"*) [ -z "${NO_WHEEL:-}" ] || exit 1 ;; esac
+    exit "${INSTALL:-0}" ;;
 "-m minigpt4"*) printf 'answer to %s\n' "$3"; exit "${STATUS:-0}" ;;
 "-m $BROKEN"*) exit 1 ;;
 esac
@@ -60,7 +65,7 @@ def test_the_first_command_prepares_and_the_second_does_not(clone):
     assert "once" in first.stderr
     (install,) = asked(clone, "pip install")
     assert f"--constraint {clone}/constraints.txt" in install
-    assert install.endswith(f"--editable {clone}")
+    assert install.endswith(f"--editable {clone}[cpu]")
     second = run(clone, "ask", "a photo.jpg", "What is it?")
     assert (second.stdout, second.stderr) == ("answer to ask\n", "")
     assert len(asked(clone, "pip install")) == 1
@@ -112,6 +117,27 @@ def test_an_environment_that_was_not_finished_is_made_again(clone, state):
     assert run(clone, "ask").stdout == "answer to ask\n"
 
 
+def test_a_command_brings_what_it_needs(clone):
+    for command in ("ask", "web", "serve", "train", "caption", "web"):
+        assert run(clone, command).returncode == 0
+    extras = [line.rpartition("[")[2].rstrip("]").split(",") for line in asked(clone, "pip install")]
+    assert extras == [["cpu"], ["cpu", "serve"], ["cpu", "train", "data"]]
+    declared = tomllib.loads((RUN.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    told = re.findall(r"install \w+ \"\[([\w,]+)\]\"", RUN.read_text())
+    assert len(told) > 5
+    assert {extra for some in told for extra in some.split(",")} <= set(declared)
+
+
+def test_where_there_is_no_faster_answer_there_is_one(clone):
+    done = run(clone, "ask", NO_WHEEL=1)
+    assert (done.returncode, done.stdout) == (0, "answer to ask\n"), done.stderr
+    assert "Without the packages for a faster answer" in done.stderr
+    assert [line.endswith("[cpu]") for line in asked(clone, "pip install")] == [True, False]
+    assert run(clone, "ask", NO_WHEEL=1).stderr == ""
+    assert run(clone, "serve", NO_WHEEL=1).stdout == "answer to serve\n"
+    assert asked(clone, "pip install")[-1].endswith("[serve]")
+
+
 @pytest.mark.parametrize("target", ["absolute", "relative", "link to a link"])
 def test_a_symbolic_link_leads_to_the_project(clone, tmp_path, target):
     (tmp_path / "bin2").mkdir()
@@ -122,7 +148,7 @@ def test_a_symbolic_link_leads_to_the_project(clone, tmp_path, target):
         link = tmp_path / "other"
     said = subprocess.run([link, "ask"], capture_output=True, text=True, cwd="/", check=False)
     assert (said.returncode, said.stdout) == (0, "answer to ask\n"), said.stderr
-    assert asked(clone, "pip install")[0].endswith(f"--editable {clone}")
+    assert asked(clone, "pip install")[0].endswith(f"--editable {clone}[cpu]")
     assert (clone / ".venv").is_dir()
 
 
@@ -147,7 +173,7 @@ def test_a_moved_project_is_installed_anew(clone):
     run(clone, "ask")
     moved = clone.rename(clone.with_name("elsewhere"))
     assert run(moved, "ask").stdout == "answer to ask\n"
-    assert asked(moved, "pip install")[-1].endswith(f"--editable {moved}")
+    assert asked(moved, "pip install")[-1].endswith(f"--editable {moved}[cpu]")
 
 
 def test_an_environment_whose_python_was_upgraded_is_made_again(clone, tmp_path):

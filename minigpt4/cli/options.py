@@ -50,7 +50,9 @@ Model = Annotated[str, typer.Option(help="pocket, pocket-before-stage2, pocket-a
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, mps; auto for all GPUs together; the best there is when not given.")
 ]
-DtypeOption = Annotated[Dtype | None, typer.Option(help="Precision of the weights; the best for the device when not given.")]
+DtypeOption = Annotated[
+    Dtype | None, typer.Option(help="Precision of the weights; the best for the device when not given (8bit with onnx).")
+]
 Quantize = Annotated[
     Bits | None, typer.Option(help="Store the language model in so few bits (needs bitsandbytes, or --backend onnx).")
 ]
@@ -106,11 +108,18 @@ class System:
 
     @property
     def kept_as(self) -> dict[str, str]:
-        """How its weights are to be kept, as far as that was said: answers may depend on it."""
+        """How its weights are to be kept, as far as that was said or comes of nothing being said: answers may depend on it."""
         said: dict[str, StrEnum | None] = {"dtype": self.dtype, "quantize": self.quantize}
         if self.backend != Backend.auto:
             said["backend"] = self.backend
-        return {name: choice.value for name, choice in said.items() if choice}
+        kept = {name: choice.value for name, choice in said.items() if choice}
+        if self.dtype or self.quantize or self.device == "auto":
+            return kept
+        import_quickly()
+        from ..inference.backends import way_of
+
+        bits = way_of(self.model, device=self.device, backend=self.backend.value).quantize
+        return kept | ({"quantize": bits} if bits else {})
 
     def load(self) -> Any:
         """The system, loaded."""

@@ -34,7 +34,7 @@ from ..model.processing import MiniGPT4Processor
 from ..prompt.boxes import Box
 from ..prompt.tasks import NO_TASK, TASKS, split_identifier
 from .answer import Answer
-from .backends import choose, load_onnx
+from .backends import load_onnx, way_of
 from .chat import Chat, about
 from .choice import Score, scores, scoring
 from .looks import Look, ask
@@ -61,7 +61,8 @@ def load(
 
     Args:
         device: ``"cuda"`` if there is one, else ``"cpu"``, when not given.
-        dtype: of the weights, ``torch.bfloat16`` or ``"bfloat16"``; the best for the device when not given.
+        dtype: of the weights, ``torch.bfloat16`` or ``"bfloat16"``; the best for the device when not given, which for backend
+            onnx is 8 bits.
         quantize: ``"8bit"`` or ``"4bit"``: store the language model's layers in so few bits (needs bitsandbytes, or
             backend onnx).
         device_map: ``"auto"`` spreads the system over all GPUs and the CPU's memory, as in `transformers`.
@@ -73,44 +74,25 @@ def load(
     Raises:
         UserError: no such system, device or backend, or settings that do not go together.
     """
-    device = _device(device)
-    if isinstance(dtype, str):
-        dtype = getattr(torch, dtype, None)
-        if not isinstance(dtype, torch.dtype):
-            raise UserError("dtype must be float32, bfloat16 or float16")
     folder = find_folder(source)
     task_settings = read_task_settings(folder)
-    placed = device.type != "cpu" or device_map is not None or dtype not in (None, torch.float32)
+    way = way_of(
+        folder, device=device, dtype=dtype, quantize=quantize, device_map=device_map, official=official, backend=backend
+    )
     fast: Backend | None = None
-    chosen = choose(backend, folder, quantize, placed=placed, official=official)
-    if chosen == "onnx":
+    if way.backend == "onnx":
         try:
-            model, processor, fast = load_onnx(folder, quantize)
+            model, processor, fast = load_onnx(folder, way.quantize)
         except NotPrepared as error:
             if backend == "onnx":
                 raise
             log.warning("%s; torch does it now, more slowly", error)
-            chosen = "torch"
-    if chosen == "torch":
-        model, processor = load_system(folder, device, dtype, quantize=quantize, device_map=device_map)
+    if fast is None:
+        model, processor = load_system(folder, way.device, way.dtype, quantize=quantize, device_map=device_map)
     try:
         return Assistant(model, processor, official=official, task_settings=task_settings, backend=fast)
     except UserError as error:
         raise UserError(f"{task_settings_file(folder)}: {error}") from None
-
-
-def _device(wanted: str | torch.device | None) -> torch.device:
-    """The device of that name, or the best there is."""
-    if wanted is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-    except RuntimeError:
-        raise UserError(f"{wanted}: no such device; say cpu, cuda, cuda:1 or mps") from None
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type)
-    if here is False or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
-        raise UserError(f"{wanted}: this machine has no such device, or this torch was built without it; try cpu")
-    return device
 
 
 class Assistant:

@@ -1,6 +1,7 @@
 """Which backend computes a system's language model."""
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,9 +17,62 @@ from ..model.modeling import MiniGPT4ForConditionalGeneration
 from ..model.processing import MiniGPT4Processor
 
 BACKENDS = ("auto", "torch", "onnx")
+DEFAULT_BITS = "8bit"
+"""Of ONNX Runtime where no precision is named: twice as fast as float32, and captions are as good (benchmarks/precision.py)."""
 
 
-def choose(backend: str, source: str | os.PathLike, quantize: str | None, *, placed: bool, official: bool) -> str:
+@dataclass(frozen=True)
+class Way:
+    """How a system's weights are kept, and what computes its language model."""
+
+    device: torch.device
+    dtype: torch.dtype | None = None
+    quantize: str | None = None
+    backend: str = "torch"
+
+
+def way_of(
+    source: str | os.PathLike,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+    quantize: str | None = None,
+    device_map: Any = None,
+    official: bool = False,
+    backend: str = "auto",
+) -> Way:
+    """What `inference.assistant.load` does with these arguments, which are its own.
+
+    Raises:
+        UserError: no such system, device, precision or backend, or arguments that do not go together.
+    """
+    place = _device(device)
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype, None)
+        if not isinstance(dtype, torch.dtype):
+            raise UserError("dtype must be float32, bfloat16 or float16")
+    placed = place.type != "cpu" or device_map is not None or dtype not in (None, torch.float32)
+    chosen = _backend(backend, source, quantize, placed=placed, official=official)
+    if chosen == "onnx" and quantize is None and dtype is None:
+        quantize = DEFAULT_BITS
+    return Way(place, dtype, quantize, chosen)
+
+
+def _device(wanted: str | torch.device | None) -> torch.device:
+    """The device of that name, or the best there is."""
+    if wanted is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise UserError(f"{wanted}: no such device; say cpu, cuda, cuda:1 or mps") from None
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type)
+    if here is False or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise UserError(f"{wanted}: this machine has no such device, or this torch was built without it; try cpu")
+    return device
+
+
+def _backend(backend: str, source: str | os.PathLike, quantize: str | None, *, placed: bool, official: bool) -> str:
     """``torch`` or ``onnx``.
 
     Args:
