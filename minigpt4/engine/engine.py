@@ -19,7 +19,7 @@ from ..prompt.templates import Message
 from .backend import Backend, TorchBackend, has_plain_cache
 from .beams import BeamSearch
 from .completion import Completion, EncodedImage, Piece, Request
-from .images import ImageCache
+from .images import Disk, ImageCache
 from .limits import Limits, Stats
 from .params import SamplingParams
 from .scheduler import Scheduler
@@ -39,6 +39,7 @@ class Engine:
     Args:
         limits: how much it takes on at once.
         backend: computes the language model; torch when not given.
+        disk: keeps encoded images for other processes.
     """
 
     def __init__(
@@ -47,9 +48,10 @@ class Engine:
         processor: MiniGPT4Processor,
         limits: Limits = Limits(),
         backend: Backend | None = None,
+        disk: Disk | None = None,
     ):
         self.model, self.processor, self.limits = model, processor, limits
-        self.images = ImageCache(model, processor, limits.image_bytes)
+        self.images = ImageCache(model, processor, limits.image_bytes, disk)
         self._plain = has_plain_cache(model.language_model)
         ends = model.generation_config.eos_token_id
         self._end_ids = frozenset(ends if isinstance(ends, list) else [ends]) - {None}

@@ -5,6 +5,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from threading import Lock
+from typing import Protocol
 
 import torch
 
@@ -16,15 +17,32 @@ from .completion import EncodedImage
 _FILES = 4096  # names of files that are remembered with what was in them
 
 
+class Disk(Protocol):
+    """Keeps embeddings for other processes (`inference.image_disk`)."""
+
+    def get(self, key: str) -> torch.Tensor | None:
+        """What is kept of an image, (K, H)."""
+
+    def put(self, key: str, embeds: torch.Tensor) -> None:
+        """Keep an image."""
+
+
 class ImageCache:
     """What the language model receives for images, the least recently used ones forgotten first.
 
     Args:
         most_bytes: of embeddings that are kept; 0 keeps none.
+        disk: keeps them for other processes, where that is asked for.
     """
 
-    def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor, most_bytes: int):
-        self.model, self.processor, self.most_bytes = model, processor, most_bytes
+    def __init__(
+        self,
+        model: MiniGPT4ForConditionalGeneration,
+        processor: MiniGPT4Processor,
+        most_bytes: int,
+        disk: Disk | None = None,
+    ):
+        self.model, self.processor, self.most_bytes, self.disk = model, processor, most_bytes, disk
         self.bytes = self.hits = self.misses = 0
         self._kept: OrderedDict[str, EncodedImage] = OrderedDict()
         self._files: OrderedDict[tuple, str] = OrderedDict()  # (name, size, time, inode) -> key
@@ -63,15 +81,18 @@ class ImageCache:
                         self._files.popitem(last=False)
                 if key in self._kept:
                     found[i] = self._take(key)
+                elif key not in new and self.disk is not None and (known := self.disk.get(key)) is not None:
+                    self.hits += 1
+                    found[i] = self._keep(EncodedImage(key, known))
                 else:
                     new.setdefault(key, (pixels, []))[1].append(i)
             if new:
                 batch = torch.cat([pixels for pixels, _ in new.values()])
                 embeds = self.model.get_image_features(batch.to(self.model.device))
                 for (key, (_, places)), embed in zip(new.items(), embeds, strict=True):
-                    encoded = EncodedImage(key, embed.clone())
-                    found |= dict.fromkeys(places, encoded)
-                    self._keep(encoded)
+                    found |= dict.fromkeys(places, self._keep(EncodedImage(key, embed.clone())))
+                    if self.disk is not None:
+                        self.disk.put(key, embed)
                 self.misses += len(new)
             return [found[i] for i in range(len(images))]
 
@@ -80,12 +101,13 @@ class ImageCache:
         self._kept.move_to_end(key)
         return self._kept[key]
 
-    def _keep(self, encoded: EncodedImage) -> None:
+    def _keep(self, encoded: EncodedImage) -> EncodedImage:
         self._kept[encoded.key] = encoded
         self.bytes += encoded.embeds.nbytes
         while self._kept and self.bytes > self.most_bytes:
             _, oldest = self._kept.popitem(last=False)
             self.bytes -= oldest.embeds.nbytes
+        return encoded
 
 
 def _file_of(image: ImageInput) -> tuple | None:

@@ -20,6 +20,7 @@ from ..model.processing import MiniGPT4Processor
 from ..prompt.templates import PLACEHOLDER
 from .completion import Completion, Piece, Request
 from .engine import Engine
+from .images import Disk
 from .params import SamplingParams
 
 TOP_K = 50  # the library's default of that time
@@ -29,8 +30,8 @@ MAX_LENGTH = 2000  # of the published chat, prompt and answer together
 class OfficialEngine(Engine):
     """Answers as the official chat does. Batches are decoded to their end together, and nothing is streamed by pieces."""
 
-    def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor):
-        super().__init__(model, processor)
+    def __init__(self, model: MiniGPT4ForConditionalGeneration, processor: MiniGPT4Processor, disk: Disk | None = None):
+        super().__init__(model, processor, disk=disk)
         use_official_pad(processor.tokenizer)
 
     def params(self, *layers: Mapping[str, Any]) -> SamplingParams:

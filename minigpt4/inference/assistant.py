@@ -37,6 +37,7 @@ from .answer import Answer
 from .backends import load_onnx, way_of
 from .chat import Chat, about
 from .choice import Score, scores, scoring
+from .image_disk import ImageDisk, bytes_of
 from .looks import Look, ask
 from .refine import at_each_thing, at_what_was_found
 from .self_consistency import agreed
@@ -73,9 +74,12 @@ def load(
 
     Raises:
         UserError: no such system, device or backend, or settings that do not go together.
+
+    ``$MINIGPT4_IMAGE_CACHE``, like ``2GB``, keeps encoded images in the cache folder up to that size, for the next process.
     """
     folder = find_folder(source)
     task_settings = read_task_settings(folder)
+    disk = bytes_of(asked, "MINIGPT4_IMAGE_CACHE") if (asked := os.environ.get("MINIGPT4_IMAGE_CACHE")) else 0
     way = way_of(
         folder, device=device, dtype=dtype, quantize=quantize, device_map=device_map, official=official, backend=backend
     )
@@ -90,7 +94,7 @@ def load(
     if fast is None:
         model, processor = load_system(folder, way.device, way.dtype, quantize=quantize, device_map=device_map)
     try:
-        return Assistant(model, processor, official=official, task_settings=task_settings, backend=fast)
+        return Assistant(model, processor, official=official, task_settings=task_settings, backend=fast, image_disk_bytes=disk)
     except UserError as error:
         raise UserError(f"{task_settings_file(folder)}: {error}") from None
 
@@ -110,6 +114,7 @@ class Assistant:
         task_settings: settings by task, where they differ from generation_config.json; ``question`` for questions that name no
             task. `load` takes them from the system's task_settings.json.
         backend: computes the language model; torch when not given.
+        image_disk_bytes: of encoded images that are kept on disk for other processes; 0 keeps none.
 
     Raises:
         UserError: settings by task that do not exist, or do not go together.
@@ -122,9 +127,13 @@ class Assistant:
         official: bool = False,
         task_settings: Mapping[str, Mapping[str, Any]] | None = None,
         backend: Backend | None = None,
+        image_disk_bytes: int = 0,
     ):
         self._model, self.processor, self.official = model, processor, official
-        self.engine: Engine = OfficialEngine(model, processor) if official else Engine(model, processor, backend=backend)
+        disk = ImageDisk(model, image_disk_bytes) if image_disk_bytes else None
+        self.engine: Engine = (
+            OfficialEngine(model, processor, disk) if official else Engine(model, processor, backend=backend, disk=disk)
+        )
         self.task_settings = task_settings or {}
         check_task_settings(self.task_settings, self.engine.params, official)
 
