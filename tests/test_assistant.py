@@ -13,8 +13,9 @@ from transformers import GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from minigpt4 import UserError
 from minigpt4.checkpoints.loading import best_dtype
-from minigpt4.engine.engine import MAX_NEW_TOKENS
-from minigpt4.engine.streaming import StopAtText, TextStream, cut_at
+from minigpt4.engine.defaults import MAX_NEW_TOKENS
+from minigpt4.engine.stopping import StopAtText
+from minigpt4.engine.streaming import TextStream, cut_at
 from minigpt4.inference.assistant import Assistant, load
 from minigpt4.prompt.templates import TEMPLATES, ChatTemplate
 

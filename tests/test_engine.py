@@ -19,7 +19,7 @@ from minigpt4.engine.engine import Engine
 from minigpt4.engine.limits import Limits
 from minigpt4.engine.onnx_backend import OnnxBackend
 from minigpt4.engine.params import SamplingParams
-from minigpt4.engine.streaming import StopAtText
+from minigpt4.engine.stopping import StopAtText
 from minigpt4.prompt.templates import with_images
 
 IMAGES = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes.things(4))]

@@ -20,7 +20,7 @@ class BeamSearch:
     Args:
         params: with a limit of new tokens; `num_beams`, `length_penalty` and the penalties of tokens.
         end_ids: tokens that end an answer.
-        ends_at_text: `engine.streaming.StopAtText`, where there are stop texts.
+        ends_at_text: `engine.stopping.StopAtText`, where there are stop texts.
         early_stopping: as in `transformers`: true ends with the first `num_beams` answers; false when no beam at its present
             length would be better than these; ``"never"`` when none could become better.
     """

@@ -3,7 +3,6 @@
 It knows requests and tokens; questions, tasks, boxes and pages are its callers' business.
 """
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,23 +13,20 @@ from ..errors import UserError
 from ..media.images import ImageInput
 from ..model.modeling import MiniGPT4ForConditionalGeneration
 from ..model.processing import MiniGPT4Processor
-from ..prompt.history import without_oldest
+from ..prompt.history import too_long, without_oldest
 from ..prompt.templates import Message
 from .backend import Backend, TorchBackend, has_plain_cache
 from .beams import BeamSearch
 from .completion import Completion, EncodedImage, Piece, Request
+from .defaults import Defaults
 from .images import Disk, ImageCache
 from .limits import Limits, Stats
 from .params import SamplingParams
 from .scheduler import Scheduler
 from .scoring import whole_logprobs
-from .streaming import StopAtText, cut_at
+from .stopping import StopAtText
+from .streaming import cut_at
 from .ticket import Ticket
-
-MAX_NEW_TOKENS = 300  # of systems that do not say
-_FROM_SYSTEM = (
-    "do_sample temperature top_p top_k repetition_penalty no_repeat_ngram_size min_new_tokens num_beams length_penalty"
-).split()
 
 
 class Engine:
@@ -53,23 +49,20 @@ class Engine:
         self.model, self.processor, self.limits = model, processor, limits
         self.images = ImageCache(model, processor, limits.image_bytes, disk)
         self._plain = has_plain_cache(model.language_model)
-        ends = model.generation_config.eos_token_id
-        self._end_ids = frozenset(ends if isinstance(ends, list) else [ends]) - {None}
+        self._end_ids = self.defaults.end_ids
         self.backend: Backend = TorchBackend(model) if backend is None else backend
         self._scheduler = Scheduler(self.backend, self.images, limits, self._end_ids, self._with_library)
 
     # parameters ------------------------------------------------------------------------------------------------------
 
+    @property
+    def defaults(self) -> Defaults:
+        """What the system says of decoding."""
+        return Defaults.of(self.model.generation_config, self.model.config.text_config)
+
     def params(self, *layers: Mapping[str, Any]) -> SamplingParams:
         """Sampling parameters: the system's (generation_config.json), then each layer of settings, the most important last."""
-        own = self.model.generation_config
-        system = {name: getattr(own, name, None) for name in _FROM_SYSTEM}
-        if system["do_sample"] is not True:  # files name temperatures that are not used
-            for name in ("temperature", "top_p", "top_k"):
-                system[name] = None
-        if (system["num_beams"] or 1) == 1:
-            system["length_penalty"] = None
-        return SamplingParams.from_settings(system, *layers).with_room(self.most_new_tokens)
+        return self.defaults.params(*layers)
 
     def plain(self, text: str) -> str:
         """What people, or the model before, have said: as it may be said in a message (`MiniGPT4Processor.plain`)."""
@@ -78,13 +71,12 @@ class Engine:
     @property
     def context(self) -> int:
         """How many tokens the language model can look back on."""
-        return getattr(self.model.config.text_config, "max_position_embeddings", None) or sys.maxsize
+        return self.defaults.context
 
     @property
     def most_new_tokens(self) -> int:
-        """How long an answer may get where nothing is said: as the system says, or as in the official chats, less in a small
-        context."""
-        return self.model.generation_config.max_new_tokens or min(MAX_NEW_TOKENS, self.context // 4)
+        """How long an answer may get where nothing is said (`Defaults.most_new_tokens`)."""
+        return self.defaults.most_new_tokens
 
     # requests --------------------------------------------------------------------------------------------------------
 
@@ -203,10 +195,7 @@ class Engine:
             return ids
         shorter = without_oldest(messages)
         if shorter is None:
-            raise UserError(
-                f"the question is too long: with its images it takes {len(ids):,} tokens, "
-                f"and {new:,} new ones do not fit beside it in this model's context of {self.context:,}"
-            )
+            raise too_long(len(ids), new, self.context)
         return self.prompt_ids(shorter, new)
 
     # what the library decodes -----------------------------------------------------------------------------------------

@@ -1,9 +1,7 @@
 """Text from tokens as they come, and where it ends: at an end of sequence, or at a text (``###``)."""
 
 from collections.abc import Sequence
-
-import torch
-from transformers import PreTrainedTokenizerBase, StoppingCriteria
+from typing import Protocol
 
 
 def cut_at(text: str, stop: Sequence[str]) -> str:
@@ -13,17 +11,11 @@ def cut_at(text: str, stop: Sequence[str]) -> str:
     return text
 
 
-class StopAtText(StoppingCriteria):
-    """Ends each row of a batch by itself when a stop text has appeared in what it generated."""
+class Decodes(Protocol):
+    """A tokenizer: of `transformers`, or of `tokenizers` itself."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]):
-        self.tokenizer, self.stop = tokenizer, tuple(stop)
-        self._tail = 1 + max((len(mark.encode()) for mark in self.stop), default=0)  # no token is less than a byte
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
-        tails = self.tokenizer.batch_decode(input_ids[:, -self._tail :], skip_special_tokens=True)
-        done = [any(mark in tail for mark in self.stop) for tail in tails]
-        return torch.tensor(done, device=input_ids.device)
+    def decode(self, ids: list[int], /, *, skip_special_tokens: bool) -> str:
+        """The text that these ids stand for."""
 
 
 class TextStream:
@@ -33,7 +25,7 @@ class TextStream:
     because tokenizers of the Llama family drop the blank that a text begins with.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]):
+    def __init__(self, tokenizer: Decodes, stop: Sequence[str]):
         self.tokenizer, self.stop = tokenizer, tuple(stop)
         self._ids: list[int] = []
         self._first = self._next = 0  # where decoding begins, and where what has not been decoded begins
@@ -77,5 +69,5 @@ class TextStream:
         """Length of the longest end of `text` that a stop text begins with."""
         return max((n for mark in self.stop for n in range(1, len(mark)) if text.endswith(mark[:n])), default=0)
 
-    def _decode(self, ids: Sequence[int]) -> str:
+    def _decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True)

@@ -32,7 +32,7 @@ from ..media.images import ImageInput, open_image
 from ..model.modeling import MiniGPT4ForConditionalGeneration
 from ..model.processing import MiniGPT4Processor
 from ..prompt.boxes import Box
-from ..prompt.tasks import NO_TASK, TASKS, split_identifier
+from ..prompt.tasks import TASKS, split_identifier
 from .answer import Answer
 from .backends import load_onnx, way_of
 from .chat import Chat, about
@@ -41,7 +41,7 @@ from .image_disk import ImageDisk, bytes_of
 from .looks import Look, ask
 from .refine import at_each_thing, at_what_was_found
 from .self_consistency import agreed
-from .task_settings import Plan, check_task_settings, plan_for
+from .task_settings import Plan, check_task_settings, plan_of
 
 log = logging.getLogger(__name__)
 
@@ -287,17 +287,13 @@ class Assistant:
     def plan(self, question: str, settings: dict[str, Any], streamed: bool = False, task: str | None = None) -> Plan:
         """How a question is answered: `task_settings.plan_for`, with what the system wishes for the task that it names, or for
         `task` where it names none."""
-        identified, _ = split_identifier(question)
-        wished: dict[str, Any] = {}
-        if identified is not None and identified.max_new_tokens is not None:
-            wished["max_new_tokens"] = identified.max_new_tokens
-        wished |= self.task_settings.get(identified.name if identified is not None else task or NO_TASK, {})
-        return plan_for(identified, wished, settings, self.engine.params, streamed=streamed, official=self.official)
+        return plan_of(
+            question, self.task_settings, settings, self.engine.params, streamed=streamed, official=self.official, task=task
+        )
 
     def streams(self, question: str, settings: dict[str, Any]) -> bool:
         """Whether the answer comes piece by piece: not one that is chosen among several, or looked at again."""
-        plan = self.plan(question, settings)
-        return plan.params.num_beams == plan.samples == 1 and not plan.zoom_in
+        return self.plan(question, settings).streams
 
 
 def as_list(images: Images) -> list[ImageInput]:

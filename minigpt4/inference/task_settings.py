@@ -6,7 +6,7 @@ from typing import Any
 
 from ..engine.params import SamplingParams, check_names
 from ..errors import UserError
-from ..prompt.tasks import NO_TASK, TASKS, Task
+from ..prompt.tasks import NO_TASK, TASKS, Task, split_identifier
 
 OWN = frozenset(("self_consistency", "mirrored", "zoom_in"))
 """Settings that are not the engine's: they are about asking more than once."""
@@ -33,6 +33,11 @@ class Plan:
     def several(self) -> bool:
         """Whether the system is asked more than once for the answer."""
         return self.samples > 1 or self.zoom_in
+
+    @property
+    def streams(self) -> bool:
+        """Whether the answer can come piece by piece: not one that is chosen among several, or looked at again."""
+        return self.params.num_beams == self.samples == 1 and not self.zoom_in
 
     def sampled(self, samples: int) -> SamplingParams:
         """Parameters for so many samples at once; the same seed for every question, so that an answer is the same beside others
@@ -94,6 +99,30 @@ def plan_for(
     if decoded.n != 1:
         raise UserError("n does not go with a question, which has one answer; self_consistency chooses among several")
     return Plan(params=decoded, samples=samples, mirrored=mirrored and samples >= 4, zoom_in=zoom_in)
+
+
+def plan_of(
+    question: str,
+    task_settings: Mapping[str, Mapping[str, Any]],
+    given: Mapping[str, Any],
+    params: Callable[..., SamplingParams],
+    *,
+    streamed: bool = False,
+    official: bool = False,
+    task: str | None = None,
+) -> Plan:
+    """How a question is answered: `plan_for`, with what the system wishes for the task that it names, or for `task` where it
+    names none.
+
+    Args:
+        task_settings: the system's, by task.
+    """
+    identified, _ = split_identifier(question)
+    wished: dict[str, Any] = {}
+    if identified is not None and identified.max_new_tokens is not None:
+        wished["max_new_tokens"] = identified.max_new_tokens
+    wished |= task_settings.get(identified.name if identified is not None else task or NO_TASK, {})
+    return plan_for(identified, wished, given, params, streamed=streamed, official=official)
 
 
 def check_task_settings(

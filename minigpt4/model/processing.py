@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..errors import UserError
 from ..media.any_image import all_images, image_of_part
-from ..media.images import ImageInput, open_image
+from ..media.images import ImageInput
+from ..media.pixels import normalised, resized
+from ..prompt import ids
 from ..prompt.templates import IMAGE, PLACEHOLDER, ChatTemplate, Message, TokenizerTemplate, get_template
 
 # OpenAI CLIP's statistics, used by EVA-CLIP and so by all published systems of this family.
@@ -44,17 +45,12 @@ class MiniGPT4ImageProcessor(BaseImageProcessor):
         given = all_images(images)
         if not given:
             raise UserError("there are no images")
-        pixels_BHWC = np.stack([self.resize(image) for image in given])
-        mean, std = torch.tensor(self.image_mean), torch.tensor(self.image_std)
-        # The order of operations is that of torchvision's ToTensor and Normalize, so the values agree to the last bit.
-        x = torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).float().div_(255)
-        x = x.sub_(mean[:, None, None]).div_(std[:, None, None]).contiguous()
-        return BatchFeature({"pixel_values": x}, tensor_type=return_tensors)
+        pixels = torch.from_numpy(normalised(given, self.size, self.image_mean, self.image_std))
+        return BatchFeature({"pixel_values": pixels}, tensor_type=return_tensors)
 
     def resize(self, image: ImageInput) -> np.ndarray:
         """One picture as (size, size, 3) bytes."""
-        rgb = open_image(image)
-        return np.asarray(rgb.resize((self.size, self.size), Image.Resampling.BICUBIC))
+        return resized(image, self.size)
 
 
 class MiniGPT4Processor(ProcessorMixin):
@@ -100,11 +96,7 @@ class MiniGPT4Processor(ProcessorMixin):
         the tokenizer, the chat format's end and stop texts) is broken by a blank after its first character. All other text
         stays byte for byte. Doing it twice changes nothing more.
         """
-        text = text.encode(errors="replace").decode()
-        special = self._special
-        while (broken := special.sub(_break, text)) != text:  # of "####", what the blank leaves behind is special again
-            text = broken
-        return text
+        return ids.plain(text, self._special)
 
     @property
     def special_texts(self) -> tuple[str, ...]:
@@ -124,27 +116,19 @@ class MiniGPT4Processor(ProcessorMixin):
             texts = {text for text in texts if not text[1:2].isspace()}  # a further blank would not break these
             self._special_of = state
             self._special_texts = tuple(sorted(texts, key=lambda text: (-len(text), text)))
-            self._any_special = re.compile("|".join(map(re.escape, self._special_texts)))
+            self._any_special = ids.special_pattern(texts)
         return self._any_special
 
     def encode(self, text: str) -> list[int]:
-        """Ids of one text; each `PLACEHOLDER` becomes `num_image_tokens` times the image token.
+        """Ids of one text; each `PLACEHOLDER` becomes `num_image_tokens` times the image token (`prompt.ids.text_ids`)."""
+        return ids.text_ids(text, self._ids_of, [self.image_token_id] * self.num_image_tokens)
 
-        The text between pictures is tokenised piece by piece, as in training, and no special tokens are added. Special
-        tokens written out in the text (``<s>``, ``<|im_start|>``) count as such.
-        """
-        text = text.encode(errors="replace").decode()  # halves of characters, as in names that are no text, are no text
-        ids: list[int] = []
-        for i, piece in enumerate(text.split(PLACEHOLDER)):
-            if i:
-                ids += [self.image_token_id] * self.num_image_tokens
-            if piece:
-                ids += self.tokenizer(piece, add_special_tokens=False)["input_ids"]
-        return ids
+    def _ids_of(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def answer_ids(self, text: str) -> list[int]:
         """Ids of an answer with its end, as training writes it."""
-        return self.tokenizer(text + self.chat.end, add_special_tokens=False)["input_ids"]
+        return self._ids_of(text + self.chat.end)
 
     def prompt_ids(self, messages: Sequence[Message], official: bool = False, open_turn: bool = True) -> list[int]:
         """Ids of a conversation up to where the assistant is to speak (with `open_turn`), with one beginning-of-sequence
@@ -157,12 +141,7 @@ class MiniGPT4Processor(ProcessorMixin):
         bos = self.tokenizer.bos_token_id
         if official:
             return [bos, *self.encode(self._official_chat().render(messages, official=True))]
-        chat = self.chat
-        parts = chat.parts(messages, open_turn) if isinstance(chat, ChatTemplate) else [chat.render(messages, open_turn)]
-        ids = [i for part in parts for i in self.encode(part)]
-        if chat.add_bos and ids[:1] != [bos]:
-            ids = [bos, *ids]
-        return [bos, *ids] if self.extra_bos else ids
+        return ids.prompt_ids(messages, self.chat, self.encode, bos, self.extra_bos, open_turn)
 
     def _official_chat(self) -> ChatTemplate:
         if isinstance(self.chat, ChatTemplate) and self.chat.add_bos:
@@ -333,8 +312,3 @@ def _refuse(others: Mapping[str, Any]) -> None:
 
 _KNOWN = ("images", "text", "padding", "truncation", "max_length", "padding_side", "return_tensors", "return_dict")
 _IDLE = ("videos", "audio", "add_special_tokens", "continue_final_message", "return_mm_token_type_ids", "tools", "documents")
-
-
-def _break(match: re.Match[str]) -> str:
-    text = match[0]
-    return f"{text[0]} {text[1:]}" if len(text) > 1 else " "

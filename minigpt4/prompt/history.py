@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ..errors import UserError
 from .templates import IMAGE, PLACEHOLDER, Message
 
 
@@ -17,3 +18,15 @@ def without_oldest(messages: Sequence[Message]) -> list[Message] | None:
     images = sum(message["content"].count(PLACEHOLDER) for message in gone)
     rest[0] = rest[0] | {"content": " ".join([IMAGE] * images + [rest[0]["content"]])}
     return rest
+
+
+def too_long(tokens: int, new: int, context: int) -> UserError:
+    """What to say where nothing can be given up.
+
+    Args:
+        tokens: of the prompt. new: for which there must be room beside it.
+    """
+    return UserError(
+        f"the question is too long: with its images it takes {tokens:,} tokens, "
+        f"and {new:,} new ones do not fit beside it in this model's context of {context:,}"
+    )
