@@ -98,7 +98,7 @@ def test_few_bits_are_what_they_are_said_to_be(bits, tmp_path):
 def test_it_is_made_once_and_again_when_it_has_to_be(folder, monkeypatch, tmp_path):
     model, made = tiny_model(**WIDE), []
 
-    def language_model():
+    def language_model(_):
         made.append(1)
         return model.language_model
 
@@ -143,7 +143,7 @@ def test_the_cache_keeps_the_four_graphs_that_were_used_last(tmp_path):
     def graph(number):
         system = tmp_path / str(number)
         system.mkdir(exist_ok=True)
-        return prepared_graph([system], model.config.text_config, None, lambda: model.language_model).parent
+        return prepared_graph([system], model.config.text_config, None, lambda _: model.language_model).parent
 
     made = [graph(number) for number in range(4)]
     for number, folder in enumerate(made):

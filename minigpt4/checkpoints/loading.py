@@ -142,13 +142,14 @@ def load_system(
 
 
 def weight_folders(source: str | os.PathLike) -> list[Path]:
-    """Folders whose files decide what a system's language model is: its own, that of the system it goes on from, and the
-    frozen part's (which may be a hub id)."""
+    """Folders whose files decide what a system says: its own, that of the system it goes on from, and those of the frozen
+    parts (which may be hub ids)."""
     folder = find_folder(source)
     config = read_config(folder)
     if not (folder / TRAINED).exists():
         return [folder]
-    return [folder, *(weight_folders(config.base_source) if config.base_source else [Path(text_folder(config))])]
+    parts = [Path(text_folder(config)), Path(vision_folder(config))]
+    return [folder, *(weight_folders(config.base_source) if config.base_source else parts)]
 
 
 def load_parts(

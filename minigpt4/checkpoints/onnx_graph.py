@@ -37,10 +37,10 @@ def unsupported(config: Any) -> str | None:
     return None
 
 
-class _Graph:
+class Graph:
     """Nodes and weights of a graph that is being written."""
 
-    def __init__(self, bits: int):
+    def __init__(self, bits: int = 32):
         from onnx import helper, numpy_helper
 
         self.bits, self.helper, self.numpy = bits, helper, numpy_helper
@@ -74,6 +74,24 @@ class _Graph:
             accuracy_level=4,  # products of whole numbers
         )
 
+    def save(self, file: Path, inputs: list[Any], outputs: list[Any]) -> None:
+        """Write the graph, and its weights in a file beside it."""
+        import onnx
+
+        model = self.helper.make_model(
+            self.helper.make_graph(self.nodes, file.stem, inputs, outputs, self.weights),
+            opset_imports=[self.helper.make_opsetid("", 17), self.helper.make_opsetid(OWN, 1)],
+            ir_version=9,
+        )
+        onnx.save_model(
+            model,
+            file,
+            save_as_external_data=True,
+            location=f"{file.name}.data",
+            size_threshold=1024,
+            convert_attribute=False,
+        )
+
 
 def in_blocks(weight: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """A weight (out, in) in blocks of `BLOCK` numbers along each row: bytes (out, blocks, BLOCK * bits / 8), the lower half of
@@ -102,7 +120,7 @@ def write_graph(weights: Mapping[str, np.ndarray], config: Any, bits: int, folde
     import onnx
     from onnx import TensorProto
 
-    graph, value = _Graph(bits), onnx.helper.make_tensor_value_info
+    graph, value = Graph(bits), onnx.helper.make_tensor_value_info
     heads, groups = config.num_attention_heads, config.num_key_value_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     rope = getattr(config, "rope_parameters", None) or {}
@@ -162,16 +180,4 @@ def write_graph(weights: Mapping[str, np.ndarray], config: Any, bits: int, folde
     graph.bits = max(bits, 8)
     head = "lm_head.weight" if "lm_head.weight" in weights else "model.embed_tokens.weight"
     graph.node("Identity", [graph.linear("head", kept, weights[head])], "logits")
-    model = onnx.helper.make_model(
-        onnx.helper.make_graph(graph.nodes, "language_model", inputs, outputs, graph.weights),
-        opset_imports=[onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid(OWN, 1)],
-        ir_version=9,
-    )
-    onnx.save_model(
-        model,
-        folder / GRAPH,
-        save_as_external_data=True,
-        location=f"{GRAPH}.data",
-        size_threshold=1024,
-        convert_attribute=False,
-    )
+    graph.save(folder / GRAPH, inputs, outputs)

@@ -1,8 +1,12 @@
-"""The language model's graph for ONNX Runtime, made once for a system and kept in the cache folder."""
+"""The language model's graph for ONNX Runtime, made once for a system and kept in the cache folder.
+
+What makes it may put more beside it: all that answering a question takes, for `inference.quick`. Nothing here needs torch.
+"""
 
 import contextlib
 import hashlib
 import importlib.util
+import json
 import logging
 import os
 import shutil
@@ -12,17 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from filelock import FileLock
 
 from ..errors import UserError
 from ..io.cache_dir import cache_folder
+from . import pocket
 from .onnx_graph import BITS, GRAPH, unsupported, write_graph
-from .pocket import is_intact, seal
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 2  # of the prepared folder; a change makes every graph anew
+_FORMAT = 3  # of the prepared folder; a change makes every graph anew
 _KEPT = 4  # prepared graphs, up to 0.6 GB each; who tries many weights shall not fill the disk
 EMBEDDINGS = "embeddings.npy"
 """Beside the graph: the word embeddings, float32."""
@@ -32,7 +34,8 @@ class NotPrepared(UserError):
     """There is no room for the graph, or the cache folder cannot be written to."""
 
 
-_WEIGHTS = (".safetensors", ".bin", ".json")
+_WEIGHTS = (".safetensors", ".bin", ".json", ".jinja")
+_STATE = "state.json"
 
 
 def missing() -> str | None:
@@ -42,16 +45,15 @@ def missing() -> str | None:
     return "backend onnx needs the packages onnxruntime and onnx: pip install 'minigpt4[cpu]'"
 
 
-def prepared_graph(
-    folders: list[Path], config: Any, quantize: str | None, language_model: Callable[[], torch.nn.Module]
-) -> Path:
+def prepared_graph(folders: list[Path], config: Any, quantize: str | None, make: Callable[[Path], Any]) -> Path:
     """The graph's file, made if it is not there, damaged, or of other weights.
 
     Args:
-        folders: where the weights are, the system's own and those of its parts; their sizes and times tell one system from
-        another. config: the language model's.
+        folders: where the weights are, the system's own first and then those of its parts; their sizes and times tell one
+        system from another. config: the language model's.
         quantize: none for float32, or ``"8bit"``, ``"4bit"``.
-        language_model: with its weights, adapters added; called if the graph has to be made.
+        make: gives the language model with its weights, adapters added; called if the graph has to be made, with the new
+        folder, in which it may put more.
 
     Raises:
         NotPrepared: no room on the disk, or a cache folder that cannot be written to.
@@ -59,18 +61,18 @@ def prepared_graph(
     """
     if why := unsupported(config):
         raise UserError(f"backend onnx cannot run this system: {why}; use backend torch")
-    bits = BITS[quantize]
-    place = hashlib.sha256(repr([os.path.realpath(folder) for folder in folders]).encode()).hexdigest()[:16]
-    kept = cache_folder() / f"onnx-{_FORMAT}-{place}-{bits}"
-    state = _state(folders)
+    folders = [folder.absolute() if folder.is_dir() else folder for folder in folders]
+    kept, state = _place(folders[0], quantize), _state(folders)
     if _is_of(kept, state):
         _mark_as_used(kept)
         return kept / GRAPH
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
+        from filelock import FileLock
+
         with FileLock(kept.with_suffix(".lock")):  # another process may be making it
             if not _is_of(kept, state):
-                _make(kept, state, config, bits, language_model())
+                _make(kept, state, config, BITS[quantize], make)
                 _tidy(kept)
     except OSError as error:
         raise NotPrepared(
@@ -80,20 +82,44 @@ def prepared_graph(
     return kept / GRAPH
 
 
-def _state(folders: list[Path]) -> str:
+def prepared_folder(folder: Path, quantize: str | None) -> Path | None:
+    """The prepared folder of a system, if it is there, whole, and of these weights, without anything being read that
+    `prepared_graph` would have to know; none too where weights lie on the hub, which alone knows whether they have changed."""
+    kept = _place(folder, quantize)
+    try:
+        folders = [Path(name) for name in json.loads((kept / _STATE).read_text())["folders"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    if not all(folder.is_dir() for folder in folders) or not _is_of(kept, _state(folders)):
+        return None
+    _mark_as_used(kept)
+    return kept
+
+
+def _place(folder: Path, quantize: str | None) -> Path:
+    """Where what is prepared of a system is kept."""
+    name = hashlib.sha256(repr((os.path.realpath(folder), str(pocket.place()))).encode()).hexdigest()[:16]
+    return cache_folder() / f"onnx-{_FORMAT}-{name}-{BITS[quantize]}"
+
+
+def _state(folders: list[Path]) -> dict[str, Any]:
     """What changes when weights or configurations do."""
     files = sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.suffix in _WEIGHTS)
-    return repr([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])
+    return {
+        "folders": [str(folder) for folder in folders],
+        "real": [os.path.realpath(folder) for folder in folders],
+        "files": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
+    }
 
 
-def _is_of(kept: Path, state: str) -> bool:
+def _is_of(kept: Path, state: dict[str, Any]) -> bool:
     try:
-        return (kept / "state.txt").read_text() == state and is_intact(kept)
-    except OSError:
+        return json.loads((kept / _STATE).read_text()) == state and pocket.is_intact(kept)
+    except (OSError, ValueError):
         return False
 
 
-def _make(kept: Path, state: str, config: Any, bits: int, language_model: torch.nn.Module) -> None:
+def _make(kept: Path, state: dict[str, Any], config: Any, bits: int, make: Callable[[Path], Any]) -> None:
     """Write it beside its place, and move it there when it is whole."""
     for left_over in kept.parent.glob(f".{kept.name}-*"):  # of a run that was killed; we hold the lock
         shutil.rmtree(left_over, ignore_errors=True)
@@ -101,11 +127,12 @@ def _make(kept: Path, state: str, config: Any, bits: int, language_model: torch.
     with tempfile.TemporaryDirectory(prefix=f".{kept.name}-", dir=kept.parent) as folder:
         result = Path(folder) / "result"
         result.mkdir()
+        language_model = make(result)
         weights = {name: weight.detach().float().numpy() for name, weight in language_model.state_dict().items()}
         write_graph(weights, config, bits, result)
         np.save(result / EMBEDDINGS, weights["model.embed_tokens.weight"])
-        (result / "state.txt").write_text(state)
-        seal(result)
+        (result / _STATE).write_text(json.dumps(state))
+        pocket.seal(result)
         if kept.exists():
             shutil.rmtree(kept)
         os.replace(result, kept)

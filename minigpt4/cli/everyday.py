@@ -62,8 +62,9 @@ def ask(
     images = open_all(photos)
     split_identifier(question)  # an unknown one is said before the model is loaded
     ready_to_draw(draw)
-    assistant = system.load()
-    if json or draw or not assistant.streams(question, generation):
+    at_once = json or draw is not None
+    assistant = (None if at_once else system.quick(question, generation)) or system.load()
+    if at_once or not assistant.streams(question, generation):
         answer = assistant.ask(images, question, **generation)
         if draw is not None:
             answer.draw(draw)

@@ -121,6 +121,15 @@ class System:
         bits = way_of(self.model, device=self.device, backend=self.backend.value).quantize
         return kept | ({"quantize": bits} if bits else {})
 
+    def quick(self, question: str, generation: dict[str, Any]) -> Any:
+        """What answers a question without torch, in a fraction of the time; none where it cannot be answered so."""
+        if self.device is not None or self.dtype is not None:
+            return None
+        from ..inference.quick import quick
+
+        bits = self.quantize.value if self.quantize else None
+        return quick(self.model, question, generation, backend=self.backend.value, quantize=bits)
+
     def load(self) -> Any:
         """The system, loaded."""
         import_quickly()

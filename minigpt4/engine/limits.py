@@ -41,3 +41,10 @@ class Stats:
     generated_tokens: int = 0
     images_encoded: int = 0
     images_known: int = 0
+
+
+def out_of_memory(error: Exception) -> Exception:
+    """The same error, or what to do where memory ran out."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
+        return UserError("the memory does not suffice for this question: ask with fewer or smaller images, or a shorter text")
+    return error

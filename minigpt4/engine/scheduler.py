@@ -20,7 +20,7 @@ from .backend import Backend, Block
 from .beams import BeamSearch
 from .completion import Completion, EngineFull, FinishReason, Piece, TokenLogprob
 from .images import ImageCache
-from .limits import Limits, Stats
+from .limits import Limits, Stats, out_of_memory
 from .prefix import Prefix, PrefixCache
 from .rows import Rows, block_of, prefix_of
 from .running import Branch, Prefill, Row
@@ -431,10 +431,3 @@ class Scheduler:
 def _close(scheduler: "weakref.ref[Scheduler]") -> None:
     if (still := scheduler()) is not None:
         still.close()
-
-
-def out_of_memory(error: Exception) -> Exception:
-    """The same error, or what to do where memory ran out."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
-        return UserError("the memory does not suffice for this question: ask with fewer or smaller images, or a shorter text")
-    return error

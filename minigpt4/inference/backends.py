@@ -1,24 +1,22 @@
-"""Which backend computes a system's language model."""
+"""How a system is loaded: where its weights are kept, and what computes its language model."""
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..checkpoints.folders import find_folder, read_config
+from ..checkpoints.folders import find_folder, read_config, read_task_settings
 from ..checkpoints.loading import fill_language_model, is_small, load_system, weight_folders
 from ..checkpoints.onnx_graph import unsupported
-from ..checkpoints.onnx_parts import EMBEDDINGS, missing, prepared_graph
+from ..checkpoints.onnx_parts import EMBEDDINGS, prepared_graph
 from ..engine.onnx_backend import OnnxBackend
-from ..errors import UserError
 from ..io.cores import usable_cores
 from ..model.modeling import MiniGPT4ForConditionalGeneration
 from ..model.processing import MiniGPT4Processor
-
-BACKENDS = ("auto", "torch", "onnx")
-DEFAULT_BITS = "8bit"
-"""Of ONNX Runtime where no precision is named: twice as fast as float32, and captions are as good (benchmarks/precision.py)."""
+from . import quick
+from .backend_choice import choose
 
 
 @dataclass(frozen=True)
@@ -52,10 +50,10 @@ def way_of(
         if not isinstance(dtype, torch.dtype):
             raise UserError("dtype must be float32, bfloat16 or float16")
     placed = place.type != "cpu" or device_map is not None or dtype not in (None, torch.float32)
-    chosen = _backend(backend, source, quantize, placed=placed, official=official)
-    if chosen == "onnx" and quantize is None and dtype is None:
-        quantize = DEFAULT_BITS
-    return Way(place, dtype, quantize, chosen)
+    chosen, bits = choose(
+        backend, quantize, named=dtype is not None, placed=placed, official=official, fits=lambda: fits_onnx(source)
+    )
+    return Way(place, dtype, bits, chosen)
 
 
 def _device(wanted: str | torch.device | None) -> torch.device:
@@ -72,43 +70,24 @@ def _device(wanted: str | torch.device | None) -> torch.device:
     return device
 
 
-def _backend(backend: str, source: str | os.PathLike, quantize: str | None, *, placed: bool, official: bool) -> str:
-    """``torch`` or ``onnx``.
-
-    Args:
-        placed: the weights are wanted on another device than the CPU, or in another precision than float32.
-
-    Raises:
-        UserError: an unknown backend, one that is not installed, or one that does not go with the rest.
-    """
-    if backend not in BACKENDS:
-        raise UserError(f"there is no backend {backend!r}; there are {', '.join(BACKENDS)}")
-    if backend == "onnx":
-        if why := missing():
-            raise UserError(why)
-        if official:
-            raise UserError("official behaviour is torch's; leave backend onnx out")
-        if placed:
-            raise UserError(
-                "backend onnx runs on the CPU in float32, or with quantize 8bit or 4bit; leave device and dtype out"
-            )
-        return "onnx"
-    if backend == "torch" or placed or official or quantize is not None or missing():
-        return "torch"
+def fits_onnx(source: str | os.PathLike) -> bool:
+    """Whether a system's language model is one that ONNX Runtime takes, and that answers in float32 on a CPU."""
     config = read_config(find_folder(source))
-    return "onnx" if is_small(config) and not unsupported(config.text_config) else "torch"
+    return is_small(config) and not unsupported(config.text_config)
 
 
 def load_onnx(
     source: str | os.PathLike, quantize: str | None
 ) -> tuple[MiniGPT4ForConditionalGeneration, MiniGPT4Processor, OnnxBackend]:
-    """A system with its language model in ONNX Runtime, prepared at the first time. torch gets that one's weights when somebody
-    wants them."""
+    """A system with its language model in ONNX Runtime, prepared at the first time, with what `quick` takes. torch gets that
+    one's weights when they are needed, which few are: where the library decodes."""
     config = read_config(find_folder(source))
 
-    def language_model() -> Any:
-        return load_system(source, "cpu", torch.float32)[0].language_model
+    def make(folder: Path) -> Any:
+        model, processor = load_system(source, "cpu", torch.float32)
+        quick.write(folder, model, processor, read_task_settings(find_folder(source)), fits_onnx(source))
+        return model.language_model
 
-    graph = prepared_graph(weight_folders(source), config.text_config, quantize, language_model)
+    graph = prepared_graph(weight_folders(source), config.text_config, quantize, make)
     model, processor = load_system(source, "cpu", torch.float32, embeddings=graph.with_name(EMBEDDINGS))
     return model, processor, OnnxBackend(graph, model, usable_cores(), lambda: fill_language_model(model, source))
