@@ -361,7 +361,7 @@ def test_the_pocket_model_answers(tmp_path):
     """Downloads 115 MB where that was not done before; everything afterwards without a network."""
     photos = sorted(PHOTOS.glob("*.jpg"))
     assert len(photos) >= 2
-    minigpt4.load()  # prepares what was not
+    whole = minigpt4.load()  # prepares what was not
     offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "HF_HUB_OFFLINE": "1", "https_proxy": "http://127.0.0.1:9"}
     environment = {**os.environ, **offline, "http_proxy": "http://127.0.0.1:9"}
 
@@ -372,6 +372,7 @@ def test_the_pocket_model_answers(tmp_path):
         return done.stdout
 
     answer = run("ask", photos[0], "What is in this picture?")
+    assert answer.rstrip("\n") == "".join(whole.stream(photos[0], "What is in this picture?"))  # though said without torch
     assert len(answer.split()) >= 2
     rows = [json.loads(line) for line in run("caption", *photos, "--json").splitlines()]
     captions = [row["caption"] for row in rows]
