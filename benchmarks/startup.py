@@ -1,9 +1,10 @@
 """Enter to the first word of `minigpt4 ask`, by parts: a cold process, a warm cache.
 
-    python benchmarks/startup.py [--rounds 5] [--backend onnx] [--quantize 8bit]
+    python benchmarks/startup.py [--rounds 5] [--ways "" "--backend torch" "--backend onnx --quantize 8bit"]
 
-The whole is measured from outside, from the start of the process to the first byte of the answer; the parts in a process of
-their own, which does the same one part at a time. The best of the rounds counts.
+A way is what is said of the system beside the photo and the question; the ways take turns. The whole is measured from outside,
+from the start of the process to the first byte of the answer; the parts in a process of their own, which takes the same path as
+the command, with torch or without (`inference.quick`). The best of the rounds counts.
 """
 
 import argparse
@@ -17,35 +18,63 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PHOTO = ROOT / "docs/images/cat.jpg"
 QUESTION = "What is in this picture?"
+WAYS = ["", "--device cpu", "--backend torch"]  # without torch; ONNX Runtime beneath torch; torch
 
 PARTS = """
 import json, sys, time
 at = {"interpreter": time.time() - float(sys.argv[1])}
 begun = time.time()
+
 def part(name):
     global begun
-    at[name] = time.time() - begun
+    at[name] = at.get(name, 0) + time.time() - begun
     begun = time.time()
+
+def timed(owner, name, before, what):
+    made = getattr(owner, name)
+    def wrapped(*given, **named):
+        part(before)
+        result = made(*given, **named)
+        part(what)
+        return result
+    setattr(owner, name, wrapped)
+
+from typer.main import get_command
 from minigpt4.cli import app
+get_command(app)
 part("command line")
 from minigpt4.cli.options import Backend, Bits, System, import_quickly, open_all
 images = open_all([sys.argv[2]])
-part("image")
-import torch
-part("torch")
-import_quickly()
-part("transformers")
+part("numpy, image")
 given = json.loads(sys.argv[4])
-bits = Bits(given["quantize"]) if "quantize" in given else None
-system = System(backend=Backend(given["backend"]), quantize=bits).load()
-part("load")
-from minigpt4.engine.completion import Request
-from minigpt4.prompt.templates import with_images
-(image,) = system.engine.encode(images)
-part("vision encoder")
-message = {"role": "user", "content": with_images(sys.argv[3], 1)}
-for piece in system.engine.stream(Request(messages=[message], images=[image])):
-    break
+kinds = {"backend": Backend, "quantize": Bits}
+system = System(**{name: kinds.get(name, str)(value) for name, value in given.items()})
+if quick := system.quick(sys.argv[3], {}):
+    part("what is prepared")
+    import onnxruntime
+    import tokenizers
+    part("ONNX Runtime, tokenizers")
+    from minigpt4.inference import quick as steps
+    tokenizers.Tokenizer = type("Tokenizer", (), {"from_file": tokenizers.Tokenizer.from_file})
+    timed(tokenizers.Tokenizer, "from_file", "prompt", "tokenizer")
+    timed(steps, "session", "prompt", "vision encoder")
+    timed(steps, "LanguageModelSession", "vision encoder", "language model")
+    pieces = quick.stream(images, sys.argv[3])
+else:
+    import torch
+    part("torch")
+    import_quickly()
+    part("transformers")
+    assistant = system.load()
+    part("load")
+    from minigpt4.engine.completion import Request
+    from minigpt4.prompt.templates import with_images
+    (image,) = assistant.engine.encode(images)
+    part("vision encoder")
+    message = {"role": "user", "content": with_images(sys.argv[3], 1)}
+    params = assistant.plan(sys.argv[3], {}, streamed=True).params
+    pieces = assistant.engine.stream(Request(messages=[message], images=[image], params=params))
+next(iter(pieces))
 part("prompt and first token")
 print(json.dumps(at))
 """
@@ -55,10 +84,10 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 
 
-def whole(options: list[str]) -> tuple[float, float]:
+def whole(way: str) -> tuple[float, float]:
     """Seconds to the first byte and to the end."""
     begun = time.perf_counter()
-    command = [sys.executable, "-m", "minigpt4", "ask", str(PHOTO), QUESTION, *options]
+    command = [sys.executable, "-m", "minigpt4", "ask", str(PHOTO), QUESTION, *way.split()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) as process:
         assert process.stdout is not None
         process.stdout.read(1)
@@ -69,8 +98,10 @@ def whole(options: list[str]) -> tuple[float, float]:
     return first, time.perf_counter() - begun
 
 
-def parts(system: dict[str, str]) -> dict[str, float]:
-    arguments = [str(time.time()), str(PHOTO), QUESTION, json.dumps(system)]
+def parts(way: str) -> dict[str, float]:
+    words = way.replace("--", "").split()
+    system = json.dumps(dict(zip(words[::2], words[1::2], strict=True)))
+    arguments = [str(time.time()), str(PHOTO), QUESTION, system]
     done = subprocess.run([sys.executable, "-c", PARTS, *arguments], capture_output=True, text=True, env=environment())
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -80,19 +111,17 @@ def parts(system: dict[str, str]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--backend", nargs="+", default=["torch", "onnx"])
-    parser.add_argument("--quantize")
+    parser.add_argument("--ways", nargs="+", default=WAYS)
     given = parser.parse_args()
-    for backend in given.backend:
-        system, options = {"backend": backend}, ["--backend", backend]
-        if given.quantize and backend == "onnx":
-            system["quantize"], options = given.quantize, [*options, "--quantize", given.quantize]
-        whole(options)  # everything is read once
-        first, end = map(min, zip(*(whole(options) for _ in range(given.rounds)), strict=True))
-        rounds = [parts(system) for _ in range(given.rounds)]
-        print(f"backend {backend}: first word after {first:.2f} s, end after {end:.2f} s; by parts:")
-        for name in rounds[0]:
-            print(f"  {name:24} {min(one[name] for one in rounds):.2f}")
+    for way in given.ways:
+        whole(way)  # everything is prepared, and read once
+    wholes = [[whole(way) for way in given.ways] for _ in range(given.rounds)]
+    by_parts = [[parts(way) for way in given.ways] for _ in range(given.rounds)]
+    for number, way in enumerate(given.ways):
+        first, end = map(min, zip(*(each[number] for each in wholes), strict=True))
+        print(f"ask {way}".rstrip() + f": first word after {first:.2f} s, end after {end:.2f} s; by parts:")
+        for name in by_parts[0][number]:
+            print(f"  {name:32} {min(each[number][name] for each in by_parts):.2f}")
 
 
 if __name__ == "__main__":

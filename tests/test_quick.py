@@ -364,7 +364,7 @@ def test_drivers_say_whether_there_is_a_gpu(found, wanted, monkeypatch):
             return found[1]
 
     monkeypatch.setattr(ctypes, "CDLL", Driver)
-    monkeypatch.setattr(gpu, "version", lambda _: "2.9.0+cu128")
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "2.9.0+cu128")
     assert gpu.may_have_gpu() == wanted
-    monkeypatch.setattr(gpu, "version", lambda _: "2.9.0+cpu")
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "2.9.0+cpu")
     assert not gpu.may_have_gpu()

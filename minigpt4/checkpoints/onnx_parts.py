@@ -34,7 +34,7 @@ class NotPrepared(UserError):
     """There is no room for the graph, or the cache folder cannot be written to."""
 
 
-_WEIGHTS = (".safetensors", ".bin", ".json", ".jinja")
+_DECISIVE = (".safetensors", ".bin", ".json", ".jinja", ".txt", ".model")  # weights, configurations, tokenizers
 _STATE = "state.json"
 
 
@@ -104,7 +104,7 @@ def _place(folder: Path, quantize: str | None) -> Path:
 
 def _state(folders: list[Path]) -> dict[str, Any]:
     """What changes when weights or configurations do."""
-    files = sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.suffix in _WEIGHTS)
+    files = sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.suffix in _DECISIVE)
     return {
         "folders": [str(folder) for folder in folders],
         "real": [os.path.realpath(folder) for folder in folders],

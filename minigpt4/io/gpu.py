@@ -2,7 +2,6 @@
 
 import ctypes
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
@@ -21,6 +20,8 @@ def _nvidia() -> bool:
 
 
 def _torch_is_for_cpus() -> bool:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("torch").endswith("+cpu")
     except PackageNotFoundError:

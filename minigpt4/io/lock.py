@@ -7,14 +7,16 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from .cache_dir import cache_folder
 
+if TYPE_CHECKING:
+    from filelock import FileLock
 
-def hold(place: str | os.PathLike, what: str) -> FileLock:
+
+def hold(place: str | os.PathLike, what: str) -> "FileLock":
     """A lock on a file or a folder, held until it is released or the process ends. It does not lie beside it, but in the cache
     folder, or with other temporary files where nothing can be written there.
 
@@ -24,6 +26,8 @@ def hold(place: str | os.PathLike, what: str) -> FileLock:
     Raises:
         UserError: another process holds it.
     """
+    from filelock import FileLock, Timeout
+
     name = hashlib.sha256(os.fsencode(os.path.realpath(place))).hexdigest()[:24]
     fault: OSError | None = None
     for folder in _folders():
