@@ -123,12 +123,12 @@ class System:
 
     def quick(self, question: str, generation: dict[str, Any]) -> Any:
         """What answers a question without torch, in a fraction of the time; none where it cannot be answered so."""
-        if self.device is not None or self.dtype is not None:
+        if self.device is not None:
             return None
         from ..inference.quick import quick
 
-        bits = self.quantize.value if self.quantize else None
-        return quick(self.model, question, generation, backend=self.backend.value, quantize=bits)
+        said = {"dtype": self.dtype, "quantize": self.quantize, "backend": self.backend}
+        return quick(self.model, question, generation, **{name: one.value for name, one in said.items() if one})
 
     def load(self) -> Any:
         """The system, loaded."""

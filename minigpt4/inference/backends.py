@@ -12,6 +12,7 @@ from ..checkpoints.loading import fill_language_model, is_small, load_system, we
 from ..checkpoints.onnx_graph import unsupported
 from ..checkpoints.onnx_parts import EMBEDDINGS, prepared_graph
 from ..engine.onnx_backend import OnnxBackend
+from ..errors import UserError
 from ..io.cores import usable_cores
 from ..model.modeling import MiniGPT4ForConditionalGeneration
 from ..model.processing import MiniGPT4Processor

@@ -114,14 +114,20 @@ def _is_plain(tokenizer: Any) -> bool:
 
 
 def quick(
-    source: str | os.PathLike, question: str, settings: Mapping[str, Any], *, backend: str = "auto", quantize: str | None = None
+    source: str | os.PathLike,
+    question: str,
+    settings: Mapping[str, Any],
+    *,
+    dtype: str | None = None,
+    quantize: str | None = None,
+    backend: str = "auto",
 ) -> "Quick | None":
     """What answers a question without torch, if that gives the same answer as `assistant.load` with the same arguments, and is
     prepared; else none, and that one is to be taken. A UserError that comes of the question comes from there, too."""
     folder = FOLDERS.get(str(source), Path(source))
-    if not folder.is_dir() or may_have_gpu():
+    if not folder.is_dir() or dtype not in (None, "float32") or may_have_gpu():
         return None
-    chosen, bits = choose(backend, quantize, placed=False, official=False, fits=lambda: True)
+    chosen, bits = choose(backend, quantize, named=dtype is not None, placed=False, official=False, fits=lambda: True)
     kept = prepared_folder(folder, bits) if chosen == "onnx" else None
     if kept is None or not (kept / FACTS).exists():
         return None
