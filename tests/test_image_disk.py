@@ -29,7 +29,7 @@ def model_of(seed):
 
 def new(model, most=10**9):
     """What a new process begins with."""
-    return ImageCache(model, tiny_processor(model.config), 10**9, ImageDisk(model, most))
+    return ImageCache(model.get_image_features, tiny_processor(model.config), 10**9, ImageDisk(model, most))
 
 
 def same(one, other):
@@ -39,8 +39,8 @@ def same(one, other):
 def test_the_next_process_encodes_nothing(tmp_path):
     model, images = model_of(0), [*PHOTOS[:3], PHOTOS[1]]
     first, again = new(model), new(model_of(0))
-    told, plain = first.encode(images), ImageCache(model, tiny_processor(model.config), 0).encode(images)
-    again.model.vision_tower.forward = None  # not even once
+    told, plain = first.encode(images), ImageCache(model.get_image_features, tiny_processor(model.config), 0).encode(images)
+    again.features = None  # not even once
     assert same(told, plain)
     assert same(again.encode(images), plain)
     assert (first.misses, again.misses) == (3, 0)
@@ -58,7 +58,7 @@ def test_another_model_finds_nothing(part):
         with torch.no_grad():
             next(getattr(other, part).parameters()).flatten()[0] += 1e-3
     cache = new(other)
-    plain = ImageCache(other, tiny_processor(other.config), 0).encode(PHOTOS)
+    plain = ImageCache(other.get_image_features, tiny_processor(other.config), 0).encode(PHOTOS)
     assert same(cache.encode(PHOTOS), plain)
     assert cache.misses == len(PHOTOS)
 
@@ -101,7 +101,7 @@ def test_there_is_a_limit_and_the_least_recently_used_go_first(tmp_path):
 
 def test_two_at_once(tmp_path):
     model = model_of(0)
-    plain = ImageCache(model, tiny_processor(model.config), 0).encode(PHOTOS)
+    plain = ImageCache(model.get_image_features, tiny_processor(model.config), 0).encode(PHOTOS)
     told = [None] * 4
 
     def work(number):

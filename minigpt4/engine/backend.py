@@ -25,6 +25,9 @@ class Backend(Protocol):
     def complete(self) -> None:
         """See that the torch model has all its weights, because somebody wants to compute with it."""
 
+    def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What the language model receives for images: (P, 3, S, S) -> (P, K, H)."""
+
     def new_block(self, rows: int, positions: int) -> Block:
         """Room for so many rows and positions."""
 
@@ -108,6 +111,9 @@ class TorchBackend:
 
     def complete(self) -> None:
         """It has."""
+
+    def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.model.get_image_features(pixels.to(self.model.device))
 
     def new_block(self, rows: int, positions: int) -> Block:
         layers, heads, width = self._shape or self._probe()

@@ -47,10 +47,10 @@ class Engine:
         disk: Disk | None = None,
     ):
         self.model, self.processor, self.limits = model, processor, limits
-        self.images = ImageCache(model, processor, limits.image_bytes, disk)
+        self.backend: Backend = TorchBackend(model) if backend is None else backend
+        self.images = ImageCache(self.backend.image_features, processor, limits.image_bytes, disk)
         self._plain = has_plain_cache(model.language_model)
         self._end_ids = self.defaults.end_ids
-        self.backend: Backend = TorchBackend(model) if backend is None else backend
         self._scheduler = Scheduler(self.backend, self.images, limits, self._end_ids, self._with_library)
 
     # parameters ------------------------------------------------------------------------------------------------------

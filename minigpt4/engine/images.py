@@ -3,14 +3,13 @@
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Protocol
 
 import torch
 
 from ..media.images import ImageInput
-from ..model.modeling import MiniGPT4ForConditionalGeneration
 from ..model.processing import MiniGPT4Processor
 from .completion import EncodedImage
 
@@ -31,18 +30,19 @@ class ImageCache:
     """What the language model receives for images, the least recently used ones forgotten first.
 
     Args:
+        features: encodes images: pixels (P, 3, S, S) -> (P, K, H).
         most_bytes: of embeddings that are kept; 0 keeps none.
         disk: keeps them for other processes, where that is asked for.
     """
 
     def __init__(
         self,
-        model: MiniGPT4ForConditionalGeneration,
+        features: Callable[[torch.Tensor], torch.Tensor],
         processor: MiniGPT4Processor,
         most_bytes: int,
         disk: Disk | None = None,
     ):
-        self.model, self.processor, self.most_bytes, self.disk = model, processor, most_bytes, disk
+        self.features, self.processor, self.most_bytes, self.disk = features, processor, most_bytes, disk
         self.bytes = self.hits = self.misses = 0
         self._kept: OrderedDict[str, EncodedImage] = OrderedDict()
         self._files: OrderedDict[tuple, str] = OrderedDict()  # (name, size, time, inode) -> key
@@ -88,7 +88,7 @@ class ImageCache:
                     new.setdefault(key, (pixels, []))[1].append(i)
             if new:
                 batch = torch.cat([pixels for pixels, _ in new.values()])
-                embeds = self.model.get_image_features(batch.to(self.model.device))
+                embeds = self.features(batch)
                 for (key, (_, places)), embed in zip(new.items(), embeds, strict=True):
                     found |= dict.fromkeys(places, self._keep(EncodedImage(key, embed.clone())))
                     if self.disk is not None:

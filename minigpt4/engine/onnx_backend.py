@@ -13,7 +13,7 @@ import torch
 
 from .backend import Block
 from .completion import EncodedImage
-from .onnx_session import LanguageModelSession
+from .onnx_session import LanguageModelSession, session
 
 
 class OnnxBackend:
@@ -24,6 +24,8 @@ class OnnxBackend:
         model: whose images and words are embedded.
         threads: of one step.
         fill: gives the model's language model its weights, where they were left out.
+        vision: ``vision.onnx``, which encodes images in place of the model: in few bits an answer may hang on their last
+            digits, and it shall be the one that is given without torch.
 
     Raises:
         UserError: ONNX Runtime is not installed.
@@ -31,15 +33,23 @@ class OnnxBackend:
 
     name = "onnx"
 
-    def __init__(self, graph: Path, model: Any, threads: int, fill: Callable[[], None] | None = None):
+    def __init__(
+        self, graph: Path, model: Any, threads: int, fill: Callable[[], None] | None = None, vision: Path | None = None
+    ):
         self.model, self._fill, self._filling = model, fill, Lock()
         self._graph = LanguageModelSession(graph, threads)
+        self._vision = session(vision, threads) if vision is not None else None
 
     def complete(self) -> None:
         with self._filling:
             if self._fill is not None:
                 self._fill()
                 self._fill = None
+
+    def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        if self._vision is None:
+            return self.model.get_image_features(pixels)
+        return torch.cat([torch.from_numpy(self._vision.run(None, {"pixels": one.numpy()})[0]) for one in pixels.split(1)])
 
     def new_block(self, rows: int, positions: int) -> Block:
         return [(torch.from_numpy(k), torch.from_numpy(v)) for k, v in self._graph.new_block(rows, positions)]

@@ -130,7 +130,8 @@ class Assistant:
         image_disk_bytes: int = 0,
     ):
         self._model, self.processor, self.official = model, processor, official
-        disk = ImageDisk(model, image_disk_bytes) if image_disk_bytes else None
+        by = "torch" if backend is None else backend.name
+        disk = ImageDisk(model, image_disk_bytes, by) if image_disk_bytes else None
         self.engine: Engine = (
             OfficialEngine(model, processor, disk) if official else Engine(model, processor, backend=backend, disk=disk)
         )

@@ -91,4 +91,5 @@ def load_onnx(
 
     graph = prepared_graph(weight_folders(source), config.text_config, quantize, make)
     model, processor = load_system(source, "cpu", torch.float32, embeddings=graph.with_name(EMBEDDINGS))
-    return model, processor, OnnxBackend(graph, model, usable_cores(), lambda: fill_language_model(model, source))
+    vision = found if (found := graph.with_name(quick.VISION)).exists() else None
+    return model, processor, OnnxBackend(graph, model, usable_cores(), lambda: fill_language_model(model, source), vision)

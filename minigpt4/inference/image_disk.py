@@ -41,10 +41,11 @@ class ImageDisk:
     Args:
         model: whose vision encoder, connector and projection made them; others' are in folders of their own.
         most_bytes: of all files, of all systems.
+        by: which backend encodes.
     """
 
-    def __init__(self, model: MiniGPT4ForConditionalGeneration, most_bytes: int):
-        self.model, self.most_bytes, self.hits = model, most_bytes, 0
+    def __init__(self, model: MiniGPT4ForConditionalGeneration, most_bytes: int, by: str = "torch"):
+        self.model, self.most_bytes, self.by, self.hits = model, most_bytes, by, 0
         self._all = cache_folder() / "images"
         self._folder: Path | None = None
         self._room = -1  # bytes that may be written before it is looked again how much there is
@@ -79,7 +80,7 @@ class ImageDisk:
 
     def _file(self, key: str) -> Path:
         if self._folder is None:
-            self._folder = self._all / _fingerprint(self.model)
+            self._folder = self._all / _fingerprint(self.model, self.by)
         return self._folder / f"{key}.safetensors"
 
     def _tidy(self) -> None:
@@ -98,9 +99,9 @@ class ImageDisk:
         self._room = self.most_bytes - used
 
 
-def _fingerprint(model: MiniGPT4ForConditionalGeneration) -> str:
-    """What makes embeddings of pixels: every weight of it, its precision and its device."""
-    found = hashlib.blake2b(f"{model.device.type} {model.config.to_json_string()}".encode(), digest_size=12)
+def _fingerprint(model: MiniGPT4ForConditionalGeneration, by: str) -> str:
+    """What makes embeddings of pixels: every weight of it, its precision, its device, and the backend."""
+    found = hashlib.blake2b(f"{by} {model.device.type} {model.config.to_json_string()}".encode(), digest_size=12)
     for part in (model.vision_tower, model.connector, model.projection):
         for name, weight in part.state_dict().items():
             found.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
