@@ -25,7 +25,7 @@ from ..errors import UserError
 from ..io.cores import usable_cores
 from ..io.gpu import may_have_gpu
 from ..media.images import ImageInput
-from ..media.pixels import normalised
+from ..media.pixels import normalised, resized
 from ..prompt.history import too_long
 from ..prompt.ids import plain, prompt_ids, special_pattern, text_ids
 from ..prompt.templates import TEMPLATES, with_images
@@ -209,7 +209,7 @@ class Quick:
         """What the language model receives for images, one behind the other: (P * K, H)."""
         encoder = session(self.folder / VISION, usable_cores())
         facts = self.facts
-        pixels = normalised(images, facts.size, facts.mean, facts.std)
+        pixels = normalised([resized(image, facts.size) for image in images], facts.mean, facts.std)
         return np.concatenate([encoder.run(None, {"pixels": one[None]})[0][0] for one in pixels])
 
     def _tokens(self, ids: Sequence[int], encoded: np.ndarray, params: SamplingParams) -> Iterator[int]:

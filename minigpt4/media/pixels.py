@@ -13,12 +13,12 @@ def resized(image: ImageInput, size: int) -> np.ndarray:
     return np.asarray(open_image(image).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def normalised(images: Sequence[ImageInput], size: int, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Images as (P, 3, size, size) float32, scaled to [0, 1] and normalised.
+def normalised(images: Sequence[np.ndarray], mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """`resized` images as (P, 3, size, size) float32, scaled to [0, 1] and normalised.
 
     The order of operations is that of torchvision's ToTensor and Normalize, so the values agree to the last bit.
     """
-    pixels = np.stack([resized(image, size) for image in images]).transpose(0, 3, 1, 2).astype(np.float32)
+    pixels = np.stack(images).transpose(0, 3, 1, 2).astype(np.float32)
     pixels /= 255
     pixels -= np.array(mean, np.float32)[:, None, None]
     pixels /= np.array(std, np.float32)[:, None, None]

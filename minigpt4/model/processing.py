@@ -45,7 +45,7 @@ class MiniGPT4ImageProcessor(BaseImageProcessor):
         given = all_images(images)
         if not given:
             raise UserError("there are no images")
-        pixels = torch.from_numpy(normalised(given, self.size, self.image_mean, self.image_std))
+        pixels = torch.from_numpy(normalised([self.resize(image) for image in given], self.image_mean, self.image_std))
         return BatchFeature({"pixel_values": pixels}, tensor_type=return_tensors)
 
     def resize(self, image: ImageInput) -> np.ndarray:
