@@ -43,11 +43,11 @@ from typer.main import get_command
 from minigpt4.cli import app
 get_command(app)
 part("command line")
-from minigpt4.cli.options import Backend, Bits, System, import_quickly, open_all
+from minigpt4.cli.options import Backend, Bits, Dtype, System, import_quickly, open_all
 images = open_all([sys.argv[2]])
 part("numpy, image")
 given = json.loads(sys.argv[4])
-kinds = {"backend": Backend, "quantize": Bits}
+kinds = {"backend": Backend, "dtype": Dtype, "quantize": Bits}
 system = System(**{name: kinds.get(name, str)(value) for name, value in given.items()})
 if quick := system.quick(sys.argv[3], {}):
     part("what is prepared")

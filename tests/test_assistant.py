@@ -226,10 +226,10 @@ def test_what_does_not_fit_says_both_numbers(images):
 def test_devices_and_types_that_do_not_exist():
     for wanted in ("toaster", "cuda:99", "cuda:x"):
         with pytest.raises(UserError, match=f"{wanted}: "):
-            load("nowhere", device=wanted)
+            load("pocket", device=wanted)
     for wanted in ("float7", "load", "Tensor"):
         with pytest.raises(UserError, match="dtype must be"):
-            load("nowhere", dtype=wanted)
+            load("pocket", dtype=wanted)
 
 
 # in pieces --------------------------------------------------------------------------------------------------------------

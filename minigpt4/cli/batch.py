@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..io.jsonl import to_json
+from ..io.jsonl import read_rows, to_json
 from ..jobs.made_by import signature
 from ..jobs.resumable import Load, Outcome, Watch, ask_file, caption_file, captions
 from .options import System
@@ -50,6 +50,8 @@ def write_captions(system: System, images: list[Path], output: Path, batch_size:
 
 def write_answers(system: System, source: Path, output: Path, batch_size: int, settings: dict[str, Any]) -> int:
     """Answer a file of questions to another one; returns the exit status."""
+    if not source.exists():
+        next(read_rows(source))  # says so, before anything of the system is read
     by = signature(system.model, settings | system.kept_as)
     return status_of(ask_file(system.load, source, output, by, batch_size, settings, Bar()))
 

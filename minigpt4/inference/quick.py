@@ -28,7 +28,7 @@ from ..media.images import ImageInput
 from ..media.pixels import normalised, resized
 from ..prompt.history import too_long
 from ..prompt.ids import plain, prompt_ids, special_pattern, text_ids
-from ..prompt.templates import TEMPLATES, with_images
+from ..prompt.templates import TEMPLATES, ChatTemplate, with_images
 from .backend_choice import choose
 from .task_settings import Plan, check_task_settings, plan_of
 
@@ -182,28 +182,32 @@ class Quick:
     def _answer(self, images: Sequence[ImageInput], question: str, params: SamplingParams) -> Iterator[str]:
         from tokenizers import Tokenizer
 
-        facts, most = self.facts, params.max_new_tokens
-        assert most is not None
-        tokenizer, chat = Tokenizer.from_file(str(self.folder / TOKENIZER)), TEMPLATES[facts.template]
+        facts, chat, most = self.facts, TEMPLATES[self.facts.template], params.max_new_tokens or 0
+        tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER))
         said = with_images(plain(question, special_pattern(facts.special)), len(images))
+        ids = self._ids(tokenizer, chat, said)
+        if len(ids) + most > facts.defaults.context:
+            raise too_long(len(ids), most, facts.defaults.context)
+        stream = TextStream(tokenizer, (*chat.stop, *params.stop))
+        for count, token in enumerate(self._tokens(ids, self._encoded(images), params), 1):
+            ended = token in facts.defaults.end_ids
+            text = "" if ended else stream.put([token])
+            ended = ended or stream.ended or count == most
+            text += stream.end() if ended else ""
+            if text:
+                yield text
+            if ended:
+                return
+
+    def _ids(self, tokenizer: Any, chat: ChatTemplate, said: str) -> list[int]:
+        """The prompt's."""
+        facts = self.facts
 
         def encode(text: str) -> list[int]:
             image = [facts.image_token_id] * facts.num_image_tokens
             return text_ids(text, lambda piece: tokenizer.encode(piece, add_special_tokens=False).ids, image)
 
-        ids = prompt_ids([{"role": "user", "content": said}], chat, encode, facts.bos, facts.extra_bos)
-        if len(ids) + most > facts.defaults.context:
-            raise too_long(len(ids), most, facts.defaults.context)
-        stream = TextStream(tokenizer, (*chat.stop, *params.stop))
-        for count, token in enumerate(self._tokens(ids, self._encoded(images), params), 1):
-            ends = token in facts.defaults.end_ids
-            text = "" if ends else stream.put([token])
-            ends = ends or stream.ended or count == most
-            text += stream.end() if ends else ""
-            if text:
-                yield text
-            if ends:
-                return
+        return prompt_ids([{"role": "user", "content": said}], chat, encode, facts.bos, facts.extra_bos)
 
     def _encoded(self, images: Sequence[ImageInput]) -> np.ndarray:
         """What the language model receives for images, one behind the other: (P * K, H)."""
