@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 PHOTO = HERE / "cat.jpg"
 QUESTION = "What is in this picture?"
 REQUEST = "Help me draft a professional advertisement for this."
-WIDTH, HEIGHT, GAP = 1100, 372, 24
+WIDTH, HEIGHT, GAP = 1100, 412, 24
 DARK, LIGHT, GREEN = (24, 26, 31), (235, 235, 235), (120, 200, 130)
 
 
