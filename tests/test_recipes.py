@@ -81,9 +81,17 @@ STEPPED = {
 """Recipes that are run, each for something that no other one does; all others are read and checked."""
 
 
+MEANS = {
+    step["output"]: list(step["of"])[-1]
+    for step in yaml.safe_load((RECIPES / "pocket/pipeline.yaml").read_text())["steps"]
+    if step["kind"] == "average"
+}
+
+
 def stage_before(recipe: dict) -> str | None:
-    """The recipe whose output a recipe begins with."""
+    """The recipe whose output a recipe begins with; of a mean, the last of its parts."""
     base = str(recipe.get("model", {}).get("base", ""))
+    base = MEANS.get(base, base)
     name = base.removeprefix("runs/")
     return None if name == base else name if name in SHIPPED else f"pocket/{name}"
 

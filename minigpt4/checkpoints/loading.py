@@ -148,8 +148,9 @@ def weight_folders(source: str | os.PathLike) -> list[Path]:
     config = read_config(folder)
     if not (folder / TRAINED).exists():
         return [folder]
-    parts = [Path(text_folder(config)), Path(vision_folder(config))]
-    return [folder, *(weight_folders(config.base_source) if config.base_source else parts)]
+    if config.base_source:
+        return [folder, *weight_folders(config.base_source)]
+    return [folder, Path(text_folder(config)), Path(vision_folder(config))]
 
 
 def load_parts(

@@ -113,7 +113,7 @@ class System:
         if self.backend != Backend.auto:
             said["backend"] = self.backend
         kept = {name: choice.value for name, choice in said.items() if choice}
-        if self.dtype or self.quantize or self.device == "auto":
+        if self.dtype or self.quantize or self.device == "auto" or "://" in self.model:  # or what is served elsewhere
             return kept
         import_quickly()
         from ..inference.backends import way_of
