@@ -147,7 +147,8 @@ def test_one_choice_that_is_refused_takes_no_other_with_it(choices, address, tmp
     assert served.endpoint.spent.prompt_tokens > 0
 
 
-def test_what_others_serve_cannot_take_the_likeliest_and_is_refused_before_anything_is_asked(choices):
+def test_what_others_serve_cannot_take_the_likeliest_and_is_refused_before_anything_is_asked(choices, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     server, served = other(completion("red"))
     with pytest.raises(UserError, match="choice takes the likeliest of given answers, and it at http"):
         run_benchmark("choice", choices, lambda: served, "somebody")
