@@ -116,6 +116,19 @@ def test_two_at_once(tmp_path):
     assert not list((tmp_path / "cache/images").glob("*/.*"))
 
 
+def test_a_cache_that_may_only_be_read_is_read(monkeypatch):
+    model = model_of(0)
+    new(model).encode(PHOTOS[:2])
+
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(image_disk.os, "utime", refused)
+    cache = new(model)
+    cache.encode(PHOTOS[:2])
+    assert cache.misses == 0
+
+
 def test_a_disk_that_is_full_costs_no_answer(monkeypatch, caplog):
     def full(*_):
         raise OSError(28, "No space left on device")

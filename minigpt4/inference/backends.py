@@ -80,8 +80,8 @@ def fits_onnx(source: str | os.PathLike) -> bool:
 def load_onnx(
     source: str | os.PathLike, quantize: str | None
 ) -> tuple[MiniGPT4ForConditionalGeneration, MiniGPT4Processor, OnnxBackend]:
-    """A system with its language model in ONNX Runtime, prepared at the first time, with what `quick` takes. torch gets that
-    one's weights when they are needed, which few are: where the library decodes."""
+    """A system whose language model ONNX Runtime computes. It is prepared at the first time, with what `quick` takes; the
+    model in torch gets those weights only when somebody asks for it (`Assistant.model`)."""
     config = read_config(find_folder(source))
 
     def make(folder: Path) -> Any:

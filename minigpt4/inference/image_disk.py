@@ -56,9 +56,10 @@ class ImageDisk:
         file = self._file(key)
         try:
             embeds = load_file(file, device=str(self.model.device))["embeds"]
-            os.utime(file)
         except (OSError, SafetensorError, KeyError):  # a damaged one is written anew
             return None
+        with contextlib.suppress(OSError):  # a cache that may only be read
+            os.utime(file)
         self.hits += 1
         return embeds
 
