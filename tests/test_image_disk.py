@@ -112,7 +112,9 @@ def test_two_at_once(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(same(one, plain) for one in told)
+    for one in told:  # who finds some encodes a smaller batch, which may change the last digit
+        for own, other in zip(one, plain, strict=True):
+            torch.testing.assert_close(own.embeds, other.embeds)
     assert not list((tmp_path / "cache/images").glob("*/.*"))
 
 
