@@ -57,9 +57,9 @@ def one_round(model: minigpt4.Assistant, number: int) -> dict[str, float]:
     image = open_image(PHOTO).rotate(number, fillcolor=(number, 0, 0))  # another image to the engine
     first = [user(question(rng), 1)]
     took = {"image to first token": first_token(engine, first, [image])}
-    pixels = model.processor.image_processor([image])["pixel_values"]
-    took["floor: vision encoder"] = seconds(lambda: model.model.get_image_features(pixels))
     backend, encoded = engine.backend, engine.encode([image])
+    pixels = model.processor.image_processor([image])["pixel_values"]
+    took["floor: vision encoder"] = seconds(lambda: backend.image_features(pixels))
     ids = engine.prompt_ids([user(question(rng), 1)], 1)
 
     def read_prompt() -> None:

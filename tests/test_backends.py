@@ -157,6 +157,9 @@ def test_the_cache_keeps_the_four_graphs_that_were_used_last(tmp_path):
 def test_what_cannot_be_is_refused_in_one_line(folder, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no backend 'vllm'; there are auto, torch, onnx"):
         load(folder, backend="vllm")
+    for backend in ("auto", "torch", "onnx"):
+        with pytest.raises(UserError, match="stored in 8bit or 4bit, not 'float32'"):
+            load(folder, backend=backend, quantize="float32")
     with pytest.raises(UserError, match="official behaviour is torch's"):
         load(folder, backend="onnx", official=True)
     with pytest.raises(UserError, match="leave device and dtype out"):

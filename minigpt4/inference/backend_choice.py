@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from ..checkpoints.onnx_graph import BITS
 from ..checkpoints.onnx_parts import missing
 from ..errors import UserError
 
@@ -21,10 +22,12 @@ def choose(
         fits: whether the system is one that ``auto`` may give to onnx.
 
     Raises:
-        UserError: an unknown backend, one that is not installed, or one that does not go with the rest.
+        UserError: an unknown backend or number of bits, a backend that is not installed, or one that does not go with the rest.
     """
     if backend not in BACKENDS:
         raise UserError(f"there is no backend {backend!r}; there are {', '.join(BACKENDS)}")
+    if quantize not in BITS:
+        raise UserError(f"a language model can be stored in {' or '.join(filter(None, BITS))}, not {quantize!r}")
     bits = quantize or (None if named else DEFAULT_BITS)
     if backend == "onnx":
         if why := missing():
