@@ -1,5 +1,7 @@
 """Learning from a score: what scores better becomes likelier."""
 
+from dataclasses import replace
+
 import pytest
 import shapes
 import torch
@@ -50,6 +52,20 @@ def test_a_caption_that_breaks_off_scores_less(learner):
     ended, open_end, broken = (critic.score(["a b endofcaption"], critic._text(ids)) for ids in ([*whole, end], whole, broken))
     assert ended > open_end
     assert ended > broken
+
+
+def test_things_that_are_not_there_cost_what_things_that_are_there_bring(learner):
+    _, items, critic = learner
+    answers = ("a dog on a couch", "a puppy sits beside a cat")
+    sample = replace(items[0].sample, turns=ask("say", *answers))
+    rows = [replace(items[0], sample=sample, reward="cider_objects")]
+    critic.score = lambda references, text: 1.0
+    said = ["a dog and a cat", "a dog, a dog", "a horse", "people", "a sofa, a horse"]
+    critic._text = lambda ids: said[ids[0]] + " endofcaption"
+    critic._sample = lambda *_: [[[i] for i in range(len(said))]]
+    expected = [1 + 0.5 * more for more in (2, 1, -1, -1, 0)]
+    assert critic(rows, torch.device("cpu"))[1] == pytest.approx({"reward": sum(expected) / 5, "reward_best": 2.0})
+    assert critic([replace(rows[0], reward="cider")], torch.device("cpu"))[1] == {"reward": 1.0, "reward_best": 1.0}
 
 
 def test_advantages_of_a_image_sum_to_nothing(learner):

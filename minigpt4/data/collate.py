@@ -35,8 +35,8 @@ class Item:
     images: torch.Tensor | None
     """(P, ...): pixels, or features of the cache's stage."""
     sample: Sample
-    rewarded: bool = False
-    """Whether what is learnt is the model's own answers, by how they score (`train.self_critical`)."""
+    reward: str | None = None
+    """By which score the model's own answers are learnt from, in place of the sample's (`train.self_critical`)."""
 
 
 class Formatter:
@@ -112,7 +112,7 @@ class Reader(Dataset):
         """The item of a pick; None for a streamed record that cannot be read where its dataset may leave such out."""
         try:
             item = self.item(self.sample(pick))
-            return replace(item, rewarded=True) if self.parts[pick.dataset].reward else item
+            return replace(item, reward=self.parts[pick.dataset].reward)
         except UserError as error:
             source = self.parts[pick.dataset].source
             if isinstance(source, StreamSource) and getattr(source, "missing", "error") == "skip":
@@ -226,7 +226,7 @@ class Collator:
             tokens=int((grid["examples"] >= 0).sum()),
             images=sum(map(len, images)),
             ids=[item.sample.id for item in items],
-            rewarded=[item for item in given if item is not None] if items[0].rewarded else [],
+            rewarded=[item for item in given if item is not None] if items[0].reward else [],
         )
 
     def _shares(self, example: Example) -> bool:

@@ -94,7 +94,7 @@ class Dataset(_Section):
     """Share of the steps (or examples) that this dataset gets, relative to the others."""
     batch: int | None = Field(None, ge=1)
     """Samples a step of this dataset takes on each process; the recipe's `batch` when not given."""
-    reward: Literal["cider"] | None = None
+    reward: Literal["cider", "cider_objects"] | None = None
     """Learn from the model's own answers by how they score against the sample's (`train.self_critical`), instead of the
     sample's answers themselves; for captions, with `mixing: step`."""
     mirror: bool = False
