@@ -93,7 +93,7 @@ def main() -> None:
     ways["transformers generate, bfloat16"] = (lambda: plain(plain_model, new), weights)
     for name, how, size in (
         ("torch, float32", {"backend": "torch"}, 2 * weights),
-        ("onnx, float32", {"backend": "onnx"}, 2 * weights),
+        ("onnx, float32", {"backend": "onnx", "dtype": "float32"}, 2 * weights),
         ("onnx, 8 bits", {"backend": "onnx", "quantize": "8bit"}, weights * 9 // 16),
         ("onnx, 4 bits", {"backend": "onnx", "quantize": "4bit"}, weights * 6 // 16),
     ):

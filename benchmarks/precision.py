@@ -28,7 +28,8 @@ def captions(way: str, images: list[str], keep: Path | None) -> tuple[list[str],
     if len(said) >= len(images):
         return said[: len(images)], float("nan")
     backend, weights = way.split("-")
-    model = minigpt4.load(backend=backend, quantize=None if weights == "float32" else weights)
+    how = {"dtype": "float32"} if weights == "float32" else {"quantize": weights}  # who names neither gets 8 bits
+    model = minigpt4.load(backend=backend, **how)  # type: ignore[arg-type]
     begun, known = time.process_time(), len(said)
     while len(said) < len(images):
         said += [str(answer) for answer in model.caption(images[len(said) : len(said) + 32])]

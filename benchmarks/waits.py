@@ -80,14 +80,15 @@ def one_round(model: minigpt4.Assistant, number: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", default="torch")
-    parser.add_argument("--quantize")
+    parser.add_argument("--quantize", choices=("float32", "8bit", "4bit"), default="float32")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    model = minigpt4.load(backend=given.backend, quantize=given.quantize)
+    how = {"dtype": "float32"} if given.quantize == "float32" else {"quantize": given.quantize}
+    model = minigpt4.load(backend=given.backend, **how)
     one_round(model, 1)  # warm up
     rounds = [one_round(model, 2 + number) for number in range(given.rounds)]
     best = {name: min(one[name] for one in rounds) for name in rounds[0]}
-    print(f"pocket, {given.backend}, {given.quantize or 'float32'}, {torch.get_num_threads()} thread(s)")
+    print(f"pocket, {given.backend}, {given.quantize}, {torch.get_num_threads()} thread(s)")
     for name, took in best.items():
         print(f"{name:40} {1000 * took:7.0f} ms")
     floor = best["floor: vision encoder"] + best["floor: prompt"]
