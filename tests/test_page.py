@@ -1,86 +1,18 @@
 """The page in a real browser. Without Chromium these tests say so and are left out; `.ci/run` installs it."""
 
-import json
 import re
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from browsing import chromium  # noqa: F401  (a fixture)
-from PIL import Image, ImageDraw
-from serving import as_bytes, assistant, picture, serving
-from test_serve_chat import slow, wait_until
+from page_actions import ask, asked, at, begin, choose, page, photo, pointing, said, system  # noqa: F401  (some are fixtures)
+from serving import assistant, serving
 
 from minigpt4.engine.streaming import TextStream
 from minigpt4.serve.settings import Allowed
 
 pytestmark = pytest.mark.browser
-ANSWER = "<p>a dog</p> {<10><20><50><80>} near <p>a cat</p> {<60><60><90><90>}"
-
-
-@pytest.fixture
-def page(chromium):
-    context = chromium.new_context(viewport={"width": 1200, "height": 760}, accept_downloads=True)
-    context.set_default_timeout(10_000)
-    page = context.new_page()
-    page.faults = []
-    page.on("pageerror", lambda error: page.faults.append(str(error)))
-    page.on("console", lambda message: page.faults.append(message.text) if message.type == "error" else None)
-    yield page
-    context.close()
-    assert not page.faults
-
-
-@pytest.fixture(scope="module")
-def system():
-    return assistant()
-
-
-@pytest.fixture(scope="module")
-def at(system):
-    with serving(system, page=True) as address:
-        yield address
-
-
-@pytest.fixture
-def pointing(monkeypatch):
-    """Every answer points at a dog and a cat."""
-    monkeypatch.setattr(TextStream, "_decode", lambda self, ids: ANSWER if ids else "")
-
-
-def photo(color="red", size=(200, 100), name="photo.png", kind="PNG"):
-    return {"name": name, "mimeType": "image/png", "buffer": as_bytes(picture(color, size), kind)}
-
-
-def begin(page, at, *photos):
-    page.goto(at)
-    page.get_by_text("tiny", exact=True).wait_for()
-    if photos:
-        page.set_input_files("#files", list(photos))
-        page.locator("#shown").wait_for()
-
-
-def choose(page, task):
-    page.locator(f'#tasks input[value="{task}"]').check(force=True)
-
-
-def ask(page, text="hm?", answers=1):
-    page.fill("#question", text)
-    page.keyboard.press("Enter")
-    page.locator(".assistant .time:not(:empty)").nth(answers - 1).wait_for()
-
-
-def asked(page):
-    """The bodies of all questions from now on."""
-    bodies = []
-    page.on("request", lambda r: bodies.append(r.post_data_json) if r.url.endswith("/chat/completions") else None)
-    return bodies
-
-
-def said(body):
-    content = body["messages"][-1]["content"]
-    return content[-1]["text"]
 
 
 def test_an_upload_and_a_question(page, at, system):
@@ -103,46 +35,6 @@ def test_the_first_load_is_small_and_from_here_alone(page, at):
     begin(page, at)
     assert sum(sizes) < 100_000
     assert all(url.startswith(at) for url in urls)
-
-
-def test_words_are_seen_growing_and_can_be_stopped(page, monkeypatch):
-    system = assistant(endless=True)
-    system.model.generation_config.max_new_tokens = 400
-    slow(system, monkeypatch, 0.03)
-    with serving(system, page=True) as at:
-        begin(page, at, photo())
-        page.fill("#question", "hm?")
-        page.click("#send")
-        bubble, seen = page.locator(".assistant .bubble"), set()
-        wait_until(lambda: seen.add(len(bubble.inner_text()) if bubble.count() else 0) or len(seen) > 4)
-        page.click("#stop")
-        page.locator("#send").wait_for()
-        wait_until(lambda: system.engine.stats.cancelled == 1)
-        text = bubble.inner_text()
-        assert text
-        page.reload()  # what there was is still there
-        assert page.locator(".assistant .bubble").inner_text() == text
-        page.close()
-
-
-def test_a_reload_in_the_middle_loses_nothing(page, monkeypatch):
-    system = assistant(endless=True)
-    system.model.generation_config.max_new_tokens = 400
-    slow(system, monkeypatch, 0.03)
-    with serving(system, page=True) as at:
-        begin(page, at, photo())
-        page.fill("#question", "what is this?")
-        page.click("#send")
-        wait_until(
-            lambda: page.locator(".assistant .bubble").inner_text() if page.locator(".assistant .bubble").count() else ""
-        )
-        time.sleep(1)  # the page saves at most every 0.7 seconds
-        page.reload()
-        assert page.locator(".user .bubble").inner_text() == "what is this?"
-        assert page.locator(".assistant .bubble").inner_text()
-        assert page.locator("#shown").is_visible()
-        wait_until(lambda: system.engine.stats.cancelled == 1)
-        page.close()
 
 
 def test_boxes_lie_at_the_right_pixels_and_light_up_with_their_phrases(page, at, pointing):
@@ -242,117 +134,6 @@ def test_everything_can_be_done_with_the_keyboard(page, at):
     assert {"Again", "Branch", "Copy", "Edit", "Export", "Import", "Gallery", "Draw a box", "New conversation"} <= seen
 
 
-def test_edit_again_and_branch_keep_what_was(page, at):
-    bodies = asked(page)
-    begin(page, at, photo())
-    ask(page, "first")
-    page.get_by_text("Edit", exact=True).click()
-    page.locator(".edit textarea").fill("second")
-    page.keyboard.press("Enter")
-    page.get_by_text("2 / 2").first.wait_for()
-    page.locator(".assistant .time:not(:empty)").wait_for()
-    assert page.locator(".user .bubble").inner_text() == "second"
-    assert len(bodies[1]["messages"]) == 1
-    assert len(bodies[1]["messages"][0]["content"]) == 2, "with its photo"
-    page.get_by_label("The version before").first.click()
-    assert page.locator(".user .bubble").inner_text() == "first"
-    page.get_by_text("Again", exact=True).click()
-    page.locator(".assistant").get_by_text("2 / 2").wait_for()
-    page.locator(".assistant .time:not(:empty)").wait_for()
-    assert bodies[2]["temperature"] > 0
-    page.get_by_text("Branch", exact=True).click()
-    page.locator("#conversations li").nth(1).wait_for()  # a branch is kept before it is shown
-    ask(page, "on", answers=2)
-    assert len(bodies[3]["messages"]) == 3
-    page.locator("#conversations").get_by_text("first", exact=True).click()
-    page.locator(".assistant").nth(1).wait_for(state="detached")
-    assert page.locator(".assistant").count() == 1
-
-
-def test_conversations_survive_export_and_import(page, at, tmp_path):
-    begin(page, at, photo("blue"))
-    ask(page, "what is blue?")
-    with page.expect_download() as download:
-        page.get_by_text("Export", exact=True).click()
-    file = tmp_path / "all.json"
-    download.value.save_as(file)
-    (kept,) = json.loads(file.read_text())["conversations"]
-    assert kept["images"][0]["url"].startswith("data:image/jpeg")
-    page.get_by_label("Delete what is blue?").click()
-    page.locator("#conversations li").wait_for(state="detached")
-    page.set_input_files("#import-file", file)
-    page.locator("#conversations .open").click()
-    assert page.locator(".user .bubble").inner_text() == "what is blue?"
-    assert page.locator("#shown").is_visible()
-    bad = tmp_path / "bad.json"
-    bad.write_text("{")
-    page.set_input_files("#import-file", bad)
-    page.get_by_text("this file is not JSON").wait_for()
-    kept["images"][0]["url"] = "https://elsewhere.example/track.gif"
-    bad.write_text(json.dumps({"format": "minigpt4-conversations-1", "conversations": [kept]}))
-    page.set_input_files("#import-file", bad)
-    page.get_by_text("1 refused").wait_for()
-
-
-def test_two_tabs_see_the_same_conversations(page, at):
-    begin(page, at, photo())
-    other = page.context.new_page()
-    begin(other, at)
-    ask(page, "from the first tab")
-    other.locator("#conversations .open", has_text="from the first tab").click()
-    other.locator(".user .bubble", has_text="from the first tab").wait_for()
-    other.close()
-
-
-def test_two_tabs_that_ask_at_the_same_time_lose_nothing(page, monkeypatch):
-    system = assistant(endless=True)
-    system.model.generation_config.max_new_tokens = 60
-    slow(system, monkeypatch, 0.03)
-    with serving(system, page=True) as at:
-        begin(page, at, photo())
-        page.wait_for_function("() => document.querySelectorAll('#conversations .open').length === 1")
-        other = page.context.new_page()
-        other.add_init_script("delete window.BroadcastChannel")  # it learns of the first one's question too late
-        begin(other, at)
-        other.locator("#shown").wait_for()
-        for tab, text in ((page, "from the first"), (other, "from the second")):
-            tab.fill("#question", text)
-            tab.click("#send")
-        for tab in (page, other):
-            tab.locator(".assistant .time:not(:empty)").wait_for()
-        page.reload()
-        seen = {page.locator(".user .bubble").inner_text()}
-        page.get_by_label(re.compile("The (version before|next version)")).and_(page.locator(":enabled")).click()
-        page.locator(".assistant .time:not(:empty)").wait_for()
-        seen.add(page.locator(".user .bubble").inner_text())
-        assert seen == {"from the first", "from the second"}
-        other.close()
-        page.close()
-
-
-def test_a_tab_waits_for_the_answer_that_another_is_given(page, monkeypatch):
-    system = assistant(endless=True)
-    system.model.generation_config.max_new_tokens = 200
-    slow(system, monkeypatch, 0.03)
-    with serving(system, page=True) as at:
-        begin(page, at, photo())
-        page.locator("#conversations .open").wait_for()
-        other = page.context.new_page()
-        begin(other, at)
-        page.fill("#question", "from the first")
-        page.click("#send")
-        other.locator(".assistant .bubble").wait_for()
-        other.fill("#question", "from the second")
-        other.click("#send")
-        other.get_by_text("another tab is being answered here").wait_for()
-        page.click("#stop")
-        other.get_by_text("Again", exact=True).wait_for()
-        other.click("#send")
-        other.locator(".user .bubble", has_text="from the second").wait_for()
-        other.close()
-        page.close()
-
-
 @pytest.mark.parametrize("kind", ["TIFF", "HEIF", "AVIF", "WEBP"])
 def test_photos_of_every_kind_are_shown(kind, page, at):
     if kind == "HEIF":
@@ -385,45 +166,6 @@ def test_a_file_that_is_too_large_is_said_so(page):
         page.set_input_files("#files", photo())
         page.locator("#shown").wait_for()
         page.close()
-
-
-def test_what_is_missing_is_said_before_anything_is_sent(page, at):
-    bodies = asked(page)
-    begin(page, at)
-    choose(page, "refer")
-    page.click("#send")
-    page.get_by_text("this needs a photo").wait_for()
-    page.set_input_files("#files", photo())
-    page.locator("#shown").wait_for()
-    choose(page, "identify")
-    page.click("#send")
-    page.get_by_text("draw a box on the photo first").wait_for()
-    assert not bodies
-
-
-def test_several_photos_belong_to_the_question_after_them(page, at):
-    bodies = asked(page)
-    begin(page, at, photo("red"), photo("blue"))
-    page.locator("#thumbs button").nth(1).wait_for()
-    ask(page)
-    assert [part["type"] for part in bodies[0]["messages"][0]["content"]] == ["image_url", "image_url", "text"]
-
-
-def test_settings_go_along(page, at):
-    bodies = asked(page)
-    begin(page, at, photo())
-    page.click("#toggle-drawer")
-    page.fill("#max_tokens", "3")
-    page.fill("#seed", "7")
-    page.locator("#temperature").fill("0.5")
-    page.click("#toggle-drawer")
-    ask(page)
-    assert {name: bodies[0][name] for name in ("max_tokens", "seed", "temperature")} == {
-        "max_tokens": 3,
-        "seed": 7,
-        "temperature": 0.5,
-    }
-    assert page.get_by_text("cut at its longest").is_visible()
 
 
 def test_a_website_is_shown_in_a_frame_that_reaches_nothing(page, at, monkeypatch):
@@ -471,42 +213,6 @@ def test_the_gallery_asks_what_the_papers_ask(page, at):
     assert "HTML" in said(bodies[0])
 
 
-def test_a_dialogue_is_seen_round_by_round_and_summed_up(page, at):
-    begin(page, at)
-    page.click("#tab-captioner")
-    page.get_by_text("A caption by dialogue").wait_for()
-    page.click("#start")
-    page.locator("#captioner-note.bad", has_text="needs a photo").wait_for()
-    page.set_input_files("#files", [photo()])
-    page.locator("#shown").wait_for()
-    page.fill("#most-rounds", "3")
-    page.click("#start")
-    page.locator("#captioner-note", has_text="ended:").wait_for(timeout=60_000)
-    kinds = [e.get_attribute("data-kind") or "summary" for e in page.locator("#rounds li").all()]
-    assert kinds == ["question", "answer"] * ((len(kinds) - 1) // 2) + ["summary"]
-    assert 3 <= len(kinds) <= 7
-    assert "Please describe this image in detail." in page.locator("#rounds li").first.inner_text()
-    page.locator("#tab-captioner").focus()
-    page.keyboard.press("ArrowLeft")
-    assert page.locator("#question").is_visible()
-    assert page.locator("#rounds").is_hidden()
-
-
-def test_a_dialogue_can_be_stopped(page, monkeypatch):
-    system = assistant(endless=True)
-    slow(system, monkeypatch, 0.03)
-    with serving(system, page=True) as at:
-        begin(page, at, photo())
-        page.click("#tab-captioner")
-        page.click("#start")
-        wait_until(lambda: system.engine.stats.running)
-        page.click("#stop-dialogue")
-        page.locator("#captioner-note", has_text="stopped").wait_for()
-        wait_until(lambda: not system.engine.stats.running)
-        page.locator("#start").wait_for()
-        page.close()
-
-
 def test_a_photo_is_taken_with_the_camera(page, at):
     begin(page, at)
     page.click("#camera")
@@ -515,23 +221,6 @@ def test_a_photo_is_taken_with_the_camera(page, at):
     page.locator("#shown").wait_for()
     assert page.evaluate("() => shown.naturalWidth") > 0
     assert page.evaluate("() => video.srcObject.active") is False, "the camera is off again"
-
-
-def test_a_key_is_asked_for_and_used(page, tmp_path):
-    from minigpt4.serve.keys import Keys, add_key
-
-    key = add_key(tmp_path / "keys", "ann")
-    with serving(assistant(), page=True, keys=Keys.read(tmp_path / "keys")) as at:
-        page.goto(at)
-        page.get_by_text("an API key is needed").wait_for()
-        page.fill("#key", key)
-        page.keyboard.press("Tab")
-        page.get_by_text("tiny", exact=True).wait_for()
-        page.click("#toggle-drawer")
-        page.faults.clear()  # the browser notes the status 401
-        ask(page)
-        assert page.evaluate("() => JSON.stringify(localStorage).includes('mg4-')") is False
-        page.close()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -581,19 +270,3 @@ def test_a_finger_scrolls_and_draws_when_it_is_told_to(chromium, at):
     swipe()
     page.locator("#box").wait_for()
     context.close()
-
-
-def test_the_photo_that_is_shown_is_the_one_that_is_asked_about(page, at):
-    """What goes to the server is what was chosen, upright and in its own colors."""
-    drawn = Image.new("RGB", (60, 40), "white")
-    ImageDraw.Draw(drawn).rectangle((0, 0, 29, 39), fill=(200, 10, 10))
-    bodies = asked(page)
-    begin(page, at, {"name": "p.png", "mimeType": "image/png", "buffer": as_bytes(drawn)})
-    ask(page)
-    from minigpt4.serve.images import read_image
-    from minigpt4.serve.settings import Allowed
-
-    sent = read_image(bodies[0]["messages"][0]["content"][0]["image_url"]["url"], Allowed())
-    assert sent.size == (60, 40)
-    assert max(abs(a - b) for a, b in zip(sent.getpixel((10, 20)), (200, 10, 10), strict=True)) < 25
-    assert min(sent.getpixel((50, 20))) > 240
