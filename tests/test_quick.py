@@ -147,6 +147,9 @@ def test_the_same_answer_in_the_same_pieces(template, settings, systems, monkeyp
         assert tuple(ids) == done.token_ids
         assert pieces == list(plain.stream(images, question, **settings))
         assert "".join(pieces) == done.text
+        whole = found.ask(images, question, **settings)
+        assert (whole, whole.question) == (done.text, question)
+        assert whole.image == (images[0] if len(images) == 1 else None)
 
 
 def test_a_prompt_that_is_read_in_pieces(systems, monkeypatch):
@@ -348,7 +351,8 @@ def test_the_command_takes_the_whole_system_where_that_is_needed(options, system
     with pytest.raises(SystemExit) as left:
         cli.main()
     assert not left.value.code
-    assert bool(loaded) == (options not in ("", "--backend onnx"))
+    assert bool(loaded) == (options in ("--device cpu", "--dtype bfloat16", "--num-beams 2", "--do-sample --seed 1"))
+    assert Path("drawn.png").exists() == ("--draw" in options)
     said = capsys.readouterr().out
     if "-s" not in options and "beams" not in options:  # greedy
         answer = str(plain.ask("0.png", "what?", max_new_tokens=9))

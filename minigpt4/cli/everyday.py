@@ -62,9 +62,8 @@ def ask(
     images = open_all(photos)
     split_identifier(question)  # an unknown one is said before the model is loaded
     ready_to_draw(draw)
-    at_once = json or draw is not None
-    assistant = (None if at_once else system.quick(question, generation)) or system.load()
-    if at_once or not assistant.streams(question, generation):
+    assistant = system.quick(question, generation) or system.load()
+    if json or draw is not None or not assistant.streams(question, generation):
         answer = assistant.ask(images, question, **generation)
         if draw is not None:
             answer.draw(draw)

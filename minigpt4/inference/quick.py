@@ -24,11 +24,12 @@ from ..engine.streaming import TextStream
 from ..errors import UserError
 from ..io.cores import usable_cores
 from ..io.gpu import may_have_gpu
-from ..media.images import ImageInput
+from ..media.images import ImageInput, open_image
 from ..media.pixels import normalised, resized
 from ..prompt.history import too_long
 from ..prompt.ids import plain, prompt_ids, special_pattern, text_ids
 from ..prompt.templates import TEMPLATES, ChatTemplate, with_images
+from .answer import Answer
 from .backend_choice import choose
 from .task_settings import Plan, check_task_settings, plan_of
 
@@ -160,6 +161,15 @@ class Quick:
         check_task_settings(self.facts.task_settings, self.facts.defaults.params)
         plan = self._plan(question, settings)
         return plan.streams and not plan.params.samples and plan.params.logprobs is None
+
+    def ask(self, images: Sequence[ImageInput], question: str, **settings: Any) -> Answer:
+        """The whole answer, with its boxes.
+
+        Raises:
+            UserError: as `Assistant.ask` does.
+        """
+        text = "".join(self.stream(images, question, **settings))
+        return Answer(text, images[0] if len(images) == 1 else None, question, open_image)
 
     def stream(self, images: Sequence[ImageInput], question: str, **settings: Any) -> Iterator[str]:
         """The answer, piece by piece as it is written.
