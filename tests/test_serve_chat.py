@@ -325,6 +325,19 @@ def test_a_wrong_message_is_refused_where_it_is(param, at):
     assert "messages[0]" in error["message"]
 
 
+def test_what_is_wrong_is_said_in_plain_words(at):
+    status, error = refusal(at, {"messages": [MESSAGES["messages[0].role"]]})
+    assert (status, error["param"]) == (400, "messages[0].role")
+    assert error["message"].startswith(
+        "messages[0].role: 'system' is not one of 'user', 'assistant'; the models know no such role"
+    )
+    status, error = refusal(at, {"messages": [MESSAGES["messages[0].content[0].type"]]})
+    assert error["param"] == "messages[0].content[0].type"
+    assert error["message"] == "messages[0].content[0].type: 'input_audio' is not one of 'text', 'image_url'"
+    status, error = refusal(at, {"top_logprobs": 2})
+    assert error["message"] == "top_logprobs goes with logprobs: true"
+
+
 def test_paths_name_fields_and_not_pydantics_unions():
     assert path_of(("messages", 0, "user", "content", "list[tagged-union[...]]", 2, "image_url", "image_url", "url")) == (
         "messages[0].content[2].image_url.url"

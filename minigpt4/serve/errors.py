@@ -86,7 +86,7 @@ _PARAMS = (
 
 def invalid(error: ValidationError) -> ApiError:
     """The first thing that is wrong with a request. What was sent is not repeated: it may be a whole image."""
-    first = min(error.errors(include_url=False, include_context=False, include_input=False), key=_gravity)
+    first = min(error.errors(include_url=False, include_input=False), key=_gravity)
     where = path_of(first["loc"])
     if first["type"] == "extra_forbidden":
         return ApiError(
@@ -96,7 +96,13 @@ def invalid(error: ValidationError) -> ApiError:
         return ApiError(400, f"the body is not JSON ({first['msg']})", code="invalid_json")
     if first["type"] == "missing":
         return ApiError(400, f"{where}: is missing", param=where, code="missing_required_parameter")
-    return ApiError(400, f"{where or 'the body'}: {first['msg']}"[:500], param=where or None, code="invalid_value")
+    if first["type"] == "union_tag_invalid":  # a message of another role, a part of another type
+        where += f".{first['ctx']['discriminator'].strip(_QUOTE)}"
+        tag, known = first["ctx"]["tag"][:100], first["ctx"]["expected_tags"]
+        remedy = "; the models know no such role: say it in the user's text" if tag in ("system", "developer") else ""
+        return ApiError(400, f"{where}: '{tag}' is not one of {known}{remedy}", param=where, code="invalid_value")
+    said = first["msg"].removeprefix("Value error, ")
+    return ApiError(400, f"{where}: {said}"[:500] if where else said[:500], param=where or None, code="invalid_value")
 
 
 def _gravity(error: Mapping[str, Any]) -> tuple[int, int]:
@@ -104,6 +110,7 @@ def _gravity(error: Mapping[str, Any]) -> tuple[int, int]:
     return {"extra_forbidden": 0, "missing": 1}.get(error["type"], 2), -len(error["loc"])
 
 
+_QUOTE = "'"  # in which pydantic puts names
 _TAGS = frozenset("text image_url user assistant input_text input_image output_text message predicate choice score".split())
 
 
