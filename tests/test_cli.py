@@ -77,6 +77,11 @@ def test_what_ask_refuses(run, here):
     assert refused(run("ask", "0.png", "1.png")) == hint
     assert refused(run("ask", "0.png", " ")) == hint
     assert refused(run("ask", "nowhere.png", "hm?")) == "nowhere.png: no such file"
+    assert "goes into quotes" in refused(run("ask", "0.png", "What", "is", "this?"))
+    assert refused(run("ask", "0.png", "nowhere.png", "hm?")) == "nowhere.png: no such file"
+    assert "go into quotes (see: minigpt4 refer --help)" in refused(run("refer", "0.png", "the", "cat"))
+    wrong = refused(run("ask", "0.png", "hm?", "--backend", "onxx"))
+    assert wrong.startswith("Invalid value for '--backend': 'onxx' is not one of")
     assert refused(run("ask", "0.png", "photos", "hm?")) == "photos: is a folder, not a picture"
     assert refused(run("ask", "letters/notes.txt", "hm?")) == "letters/notes.txt: not a picture in a format that can be read"
     assert refused(run("ask", "What is in this picture? " * 100, "0.png", "hm?")).endswith("File name too long)")
@@ -282,3 +287,17 @@ def test_a_defect_shows_its_traceback(run, here, monkeypatch):
 
     monkeypatch.setattr(minigpt4.Assistant, "stream", full)
     assert "not enough memory on the device" in refused(run("ask", "0.png", "hm?", *PLAIN))
+
+
+def test_without_a_terminal_transformers_draws_no_bars():
+    from transformers.utils import logging
+
+    from minigpt4.cli.options import import_quickly
+
+    before = logging.is_progress_bar_enabled()
+    logging.enable_progress_bar()
+    try:
+        import_quickly()  # as every command does that loads a model
+        assert not logging.is_progress_bar_enabled()
+    finally:
+        (logging.enable_progress_bar if before else logging.disable_progress_bar)()

@@ -5,6 +5,7 @@ import os
 import struct
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,6 +90,8 @@ def test_what_is_no_image_is_said_in_one_line(tmp_path):
 
 def test_names_that_no_file_can_have():
     assert "no such file" in refused("a\0b.jpg")
+    for address in ("https://example.com/a.jpg", Path("HTTP://example.com/a.jpg")):
+        assert "no such file (nothing is fetched" in refused(address)
     assert refused("two\nlines.jpg") == "two\\nlines.jpg: no such file"
     assert "cannot be read (File name too long)" in refused("x" * 5000)  # a question where the photo should be
 

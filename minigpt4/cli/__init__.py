@@ -77,7 +77,10 @@ def _run() -> NoReturn:
         if type(error).__name__ == "NoArgsIsHelpError":  # the help has been printed
             sys.exit(2)
         where = getattr(getattr(error, "ctx", None), "command_path", "minigpt4")
-        _leave(f"{error.format_message().rstrip('.')} (see: {where} --help)")
+        said = error.format_message().rstrip(".").replace(": Value error, ", ": ")
+        if said.startswith("Got unexpected extra argument"):
+            said += "; words that belong together go into quotes"
+        _leave(f"{said} (see: {where} --help)")
     sys.exit(status)
 
 

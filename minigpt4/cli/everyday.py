@@ -1,5 +1,6 @@
 """The everyday commands: ask about photos, caption them, talk about them."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -57,6 +58,11 @@ def ask(
     from ..prompt.tasks import split_identifier
 
     *photos, question = arguments
+    for word in photos[1:]:
+        if not os.path.exists(word) and not Path(word).suffix:
+            raise UserError(
+                f'{word}: no such file; a question goes into quotes: minigpt4 ask photo.jpg "What is in this picture?"'
+            )
     if draw is not None and len(photos) > 1:
         raise UserError("--draw needs a question about one photo")
     images = open_all(photos)

@@ -133,12 +133,8 @@ class System:
     def load(self) -> Any:
         """The system, loaded."""
         import_quickly()
-        from transformers.utils import logging
-
         from ..inference.assistant import load
 
-        if not sys.stderr.isatty():
-            logging.disable_progress_bar()
         spread = {"device_map": "auto"} if self.device == "auto" else {"device": self.device}
         bits = self.quantize.value if self.quantize else None
         return load(
@@ -236,6 +232,10 @@ def import_quickly() -> None:
     from .fast_import import import_transformers_quickly
 
     import_transformers_quickly()
+    if not sys.stderr.isatty():
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
 
 
 def ready_to_draw(path: Path | None) -> None:

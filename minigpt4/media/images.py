@@ -122,7 +122,9 @@ def regular_file(image: str | os.PathLike) -> Path:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{name}: no such file") from None
+        is_address = name.lower().startswith(("http:/", "https:/"))  # one stroke: as a Path, the other one is gone
+        remedy = " (nothing is fetched: save the picture, and name its file)" if is_address else ""
+        raise UserError(f"{name}: no such file{remedy}") from None
     except OSError as error:  # no permission, a name that is too long
         raise UserError(f"{name}: cannot be read ({error.strerror})") from None
     except ValueError:  # a name that no file can have
