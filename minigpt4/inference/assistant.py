@@ -201,7 +201,7 @@ class Assistant:
 
     def _do(self, name: str, images: Images, subject: str, settings: dict[str, Any]) -> Answer:
         task = TASKS[name]
-        if task.subject and not subject.strip():
+        if task.subject and not (isinstance(subject, str) and subject.strip()):
             raise UserError(f"{task.identifier} needs a {task.subject}")
         return self.ask(images, task.instruction(subject.strip()), **settings)
 
@@ -248,8 +248,7 @@ class Assistant:
     def _ask_many(
         self, items: Iterable[tuple[Images, str]], batch_size: int, settings: dict[str, Any], task: str | None = None
     ) -> list[Answer]:
-        if batch_size < 1:
-            raise UserError(f"batch_size must be at least 1, not {batch_size}")
+        self.engine.at_a_time(batch_size)
         answers: list[Answer] = []
         remaining = iter(items)
         while batch := list(islice(remaining, batch_size)):
