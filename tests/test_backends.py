@@ -4,6 +4,7 @@ import importlib.util
 import os
 import random
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from minigpt4.cli.dialogue import _made_by
 from minigpt4.cli.endpoints import Account, Who
 from minigpt4.cli.options import Backend, Bits, Dtype, System
 from minigpt4.engine.onnx_backend import OnnxBackend
+from minigpt4.engine.onnx_session import session
 from minigpt4.inference import backends
 from minigpt4.inference.assistant import Assistant, load
 from minigpt4.inference.backends import way_of
@@ -145,6 +147,27 @@ def test_no_room_for_it_is_no_reason_not_to_answer(folder, monkeypatch, caplog):
     assert "torch does it now" in caplog.text
     with pytest.raises(UserError, match="No space left on device"):
         load(folder, backend="onnx")
+
+
+def test_a_graph_that_cannot_be_run_is_said_in_one_line_and_torch_answers(folder, monkeypatch, caplog):
+    load(folder)
+    plain = backends.load_system
+
+    def meanwhile(*given, **named):
+        """Another process makes room in the cache."""
+        shutil.rmtree(onnx_parts.prepared_folder(folder, "8bit"))
+        return plain(*given, **named)
+
+    monkeypatch.setattr(backends, "load_system", meanwhile)
+    assert load(folder).engine.backend.name == "torch"
+    assert "ONNX Runtime" in caplog.text
+    monkeypatch.setattr(backends, "load_system", plain)
+    load(folder)
+    graph = onnx_parts.prepared_folder(folder, "8bit") / GRAPH
+    graph.write_bytes(b"no graph")
+    with pytest.raises(UserError, match="cannot run it .*; remove .*, or take backend torch") as told:
+        session(graph, 1)
+    assert "\n" not in str(told.value)
 
 
 def test_rows_are_never_torch_s_where_they_say_onnx(folder, monkeypatch, tmp_path):

@@ -108,7 +108,7 @@ def _state(folders: list[Path]) -> dict[str, Any]:
     paths = sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.suffix in _DECISIVE)
     files = []
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):  # a link to nothing, which editors make beside a file; or it is gone by now
+        with contextlib.suppress(FileNotFoundError):  # a link to nothing, as editors make, or gone by now
             stat = path.stat()
             files.append([path.name, stat.st_size, stat.st_mtime_ns])
     return {

@@ -108,7 +108,7 @@ class System:
 
     @property
     def as_named(self) -> "System":
-        """The same with its backend named where it is ONNX Runtime that comes of nothing being said. Torch then does not take its
+        """The same with its backend named where that is ONNX Runtime because nothing was said. Torch then does not take its
         place where there is no room to prepare it, and rows of answers say who gave them."""
         said = self.backend != Backend.auto or self.dtype or self.quantize
         if said or self.device == "auto" or "://" in self.model:  # or what is served elsewhere

@@ -27,6 +27,7 @@ from ..engine.backend import Backend
 from ..engine.completion import Request
 from ..engine.engine import Engine
 from ..engine.official import OfficialEngine
+from ..engine.onnx_session import CannotRun
 from ..errors import UserError
 from ..media.images import ImageInput, open_image
 from ..model.modeling import MiniGPT4ForConditionalGeneration
@@ -87,7 +88,7 @@ def load(
     if way.backend == "onnx":
         try:
             model, processor, fast = load_onnx(folder, way.quantize)
-        except NotPrepared as error:
+        except (NotPrepared, CannotRun) as error:
             if backend == "onnx":
                 raise
             log.warning("%s; torch does it now, more slowly", error)
