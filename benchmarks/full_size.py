@@ -31,7 +31,11 @@ from minigpt4.checkpoints.loading import load_system
 from minigpt4.checkpoints.official.full_size import SYSTEMS, full_size, memory
 from minigpt4.checkpoints.official.importing import import_official
 from minigpt4.data.examples import build_example
-from minigpt4.inference.assistant import Assistant
+from minigpt4.engine.completion import Request
+from minigpt4.engine.engine import Engine
+from minigpt4.engine.limits import Limits
+from minigpt4.engine.params import SamplingParams
+from minigpt4.prompt.templates import with_images
 from minigpt4.train.setup import parameter_groups
 
 GB = 1e9
@@ -62,12 +66,13 @@ def main() -> None:
         "load", lambda: load_system(out, dtype=torch.bfloat16, merge=not given.train, quantize=given.quantize)
     )
     photo = Image.new("RGB", (640, 480), "teal")
-    assistant = Assistant(model, processor)
-    embeds = step("encode a picture", lambda: assistant.encode([photo]))
-    ask = [[{"role": "user", "content": "<Img><ImageHere></Img> what is in this picture?"}]]
+    engine = Engine(model, processor, Limits(prefix_bytes=0))  # what was read for one answer is read for the next
+    images = step("encode a picture", lambda: engine.encode([photo]))
+    ask = [{"role": "user", "content": with_images("what is in this picture?", 1)}]
     for tokens in (1, given.tokens):
-        settings = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
-        step(f"answer with {tokens} token(s)", lambda settings=settings: assistant.complete(ask, embeds, **settings))
+        params = SamplingParams(max_new_tokens=tokens, min_new_tokens=tokens)
+        request = Request(messages=ask, images=images, params=params)
+        step(f"answer with {tokens} token(s)", lambda request=request: engine.generate([request]))
     if given.train:
         step("train one step", lambda: train_step(model, processor, photo))
     if not given.keep:

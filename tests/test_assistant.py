@@ -99,6 +99,24 @@ def test_nothing_to_ask_and_sizes_that_cannot_be(images):
         system.ask_many([(images[0], "?")], batch_size=0)
 
 
+@pytest.mark.parametrize("question", [None, 3, b"what?"])
+def test_a_question_that_is_no_text_is_refused(question, images):
+    system = assistant()
+    chat = system.chat(images[0])
+    for ask in (
+        lambda: system.ask(images[0], question),
+        lambda: list(system.stream(images[0], question)),
+        lambda: chat.ask(question),
+        lambda: system.score(images[0], question, ["yes"]),
+    ):
+        with pytest.raises(UserError, match="a question must be text, not "):
+            ask()
+    with pytest.raises(UserError, match=r"\[refer\] needs a phrase"):
+        system.refer(images[0], question)
+    with pytest.raises(UserError, match="candidates must be a list of one or more texts"):
+        system.score(images[0], "what?", ["yes", question])
+
+
 def test_the_order_of_images_matters_and_a_typed_placeholder_is_text(images):
     system = assistant()
     a, b = images[:2]
@@ -186,6 +204,7 @@ def test_temperature_means_sampling(images):
     ("settings", "message"),
     [
         ({"temperature": 5.0, "do_sample": False}, "temperature does not go with do_sample=False"),
+        ({"temperature": 0, "do_sample": True}, "do_sample does not go with temperature=0, which is greedy"),
         ({"max_new_token": 3}, r"unknown setting max_new_token \(did you mean max_new_tokens\?\)"),
         ({"num_return_sequences": 2}, "unknown setting num_return_sequences"),
         ({"return_dict_in_generate": True}, "unknown setting return_dict_in_generate"),

@@ -3,6 +3,9 @@
 import importlib.util
 import os
 import random
+import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +19,17 @@ from minigpt4.checkpoints import loading, onnx_parts
 from minigpt4.checkpoints.loading import save_trained
 from minigpt4.checkpoints.onnx_graph import BLOCK, GRAPH, in_blocks, unsupported, write_graph
 from minigpt4.checkpoints.onnx_parts import prepared_graph
-from minigpt4.cli.options import Backend, Dtype, System
+from minigpt4.cli.batch import write_captions
+from minigpt4.cli.dialogue import _made_by
+from minigpt4.cli.endpoints import Account, Who
+from minigpt4.cli.options import Backend, Bits, Dtype, System
 from minigpt4.engine.onnx_backend import OnnxBackend
+from minigpt4.engine.onnx_session import session
 from minigpt4.inference import backends
 from minigpt4.inference.assistant import Assistant, load
+from minigpt4.inference.backends import way_of
 from minigpt4.io import cores
+from minigpt4.jobs.made_by import signature
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -63,10 +72,12 @@ def test_who_names_no_precision_gets_8_bits_and_the_rows_say_so(folder):
     assert default == sure(backend="onnx") == sure(backend="onnx", quantize="8bit")
     assert default != pytest.approx(whole, abs=1e-4)
     assert sure(dtype="float32") == pytest.approx(whole, abs=1e-4)
-    assert System(str(folder)).kept_as == {"quantize": "8bit"}
+    onnx = {"backend": "onnx", "quantize": "8bit"}
+    assert System(str(folder)).kept_as == System(str(folder), backend=Backend.onnx).kept_as == onnx
     assert System(str(folder), backend=Backend.torch).kept_as == {"backend": "torch"}
     assert System(str(folder), dtype=Dtype.float32).kept_as == {"dtype": "float32"}
-    assert System(str(folder), device="cpu").kept_as == {"quantize": "8bit"}
+    assert System(str(folder), device="cpu").kept_as == onnx
+    assert System(str(folder), quantize=Bits.eight).kept_as == {"quantize": "8bit"}  # torch's, which are others
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -136,6 +147,80 @@ def test_no_room_for_it_is_no_reason_not_to_answer(folder, monkeypatch, caplog):
     assert "torch does it now" in caplog.text
     with pytest.raises(UserError, match="No space left on device"):
         load(folder, backend="onnx")
+
+
+def test_a_graph_that_cannot_be_run_is_said_in_one_line_and_torch_answers(folder, monkeypatch, caplog):
+    load(folder)
+    plain = backends.load_system
+
+    def meanwhile(*given, **named):
+        """Another process makes room in the cache."""
+        shutil.rmtree(onnx_parts.prepared_folder(folder, "8bit"))
+        return plain(*given, **named)
+
+    monkeypatch.setattr(backends, "load_system", meanwhile)
+    assert load(folder).engine.backend.name == "torch"
+    assert "ONNX Runtime" in caplog.text
+    monkeypatch.setattr(backends, "load_system", plain)
+    load(folder)
+    graph = onnx_parts.prepared_folder(folder, "8bit") / GRAPH
+    graph.write_bytes(b"no graph")
+    with pytest.raises(UserError, match="cannot run it .*; remove .*, or take backend torch") as told:
+        session(graph, 1)
+    assert "\n" not in str(told.value)
+
+
+def test_rows_are_never_torch_s_where_they_say_onnx(folder, monkeypatch, tmp_path):
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(onnx_parts, "write_graph", lambda *_: (_ for _ in ()).throw(full))
+    IMAGES[0].save(tmp_path / "0.png")
+    system = System(str(folder))
+    assert system.load().engine.backend.name == "torch"
+    with pytest.raises(UserError, match="No space left on device.*backend torch needs none"):
+        write_captions(system, [tmp_path / "0.png"], tmp_path / "out.jsonl", 1, {"max_new_tokens": 3})
+    with pytest.raises(UserError, match="No space left on device"):
+        Who(system, Account(), {}).load()
+    assert not (tmp_path / "out.jsonl").exists() or not (tmp_path / "out.jsonl").read_text()
+
+
+def test_each_of_a_dialogue_s_systems_is_labelled_by_its_own_way(folder, tmp_path):
+    other = tiny_folder(tmp_path / "other", text_config=tiny_llama(hidden_size=32))  # heads of 8 numbers: torch's
+    by = _made_by(System(str(folder)), {"questioner": str(other), "answerer": None}, {}, "wording")
+    asks, answers = re.fullmatch("questioner=(.*) answerer=(.*) prompts=.*", by).groups()
+    assert asks == signature(str(other), {})
+    assert answers == signature(str(folder), {"backend": "onnx", "quantize": "8bit"})
+
+
+def test_who_names_onnx_gets_it_beside_a_gpu_too(folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert way_of(folder).device.type == "cuda"
+    way = way_of(folder, backend="onnx")
+    assert (way.device.type, way.backend, way.quantize) == ("cpu", "onnx", "8bit")
+    with pytest.raises(UserError, match="backend onnx runs on the CPU"):
+        way_of(folder, backend="onnx", device_map="auto")
+
+
+def test_what_lies_on_the_hub_is_told_by_its_commit_wherever_one_stands(folder, monkeypatch, tmp_path):
+    model, made, commit = tiny_model(**WIDE), [], ["one"]
+    monkeypatch.setattr(onnx_parts, "commit_of", lambda name: f"{name} {commit[0]}")
+
+    def graph():
+        parts = [folder, Path("owner/name")]
+        return prepared_graph(parts, model.config.text_config, None, lambda _: made.append(1) or model.language_model)
+
+    graph()
+    monkeypatch.chdir(tmp_path)
+    graph()
+    assert len(made) == 1
+    commit[0] = "two"
+    graph()
+    assert len(made) == 2
+
+
+def test_a_link_to_nothing_beside_the_weights_is_no_obstacle(folder):
+    (folder / ".#config.json").symlink_to("user@host.1")  # as Emacs leaves beside a file that is edited
+    assert load(folder).engine.backend.name == "onnx"
+    assert onnx_parts.prepared_folder(folder, "8bit") is not None
 
 
 def test_the_cache_keeps_the_four_graphs_that_were_used_last(tmp_path):

@@ -13,12 +13,14 @@ from transformers import MambaConfig
 
 from minigpt4 import MiniGPT4ForConditionalGeneration, UserError
 from minigpt4.checkpoints.onnx_graph import GRAPH, write_graph
+from minigpt4.engine import scheduler
 from minigpt4.engine.backend import TorchBackend
 from minigpt4.engine.completion import EngineFull, Request
 from minigpt4.engine.engine import Engine
-from minigpt4.engine.limits import Limits
+from minigpt4.engine.limits import Limits, out_of_memory
 from minigpt4.engine.onnx_backend import OnnxBackend
 from minigpt4.engine.params import SamplingParams
+from minigpt4.engine.rows import Rows
 from minigpt4.engine.stopping import StopAtText
 from minigpt4.prompt.templates import with_images
 
@@ -226,6 +228,30 @@ def test_memory_that_runs_out_takes_the_largest_request_alone(parts, monkeypatch
     assert tickets[1].result()[0].generated_tokens == 8
 
 
+@pytest.mark.parametrize("kind", ["read in pieces", "read in one go", "scored"])
+def test_memory_that_runs_out_when_a_prompt_has_been_read_reaches_who_waits(kind, parts, monkeypatch):
+    engine = new(parts, Limits(prefill=8 if kind != "read in one go" else 512))
+    plain = Rows.add
+    long = scored(4) if kind == "scored" else request(4, max_new_tokens=300, min_new_tokens=300)
+
+    def full(*_):
+        raise MemoryError
+
+    def add(rows, block, row, length):
+        return full() if length == ids else plain(rows, block, row, length)
+
+    monkeypatch.setattr(Rows, "add", add)
+    monkeypatch.setattr(scheduler, "candidate_logprobs", full)
+    ids = len(engine.prompt_ids(long.messages, 1))
+    with engine._scheduler._wake:  # both are there when the engine looks
+        small = engine.submit(request(3, max_new_tokens=8, min_new_tokens=8))
+        came: list = []
+        engine.submit(long, came.append)
+    assert small.result()[0].generated_tokens == 8  # which was running, and goes on
+    engine.generate([request(0, max_new_tokens=1)])
+    assert [str(one) for one in came] == [str(out_of_memory(MemoryError()))]
+
+
 def test_a_fault_reaches_everybody_and_the_engine_goes_on(parts, monkeypatch):
     engine = new(parts)
     with monkeypatch.context() as broken:
@@ -314,6 +340,8 @@ def test_recurrent_models_go_through_the_library(parts):
     for number, some in zip((1, 4), both, strict=True):
         assert recurrent.generate([request(number, max_new_tokens=6)])[0][0].token_ids == some[0].token_ids
     assert "".join(p.text for p in recurrent.stream(request(1, max_new_tokens=6))) == both[0][0].text
+    with pytest.raises(UserError, match="leave logprobs out"):
+        recurrent.submit(request(1, logprobs=1))
 
 
 def test_a_window_of_attention_goes_through_the_library_too():
@@ -378,6 +406,12 @@ def test_candidates_share_what_was_read(parts):
     assert again[0].cached_tokens == again[0].prompt_tokens - 1
     answered = engine.generate([request(1, max_new_tokens=3)])[0][0]
     assert answered.cached_tokens == answered.prompt_tokens - 1
+
+
+@pytest.mark.parametrize("number", [0, -1, "3", 1.5])
+def test_a_number_of_requests_at_a_time_is_one_or_more(number, parts):
+    with pytest.raises(UserError, match="batch_size must be at least 1, not"):
+        new(parts).generate([request(0)], batch_size=number)
 
 
 def test_what_cannot_be_scored_is_refused(parts):

@@ -16,6 +16,7 @@ from minigpt4.engine.engine import Engine
 from minigpt4.engine.params import SamplingParams
 from minigpt4.engine.sampling import sample
 from minigpt4.inference.self_consistency import agreed, boxes_alike, words_alike
+from minigpt4.inference.watched import watched
 from minigpt4.prompt.boxes import Box
 from minigpt4.prompt.templates import with_images
 
@@ -156,7 +157,10 @@ def test_answers_end_where_the_model_ends_them():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"self_consistency": 0}, "a number of answers, 1 or more, not 0"),
+        ({"self_consistency": 129}, "a number of answers, from 1 to 128, not 129"),
+        ({"self_consistency": 4, "mirrored": "no"}, "mirrored must be true or false, not 'no'"),
+        ({"zoom_in": [1]}, r"zoom_in must be true or false, not \[1\]"),
+        ({"self_consistency": 0}, "a number of answers, from 1 to 128, not 0"),
         ({"self_consistency": 4, "num_beams": 3}, "leave out num_beams"),
         ({"self_consistency": 4, "do_sample": False}, "leave out num_beams and do_sample"),
         ({"self_consistency": 4, "logprobs": 2}, "does not go with logprobs"),
@@ -195,3 +199,16 @@ def test_official_behaviour_knows_no_self_consistency():
     assert system.plan("[refer] a dog", {}).samples == 1
     with pytest.raises(UserError, match="official behaviour with self-consistency"):
         system.ask(IMAGES[0], "[refer] a dog", self_consistency=4)
+
+
+def test_a_request_that_is_begun_while_it_is_cancelled_is_cancelled(system, monkeypatch):
+    _, engine = watched(system)
+    submit = Engine.submit
+
+    def meanwhile(*given):
+        engine.cancel()
+        return submit(*given)
+
+    monkeypatch.setattr(Engine, "submit", meanwhile)
+    ((done,),) = engine.generate(requests(["hm?"], max_new_tokens=200, min_new_tokens=200))
+    assert done.finish_reason == "cancelled"

@@ -14,7 +14,7 @@ from minigpt4.checkpoints.pocket import FOLDERS
 from minigpt4.engine.params import SamplingParams
 from minigpt4.errors import UserError
 from minigpt4.inference.assistant import Assistant, load
-from minigpt4.inference.task_settings import check_task_settings
+from minigpt4.inference.task_settings import check_task_settings, plan_of
 from minigpt4.jobs.made_by import signature
 from minigpt4.model.configuration import MiniGPT4Config
 from minigpt4.prompt.tasks import NO_TASK
@@ -52,6 +52,17 @@ def test_a_loaded_system_decodes_as_its_file_says(folder):
     assert system.ask(photo, "Why?") == plain.ask(photo, "Why?", **OWN[NO_TASK])
     assert system.caption(photo) == plain.caption(photo, **OWN["caption"])
     assert "".join(system.chat(photo).stream("Why?")).strip() == system.ask(photo, "Why?")
+
+
+def test_who_samples_where_the_system_wishes_greedy_answers_samples():
+    greedy = {"temperature": 0, "max_new_tokens": 5}
+    assert SamplingParams.from_settings(greedy) == SamplingParams(max_new_tokens=5)
+    for given in ({"do_sample": True}, {"top_p": 0.9}, {"top_k": 3}, {"temperature": 0.5}):
+        wanted = SamplingParams(**{"max_new_tokens": 5, "temperature": 1.0} | {k: v for k, v in given.items() if v is not True})
+        assert SamplingParams.from_settings(greedy, given) == wanted
+    wished = {"refer": {"temperature": 0}}
+    plan = plan_of("[refer] it", wished, {"self_consistency": 4}, SamplingParams.from_settings)
+    assert plan.sampled(4).samples
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -117,6 +128,8 @@ def test_the_configuration_does_not_keep_them():
         (json.dumps({"vqa": {"zoom_in": True}}), r"vqa: zoom_in goes with \[grounding\]"),
         (json.dumps({"refer": {"mirrored": True}}), "refer: mirrored goes with self_consistency"),
         (json.dumps({"refer": {"self_consistency": "4"}}), "refer: self_consistency is a number"),
+        (json.dumps({"refer": {"self_consistency": 500}}), "refer: self_consistency is a number of answers, from 1 to 128"),
+        (json.dumps({"refer": {"self_consistency": 8, "mirrored": "false"}}), "refer: mirrored must be true or false"),
     ],
 )
 def test_what_cannot_be_followed_is_named(folder, text, says):

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..io.cache_dir import cache_folder
+from ..io.hub import commit_of
 from . import pocket
 from .onnx_graph import BITS, GRAPH, unsupported, write_graph
 
@@ -49,8 +50,8 @@ def prepared_graph(folders: list[Path], config: Any, quantize: str | None, make:
     """The graph's file, made if it is not there, damaged, or of other weights.
 
     Args:
-        folders: where the weights are, the system's own first and then those of its parts; their sizes and times tell one
-        system from another. config: the language model's.
+        folders: where the weights are, the system's own first and then those of its parts; their sizes and times, of hub ids
+        the commit, tell one system from another. config: the language model's.
         quantize: none for float32, or ``"8bit"``, ``"4bit"``.
         make: gives the language model with its weights, adapters added; called if the graph has to be made, with the new
         folder, in which it may put more.
@@ -104,11 +105,16 @@ def _place(folder: Path, quantize: str | None) -> Path:
 
 def _state(folders: list[Path]) -> dict[str, Any]:
     """What changes when weights or configurations do."""
-    files = sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.suffix in _DECISIVE)
+    paths = sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.suffix in _DECISIVE)
+    files = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # a link to nothing, as editors make, or gone by now
+            stat = path.stat()
+            files.append([path.name, stat.st_size, stat.st_mtime_ns])
     return {
         "folders": [str(folder) for folder in folders],
-        "real": [os.path.realpath(folder) for folder in folders],
-        "files": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
+        "real": [os.path.realpath(folder) if folder.is_dir() else commit_of(folder.as_posix()) for folder in folders],
+        "files": files,
     }
 
 

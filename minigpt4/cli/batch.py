@@ -45,7 +45,7 @@ def status_of(outcome: Outcome) -> int:
 def write_captions(system: System, images: list[Path], output: Path, batch_size: int, settings: dict[str, Any]) -> int:
     """Caption images to a file; returns the exit status."""
     by = signature(system.model, settings | system.kept_as)
-    return status_of(caption_file(system.load, images, output, by, batch_size, settings, Bar()))
+    return status_of(caption_file(system.as_named.load, images, output, by, batch_size, settings, Bar()))
 
 
 def write_answers(system: System, source: Path, output: Path, batch_size: int, settings: dict[str, Any]) -> int:
@@ -53,7 +53,7 @@ def write_answers(system: System, source: Path, output: Path, batch_size: int, s
     if not source.exists():
         next(read_rows(source))  # says so, before anything of the system is read
     by = signature(system.model, settings | system.kept_as)
-    return status_of(ask_file(system.load, source, output, by, batch_size, settings, Bar()))
+    return status_of(ask_file(system.as_named.load, source, output, by, batch_size, settings, Bar()))
 
 
 def print_captions(load: Load, images: list[Path], as_json: bool, batch_size: int, settings: dict[str, Any]) -> int:

@@ -163,11 +163,14 @@ def _tell(kind: str, text: str) -> None:
 def _made_by(system: System, named: dict[str, str | None], how: dict[str, Any], wording: Any) -> str:
     """Who takes part in the dialogues of a file, and how: a file is not continued by others."""
     import hashlib
+    from dataclasses import replace
 
     from ..jobs.made_by import signature
 
     def who(name: str) -> str:
-        return name if name.startswith(("http://", "https://")) else signature(name, system.kept_as)
+        if name.startswith(("http://", "https://")):
+            return name
+        return signature(name, replace(system, model=name).kept_as)
 
     parts = {role: who(name or system.model) for role, name in named.items()}
     prompts = hashlib.sha256(repr(wording).encode()).hexdigest()[:8]
@@ -231,7 +234,7 @@ class _Agents:
         from dataclasses import replace
 
         if model not in self._systems:
-            self._systems[model] = replace(self._system, model=model).load()
+            self._systems[model] = replace(self._system, model=model).as_named.load()
         return self._systems[model]
 
     def __call__(self, named: str | None) -> Any:

@@ -100,7 +100,7 @@ class Who:
                     max_cost=account.max_cost,
                 )
             else:
-                self._loaded = self._system.load()
+                self._loaded = self._system.as_named.load()
         return self._loaded
 
     def tell_cost(self) -> None:

@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
@@ -107,19 +107,32 @@ class System:
     backend: Backend = Backend.auto
 
     @property
-    def kept_as(self) -> dict[str, str]:
-        """How its weights are to be kept, as far as that was said or comes of nothing being said: answers may depend on it."""
-        said: dict[str, StrEnum | None] = {"dtype": self.dtype, "quantize": self.quantize}
-        if self.backend != Backend.auto:
-            said["backend"] = self.backend
-        kept = {name: choice.value for name, choice in said.items() if choice}
-        if self.dtype or self.quantize or self.device == "auto" or "://" in self.model:  # or what is served elsewhere
-            return kept
+    def as_named(self) -> "System":
+        """The same with its backend named where that is ONNX Runtime because nothing was said. Torch then does not take its
+        place where there is no room to prepare it, and rows of answers say who gave them."""
+        said = self.backend != Backend.auto or self.dtype or self.quantize
+        if said or self.device == "auto" or "://" in self.model:  # or what is served elsewhere
+            return self
         import_quickly()
         from ..inference.backends import way_of
 
-        bits = way_of(self.model, device=self.device, backend=self.backend.value).quantize
-        return kept | ({"quantize": bits} if bits else {})
+        onnx = way_of(self.model, device=self.device).backend == Backend.onnx
+        return replace(self, backend=Backend.onnx) if onnx else self
+
+    @property
+    def kept_as(self) -> dict[str, str]:
+        """What computes it and how its weights are to be kept, as far as that was said or comes of nothing being said: answers
+        may depend on it."""
+        named = self.as_named
+        said: dict[str, StrEnum | None] = {"dtype": named.dtype, "quantize": named.quantize}
+        if named.backend != Backend.auto:
+            said["backend"] = named.backend
+        kept = {name: choice.value for name, choice in said.items() if choice}
+        if named.backend != Backend.onnx or named.dtype or named.quantize:
+            return kept
+        from ..inference.backend_choice import DEFAULT_BITS
+
+        return kept | {"quantize": DEFAULT_BITS}
 
     def quick(self, question: str, generation: dict[str, Any]) -> Any:
         """What answers a question without torch, in a fraction of the time; none where it cannot be answered so."""

@@ -95,9 +95,10 @@ class Engine:
             batch_size: how many requests are on their way at a time; as many as the engine takes when not given.
 
         Raises:
-            UserError: of the first request that cannot be answered. What comes after it is cancelled.
+            UserError: of the first request that cannot be answered, and what comes after it is cancelled; or `batch_size` is no
+                number of requests.
         """
-        most = min(batch_size or self.limits.rows, self.limits.waiting)
+        most = min(self.at_a_time(batch_size), self.limits.waiting)
         done: list[list[Completion]] = []
         going: deque[Ticket] = deque()
         try:
@@ -111,6 +112,18 @@ class Engine:
             for ticket in going:
                 ticket.cancel()
         return done
+
+    def at_a_time(self, batch_size: int | None) -> int:
+        """How many requests are to be on their way at a time.
+
+        Raises:
+            UserError: a number that is none of requests.
+        """
+        if batch_size is None:
+            return self.limits.rows
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, not {batch_size!r}")
+        return batch_size
 
     def stream(self, request: Request) -> Iterator[Piece]:
         """One request's answers, piece by piece; who stops reading cancels them.
@@ -142,9 +155,11 @@ class Engine:
 
         Raises:
             UserError: a prompt that leaves no room for an answer in the model's context, or images that differ in number from
-                their places in it.
+                their places in it; log-probabilities of a language model that the library decodes.
             EngineFull: too many requests are waiting.
         """
+        if request.params.logprobs is not None and not self._plain:
+            raise UserError("log-probabilities are not given for this language model: leave logprobs out")
         candidates = [self.processor.answer_ids(text) for text in request.candidates]
         params = request.params.with_room(max(map(len, candidates), default=self.most_new_tokens))
         ids = self.prompt_ids(request.messages, params.max_new_tokens or 1)
@@ -226,8 +241,6 @@ class Engine:
             settings |= {"temperature": params.temperature, "top_p": params.top_p, "top_k": params.top_k}
         if tickets[0].stop:
             settings["stopping_criteria"] = [StopAtText(self.processor.tokenizer, tickets[0].stop)]
-        if params.logprobs is not None:
-            raise UserError("log-probabilities are not given for this language model")
         with torch.random.fork_rng(devices=[]):
             if params.seed is not None:
                 torch.manual_seed(params.seed)

@@ -45,9 +45,9 @@ class OfficialEngine(Engine):
     def generate(self, requests: Iterable[Request], batch_size: int | None = None) -> list[list[Completion]]:
         """The answers to each request, in order; those of a batch with the same parameters stop together."""
         done: list[list[Completion]] = []
+        size = self.at_a_time(batch_size)
         for params, some in groupby(requests, lambda request: request.params.with_room(self.most_new_tokens)):
             alike = list(some)
-            size = batch_size or self.limits.rows
             for first in range(0, len(alike), size):
                 done += [[one] for one in self._batch(alike[first : first + size], params)]
         return done

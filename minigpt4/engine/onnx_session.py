@@ -11,9 +11,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from .limits import out_of_memory
 
 Arrays = Sequence[tuple[np.ndarray, np.ndarray]]
 """Keys and values (R, N, S, D) of each layer, float32, written in place."""
+
+
+class CannotRun(UserError):
+    """ONNX Runtime does not take the graph: it is gone, damaged, or of operators that this version has not."""
 
 
 class LanguageModelSession:
@@ -73,6 +78,7 @@ def session(graph: Path, threads: int, packed: bool = True) -> Any:
             are read as they lie in the file need no memory of this process.
 
     Raises:
+        CannotRun: the graph's file is gone or damaged, or this ONNX Runtime does not know its operators.
         UserError: ONNX Runtime is not installed.
     """
     try:
@@ -85,4 +91,12 @@ def session(graph: Path, threads: int, packed: bool = True) -> Any:
     # Threads that wait by turning round and round take the cores from who else is there.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.disable_prepacking", "0" if packed else "1")
-    return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    try:
+        return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no common base
+        if out_of_memory(error) is not error:
+            raise
+        said = " ".join(str(error).split())[:200]
+        raise CannotRun(
+            f"{graph}: ONNX Runtime {ort.__version__} cannot run it ({said}); remove {graph.parent}, or take backend torch"
+        ) from error

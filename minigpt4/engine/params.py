@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import UserError
 
 MOST_LOGPROBS = 20
+MOST_ANSWERS = 128  # to one prompt
 _SAMPLING = ("temperature", "top_p", "top_k")
 
 
@@ -56,7 +57,7 @@ class SamplingParams:
     def __post_init__(self) -> None:
         for name, least in (("max_new_tokens", 1), ("min_new_tokens", 0), ("top_k", 0), ("no_repeat_ngram_size", 0)):
             self._whole(name, least)
-        for name, least, most in (("n", 1, 128), ("num_beams", 1, 128), ("logprobs", 0, MOST_LOGPROBS)):
+        for name, least, most in (("n", 1, MOST_ANSWERS), ("num_beams", 1, MOST_ANSWERS), ("logprobs", 0, MOST_LOGPROBS)):
             self._whole(name, least, most)
         self._whole("seed", -(2**63), 2**63 - 1)
         self._number("temperature", lambda value: value >= 0, "0 or more")
@@ -162,6 +163,8 @@ def layered(*layers: Mapping[str, Any], others: frozenset[str] = frozenset()) ->
         if given.get("do_sample") is False and (clash := [name for name in _SAMPLING if name in given]):
             raise UserError(f"{clash[0]} does not go with do_sample=False: leave one of them out")
         if given.get("temperature") == 0:
+            if given.get("do_sample"):
+                raise UserError("do_sample does not go with temperature=0, which is greedy: leave one of them out")
             given["do_sample"] = False
         elif any(name in given for name in _SAMPLING):
             given["do_sample"] = True
@@ -172,6 +175,8 @@ def layered(*layers: Mapping[str, Any], others: frozenset[str] = frozenset()) ->
         if given.get("do_sample") or ("num_beams" in given and beams == 1):
             for name in ("num_beams", "length_penalty"):
                 merged.pop(name, None)
+        if given.get("do_sample") and merged.get("temperature") == 0:
+            merged.pop("temperature")
         merged |= given
     if merged.get("do_sample") is False:
         merged.pop("temperature", None)

@@ -283,15 +283,20 @@ class Scheduler:
         self, tickets: Sequence[Ticket], block: Block, lengths: Sequence[int], logits: torch.Tensor, seconds: float
     ) -> None:
         """Prompts have been read: their answers begin."""
-        first, answered = len(self._rows), [row for row, ticket in enumerate(tickets) if not ticket.candidates]
+        first, answered = len(self._rows), list[int]()
         for row, (ticket, length) in enumerate(zip(tickets, lengths, strict=True)):
             ticket.timings.prefill += seconds
             self.stats.prompt_tokens += length
             self.stats.cached_tokens += ticket.cached_tokens
-            if ticket.candidates:
-                self._score(ticket, prefix_of(block, row, length), logits[row])
+            try:
+                if ticket.candidates:
+                    self._score(ticket, prefix_of(block, row, length), logits[row])
+                    continue
+                self._cache.add(block, row, length)
+            except Exception as error:  # it is in no list yet: who waits for it would wait for ever
+                ticket.fail(out_of_memory(error))
                 continue
-            self._cache.add(block, row, length)
+            answered.append(row)
             answers = range(0 if ticket.beams is not None else ticket.params.n)
             self._rows.append(Row(ticket, [Branch(ticket, index) for index in answers], []))
         if answered:
@@ -301,12 +306,7 @@ class Scheduler:
         """A prompt has been read, with these logits (V) at its end: say how likely each of its candidates is."""
         if self.limits.prefix_bytes and not self.prefixes.covers(ticket.symbols):
             self.prefixes.keep(ticket.symbols, prefix)
-        try:
-            scores = candidate_logprobs(self.backend, prefix, logits, ticket.candidates, self.limits.prefill)
-        except Exception as error:
-            ticket.fail(out_of_memory(error))
-            return
-        ticket.score(scores)
+        ticket.score(candidate_logprobs(self.backend, prefix, logits, ticket.candidates, self.limits.prefill))
 
     # answers ---------------------------------------------------------------------------------------------------------
 

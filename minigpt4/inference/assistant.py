@@ -27,6 +27,7 @@ from ..engine.backend import Backend
 from ..engine.completion import Request
 from ..engine.engine import Engine
 from ..engine.official import OfficialEngine
+from ..engine.onnx_session import CannotRun
 from ..errors import UserError
 from ..media.images import ImageInput, open_image
 from ..model.modeling import MiniGPT4ForConditionalGeneration
@@ -87,7 +88,7 @@ def load(
     if way.backend == "onnx":
         try:
             model, processor, fast = load_onnx(folder, way.quantize)
-        except NotPrepared as error:
+        except (NotPrepared, CannotRun) as error:
             if backend == "onnx":
                 raise
             log.warning("%s; torch does it now, more slowly", error)
@@ -201,7 +202,7 @@ class Assistant:
 
     def _do(self, name: str, images: Images, subject: str, settings: dict[str, Any]) -> Answer:
         task = TASKS[name]
-        if task.subject and not subject.strip():
+        if task.subject and not (isinstance(subject, str) and subject.strip()):
             raise UserError(f"{task.identifier} needs a {task.subject}")
         return self.ask(images, task.instruction(subject.strip()), **settings)
 
@@ -248,8 +249,7 @@ class Assistant:
     def _ask_many(
         self, items: Iterable[tuple[Images, str]], batch_size: int, settings: dict[str, Any], task: str | None = None
     ) -> list[Answer]:
-        if batch_size < 1:
-            raise UserError(f"batch_size must be at least 1, not {batch_size}")
+        self.engine.at_a_time(batch_size)
         answers: list[Answer] = []
         remaining = iter(items)
         while batch := list(islice(remaining, batch_size)):

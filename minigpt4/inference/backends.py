@@ -45,7 +45,7 @@ def way_of(
     Raises:
         UserError: no such system, device, precision or backend, or arguments that do not go together.
     """
-    place = _device(device)
+    place = _device("cpu" if device is None and device_map is None and backend == "onnx" else device)  # which runs nowhere else
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype, None)
         if not isinstance(dtype, torch.dtype):

@@ -9,7 +9,7 @@ from ..media.images import ImageInput, open_image
 from ..prompt.templates import Message, with_images
 from .answer import Answer
 from .looks import Look
-from .task_settings import Plan
+from .task_settings import Plan, text_of
 
 AskLook = Callable[[Look, dict[str, Any]], str]
 """Answers one question with settings, looking as often as the system wishes."""
@@ -67,7 +67,7 @@ class Chat:
     def look(self, question: str) -> Look:
         """A question behind all that was said, with the images that were shown since."""
         new = len(self.images) - self._asked
-        messages = [*self.messages, {"role": "user", "content": with_images(self.engine.plain(question), new)}]
+        messages = [*self.messages, {"role": "user", "content": with_images(self.engine.plain(text_of(question)), new)}]
         return Look(self.images.copy(), question, messages, self._encoded.copy(), self.engine.plain)
 
     def remember(self, look: Look, answer: str) -> None:

@@ -37,7 +37,8 @@ def scoring(look: Look, candidates: Sequence[str]) -> Request:
     Raises:
         UserError: no answers, or one that says nothing.
     """
-    if isinstance(candidates, str) or not candidates or not all(text.strip() for text in candidates):
+    texts = not isinstance(candidates, str) and all(isinstance(text, str) and text.strip() for text in candidates or ())
+    if not texts or not candidates:
         raise UserError("candidates must be a list of one or more texts, none of them empty")
     return Request(messages=look.messages, images=look.images, candidates=[look.plain(text) for text in candidates])
 

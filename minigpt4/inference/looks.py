@@ -10,7 +10,7 @@ from ..engine.engine import Engine
 from ..media.images import ImageInput, open_image
 from ..prompt.mirror import mirror_text
 from ..prompt.templates import Message, with_images
-from .task_settings import Plan
+from .task_settings import Plan, text_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +32,9 @@ class Look:
 
     @classmethod
     def at(cls, images: Sequence[ImageInput], question: str, plain: Callable[[str], str] = str) -> "Look":
-        """A single question."""
-        return cls(images, question, [{"role": "user", "content": with_images(plain(question), len(images))}], plain=plain)
+        """A single question. Raises a UserError where it is no text."""
+        said = with_images(plain(text_of(question)), len(images))
+        return cls(images, question, [{"role": "user", "content": said}], plain=plain)
 
     def mirrored(self) -> "Look":
         """The same before the images in a mirror: left is right in all that was said."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..engine.params import SamplingParams, check_names
+from ..engine.params import MOST_ANSWERS, SamplingParams, check_names
 from ..errors import UserError
 from ..prompt.tasks import NO_TASK, TASKS, Task, split_identifier
 
@@ -85,7 +85,7 @@ def plan_for(
         wished.pop("zoom_in", None)
     settings = wished | given
     samples = _samples(settings, given, official)
-    mirrored, zoom_in = settings.get("mirrored", False), settings.get("zoom_in", False)
+    mirrored, zoom_in = (_yes_or_no(name, settings) for name in ("mirrored", "zoom_in"))
     if given.get("mirrored") and samples == 1:
         raise UserError("mirrored goes with self-consistency: say how many answers are to be sampled")
     if streamed or not (task is TASKS["grounding"] or (task is TASKS["refer"] and samples > 1)):
@@ -116,13 +116,27 @@ def plan_of(
 
     Args:
         task_settings: the system's, by task.
+
+    Raises:
+        UserError: a question that is no text or names a task that there is not, or what `plan_for` refuses.
     """
-    identified, _ = split_identifier(question)
+    identified, _ = split_identifier(text_of(question))
     wished: dict[str, Any] = {}
     if identified is not None and identified.max_new_tokens is not None:
         wished["max_new_tokens"] = identified.max_new_tokens
     wished |= task_settings.get(identified.name if identified is not None else task or NO_TASK, {})
     return plan_for(identified, wished, given, params, streamed=streamed, official=official)
+
+
+def text_of(question: Any) -> str:
+    """A question, which must be text.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not isinstance(question, str):
+        raise UserError(f"a question must be text, not {question!r}")
+    return question
 
 
 def check_task_settings(
@@ -148,10 +162,17 @@ def check_task_settings(
             raise UserError(f"{name}: {error}") from None
 
 
+def _yes_or_no(name: str, settings: Mapping[str, Any]) -> bool:
+    value = settings.get(name, False)
+    if not isinstance(value, bool):
+        raise UserError(f"{name} must be true or false, not {value!r}")
+    return value
+
+
 def _samples(settings: Mapping[str, Any], given: Mapping[str, Any], official: bool) -> int:
     samples = settings.get("self_consistency", 1)
-    if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
-        raise UserError(f"self_consistency is a number of answers, 1 or more, not {samples!r}")
+    if not isinstance(samples, int) or isinstance(samples, bool) or not 1 <= samples <= MOST_ANSWERS:
+        raise UserError(f"self_consistency is a number of answers, from 1 to {MOST_ANSWERS}, not {samples!r}")
     if samples == 1:
         return 1
     if official:

@@ -34,6 +34,8 @@ class Watched(Engine):
             raise UserError("the request was cancelled")
         ticket = super().submit(request, deliver) if self._outer is None else self._outer.submit(request, deliver)
         self.tickets.append(ticket)
+        if self._cancelled:  # in the meantime, by who saw no ticket yet
+            ticket.cancel()
         return ticket
 
     def generate(self, requests: Any, batch_size: int | None = None) -> list[list[Completion]]:
