@@ -210,7 +210,7 @@ def speed(assistant: Assistant, client: openai.OpenAI, group: int, tokens: int) 
             list(pool.map(lambda image: theirs(client, image, "Describe it.", tokens), yours))
         other = (time.monotonic() - clock) / number, (cpu_seconds(group) - used) / number
         print(
-            f"{number} questions, {workers} at a time, seconds a question: ours {own[0]:.3f} (processor {own[1]:.3f}), "
+            f"{number} questions, {workers} at a time, seconds a question: ours, {assistant.engine.backend.name}, {own[0]:.3f} (processor {own[1]:.3f}), "
             f"vLLM {other[0]:.3f} ({other[1]:.3f}); ours / vLLM {own[0] / other[0]:.2f} ({own[1] / other[1]:.2f})"
         )
 

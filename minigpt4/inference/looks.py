@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from PIL import ImageOps
 
-from ..engine.completion import Completion, EncodedImage, Request
+from ..engine.completion import EncodedImage, Request
 from ..engine.engine import Engine
 from ..media.images import ImageInput, open_image
 from ..prompt.mirror import mirror_text
@@ -44,24 +44,26 @@ class Look:
 
 
 def ask(engine: Engine, looks: Sequence[Look], plan: Plan, batch_size: int = 16) -> list[list[str]]:
-    """As many answers to each question as the plan says."""
-    if plan.samples == 1:
-        return [[done.text for done in some] for some in _complete(engine, looks, plan, 1, batch_size)]
+    """As many answers to each question as the plan says.
+
+    Args:
+        batch_size: questions on their way at a time; one before the image and the same before its mirror image count as one.
+    """
     if not plan.mirrored:
-        return [[done.text for done in some] for some in _complete(engine, looks, plan, plan.samples, batch_size)]
+        done = engine.generate(_requests(looks, plan, plan.samples), batch_size)
+        return [[one.text for one in some] for some in done]
     half = plan.samples // 2
-    plain = _complete(engine, looks, plan, plan.samples - half, batch_size)
-    turned = _complete(engine, [look.mirrored() for look in looks], plan, half, batch_size)
+    plain, turned = _requests(looks, plan, plan.samples - half), _requests([look.mirrored() for look in looks], plan, half)
+    both = engine.generate([one for pair in zip(plain, turned, strict=True) for one in pair], 2 * batch_size)
     return [
-        [done.text for done in some] + [mirror_text(done.text) for done in more]
-        for some, more in zip(plain, turned, strict=True)
+        [one.text for one in some] + [mirror_text(one.text) for one in more]
+        for some, more in zip(both[::2], both[1::2], strict=True)
     ]
 
 
-def _complete(engine: Engine, looks: Sequence[Look], plan: Plan, samples: int, batch_size: int) -> list[list[Completion]]:
+def _requests(looks: Sequence[Look], plan: Plan, samples: int) -> list[Request]:
     params = plan.params if plan.samples == 1 else plan.sampled(samples)
-    requests = [
+    return [
         Request(messages=look.messages, images=look.encoded if look.encoded is not None else look.images, params=params)
         for look in looks
     ]
-    return engine.generate(requests, batch_size)
