@@ -210,8 +210,9 @@ def speed(assistant: Assistant, client: openai.OpenAI, group: int, tokens: int) 
             list(pool.map(lambda image: theirs(client, image, "Describe it.", tokens), yours))
         other = (time.monotonic() - clock) / number, (cpu_seconds(group) - used) / number
         print(
-            f"{number} questions, {workers} at a time, seconds a question: ours, {assistant.engine.backend.name}, {own[0]:.3f} (processor {own[1]:.3f}), "
-            f"vLLM {other[0]:.3f} ({other[1]:.3f}); ours / vLLM {own[0] / other[0]:.2f} ({own[1] / other[1]:.2f})"
+            f"{number} questions, {workers} at a time, seconds a question: ours ({assistant.engine.backend.name}) {own[0]:.3f} "
+            f"(processor {own[1]:.3f}), vLLM {other[0]:.3f} ({other[1]:.3f}); "
+            f"ours / vLLM {own[0] / other[0]:.2f} ({own[1] / other[1]:.2f})"
         )
 
 
@@ -222,11 +223,12 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--no-speed", action="store_true")
-    parser.add_argument("further", nargs="*", help="options of vLLM's server, after --")
-    given = parser.parse_args()
+    parser.epilog = "Options of vLLM's server may follow, after --."
+    ours = sys.argv[1:].index("--") if "--" in sys.argv[1:] else len(sys.argv) - 1  # argparse takes no options behind it
+    given, further = parser.parse_args(sys.argv[1 : 1 + ours]), sys.argv[2 + ours :]
     assistant = load(given.folder, dtype=given.dtype)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server is ended with us
-    with vllm_server(given.vllm, given.folder, given.dtype, given.further) as (address, group):
+    with vllm_server(given.vllm, given.folder, given.dtype, further) as (address, group):
         client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
         wrong = compare(assistant, client, given.tokens)
         print(f"{len(QUESTIONS) - wrong} of {len(QUESTIONS)} questions have the same tokens, prompts included")
