@@ -60,13 +60,13 @@ def bootstrap(
         counts = np.bincount(of_item, counts, minlength=len(places))
     if not counts.sum():
         return Score(float("nan"), float("nan"), float("nan"))
-    rng = np.random.default_rng(seed)
-    ratios = []
-    for _ in range(samples):
-        drawn = np.bincount(rng.integers(len(hits), size=len(hits)), minlength=len(hits))
-        total = drawn @ counts
-        ratios.append(drawn @ hits / total if total else np.nan)
-    return _between(float(hits.sum() / counts.sum()), np.array(ratios), level)
+    rng, n = np.random.default_rng(seed), len(hits)
+    ratios = np.full(samples, np.nan)
+    for first in range(0, samples, most := max(1, 100_000 // n)):  # many at once, and no more than memory holds easily
+        drawn = rng.integers(n, size=(min(most, samples - first), n))
+        totals = counts[drawn].sum(1)
+        np.divide(hits[drawn].sum(1), totals, out=ratios[first : first + len(drawn)], where=totals != 0)
+    return _between(float(hits.sum() / counts.sum()), ratios, level)
 
 
 def _between(value: float, draws: np.ndarray, level: float) -> Score:
