@@ -10,6 +10,7 @@ import select
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import shapes
@@ -186,6 +187,15 @@ def test_mistakes_in_a_pipe_are_said_and_the_status_tells(system, monkeypatch, c
         "there is no answer yet to draw",
         "unknown task identifier [nope]; ",
     ]
+
+
+def test_that_nothing_was_drawn_is_said(system, monkeypatch, capsys):
+    said = "hm?\n/draw drawn.png\n"
+    expected = system.ask("0.png", "hm?", max_new_tokens=10)
+    assert not expected.boxes
+    remark = "no box in the answer: drawn.png is the photo alone\n"
+    assert talk(monkeypatch, capsys, said, "0.png", "--max-new-tokens", 10) == (0, expected + "\n", remark)
+    assert Path("drawn.png").exists()
 
 
 def test_names_as_terminals_write_them(system, world, monkeypatch, capsys):

@@ -353,7 +353,8 @@ def test_the_command_takes_the_whole_system_where_that_is_needed(options, system
     assert not left.value.code
     assert bool(loaded) == (options in ("--device cpu", "--dtype bfloat16", "--num-beams 2", "--do-sample --seed 1"))
     assert Path("drawn.png").exists() == ("--draw" in options)
-    said = capsys.readouterr().out
+    said, err = capsys.readouterr()
+    assert ("no box in the answer: drawn.png is the photo alone" in err) == ("--draw" in options)
     if "-s" not in options and "beams" not in options:  # greedy
         answer = str(plain.ask("0.png", "what?", max_new_tokens=9))
         assert (json.loads(said)["answer"] if options == "--json" else said.rstrip("\n")) == answer.rstrip()

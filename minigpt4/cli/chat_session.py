@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..inference.answer import Answer
 from ..io.jsonl import to_json
 from ..media.images import ImageInput
-from .options import found_in
+from .options import draw_boxes_of, found_in
 from .terminal import remark, say, say_line
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def talk(assistant: "Assistant", images: Sequence[ImageInput], as_json: bool, ge
             elif command == "/draw":
                 if last is None:
                     raise UserError("there is no answer yet to draw")
-                last.draw(_file(rest, command))
+                draw_boxes_of(last, _file(rest, command))
             elif command.startswith("/"):
                 raise UserError(f"unknown command {command}; there are {COMMANDS}")
             elif not line:

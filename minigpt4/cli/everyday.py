@@ -16,6 +16,7 @@ from .options import (
     Draw,
     Json,
     System,
+    draw_boxes_of,
     found_in,
     is_image_file,
     open_all,
@@ -72,7 +73,7 @@ def ask(
     if json or draw is not None or not assistant.streams(question, generation):
         answer = assistant.ask(images, question, **generation)
         if draw is not None:
-            answer.draw(draw)
+            draw_boxes_of(answer, draw)
         row = {"image": photos if len(photos) > 1 else photos[0], "question": question, "answer": answer}
         say(to_json(row | found_in(answer)) if json else answer)
         return

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .terminal import remark
+
 
 class Dtype(StrEnum):
     """Precision of the weights."""
@@ -257,6 +259,13 @@ def ready_to_draw(path: Path | None) -> None:
         from ..inference.answer import check_writable
 
         check_writable(path)
+
+
+def draw_boxes_of(answer: Any, path: Path) -> None:
+    """The photo with an answer's boxes, into a file; where it has none, that is said."""
+    answer.draw(path)
+    if not answer.boxes:
+        remark(f"no box in the answer: {path} is the photo alone")
 
 
 def found_in(answer: Any) -> dict[str, Any]:
