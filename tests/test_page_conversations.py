@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from contextlib import contextmanager
 
 import pytest
 from browsing import chromium  # noqa: F401  (a fixture)
@@ -14,11 +15,19 @@ from test_serve_chat import slow, wait_until
 pytestmark = pytest.mark.browser
 
 
-def test_words_are_seen_growing_and_can_be_stopped(page, monkeypatch):
+@contextmanager
+def talking_slowly(monkeypatch, most=None):
+    """A system whose answers go on until they are stopped or have `most` tokens, and the address of its page."""
     system = assistant(endless=True)
-    system.model.generation_config.max_new_tokens = 400
+    if most is not None:
+        system.model.generation_config.max_new_tokens = most
     slow(system, monkeypatch, 0.03)
     with serving(system, page=True) as at:
+        yield system, at
+
+
+def test_words_are_seen_growing_and_can_be_stopped(page, monkeypatch):
+    with talking_slowly(monkeypatch, 400) as (system, at):
         begin(page, at, photo())
         page.fill("#question", "hm?")
         page.click("#send")
@@ -35,10 +44,7 @@ def test_words_are_seen_growing_and_can_be_stopped(page, monkeypatch):
 
 
 def test_a_reload_in_the_middle_loses_nothing(page, monkeypatch):
-    system = assistant(endless=True)
-    system.model.generation_config.max_new_tokens = 400
-    slow(system, monkeypatch, 0.03)
-    with serving(system, page=True) as at:
+    with talking_slowly(monkeypatch, 400) as (system, at):
         begin(page, at, photo())
         page.fill("#question", "what is this?")
         page.click("#send")
@@ -117,10 +123,7 @@ def test_two_tabs_see_the_same_conversations(page, at):
 
 
 def test_two_tabs_that_ask_at_the_same_time_lose_nothing(page, monkeypatch):
-    system = assistant(endless=True)
-    system.model.generation_config.max_new_tokens = 60
-    slow(system, monkeypatch, 0.03)
-    with serving(system, page=True) as at:
+    with talking_slowly(monkeypatch, 60) as (_, at):
         begin(page, at, photo())
         page.wait_for_function("() => document.querySelectorAll('#conversations .open').length === 1")
         other = page.context.new_page()
@@ -143,10 +146,7 @@ def test_two_tabs_that_ask_at_the_same_time_lose_nothing(page, monkeypatch):
 
 
 def test_a_tab_waits_for_the_answer_that_another_is_given(page, monkeypatch):
-    system = assistant(endless=True)
-    system.model.generation_config.max_new_tokens = 200
-    slow(system, monkeypatch, 0.03)
-    with serving(system, page=True) as at:
+    with talking_slowly(monkeypatch, 200) as (_, at):
         begin(page, at, photo())
         page.locator("#conversations .open").wait_for()
         other = page.context.new_page()
@@ -226,9 +226,7 @@ def test_a_dialogue_is_seen_round_by_round_and_summed_up(page, at):
 
 
 def test_a_dialogue_can_be_stopped(page, monkeypatch):
-    system = assistant(endless=True)
-    slow(system, monkeypatch, 0.03)
-    with serving(system, page=True) as at:
+    with talking_slowly(monkeypatch) as (system, at):
         begin(page, at, photo())
         page.click("#tab-captioner")
         page.click("#start")

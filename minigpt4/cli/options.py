@@ -110,8 +110,8 @@ class System:
 
     @property
     def as_named(self) -> "System":
-        """The same with its backend named where that is ONNX Runtime because nothing was said. Torch then does not take its
-        place where there is no room to prepare it, and rows of answers say who gave them."""
+        """The same system. Where nothing was said and ONNX Runtime is therefore taken, it is taken by name: rows of answers
+        then say so, and torch does not take its place unsaid where there is no room to prepare it."""
         said = self.backend != Backend.auto or self.dtype or self.quantize
         if said or self.device == "auto" or "://" in self.model:  # or what is served elsewhere
             return self
@@ -123,8 +123,8 @@ class System:
 
     @property
     def kept_as(self) -> dict[str, str]:
-        """What computes it and how its weights are to be kept, as far as that was said or comes of nothing being said: answers
-        may depend on it."""
+        """Its backend and the precision of its weights, on which answers may depend: what was said, or ONNX Runtime and its
+        default where nothing was said."""
         named = self.as_named
         said: dict[str, StrEnum | None] = {"dtype": named.dtype, "quantize": named.quantize}
         if named.backend != Backend.auto:

@@ -36,7 +36,7 @@ class Item:
     """(P, ...): pixels, or features of the cache's stage."""
     sample: Sample
     reward: str | None = None
-    """By which score the model's own answers are learnt from, in place of the sample's (`train.self_critical`)."""
+    """The score by which the model learns from its own answers; none if it learns the sample's (`train.self_critical`)."""
 
 
 class Formatter:

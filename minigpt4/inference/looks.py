@@ -32,7 +32,11 @@ class Look:
 
     @classmethod
     def at(cls, images: Sequence[ImageInput], question: str, plain: Callable[[str], str] = str) -> "Look":
-        """A single question. Raises a UserError where it is no text."""
+        """A single question about images.
+
+        Raises:
+            UserError: the question is not text.
+        """
         said = with_images(plain(text_of(question)), len(images))
         return cls(images, question, [{"role": "user", "content": said}], plain=plain)
 
@@ -47,7 +51,7 @@ def ask(engine: Engine, looks: Sequence[Look], plan: Plan, batch_size: int = 16)
     """As many answers to each question as the plan says.
 
     Args:
-        batch_size: questions on their way at a time; one before the image and the same before its mirror image count as one.
+        batch_size: how many questions run at a time. A question about an image and the same about its mirror image are one.
     """
     if not plan.mirrored:
         done = engine.generate(_requests(looks, plan, plan.samples), batch_size)

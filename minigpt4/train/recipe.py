@@ -96,7 +96,7 @@ class Dataset(_Section):
     """Samples a step of this dataset takes on each process; the recipe's `batch` when not given."""
     reward: Literal["cider", "cider_objects"] | None = None
     """Learn from the model's own answers by how they score against the sample's (`train.self_critical`), instead of the
-    sample's answers themselves; for captions, with `mixing: step`."""
+    sample's answers themselves; for captions, with `mixing: step`. ``cider_objects`` is CIDEr and the things that are named."""
     mirror: bool = False
     """Show half of the pictures mirrored, with left and right exchanged in the text."""
     crop: float | None = Field(None, gt=0, le=1)

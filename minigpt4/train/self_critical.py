@@ -5,8 +5,8 @@ same picture as the baseline (Luo 2020, arXiv 2003.09971). The score is CIDEr ag
 frequencies counted over all answers of the dataset. That a caption ends is a word of it for this purpose: without it, "a man
 in a" scores as well as a whole sentence, and captions come to break off.
 
-``cider_objects`` adds to it for each of COCO's 80 kinds that a caption names as some answer does, and takes away for each that
-no answer names: a wrong noun costs little in CIDEr, and is what people notice.
+With ``cider_objects``, each of COCO's 80 kinds of things that a caption names adds half a point if one of the answers names it,
+and costs half a point if none does. A wrong noun costs little in CIDEr, and is what people notice (arXiv 1809.02156).
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from ..model.modeling import MiniGPT4ForConditionalGeneration
 from ..model.processing import MiniGPT4Processor
 
 _ENDED = " endofcaption"
-_OBJECT = 0.5  # of a thing named, beside a CIDEr of 0.5 to 1 for a whole caption
+_OBJECT = 0.5  # what a kind of thing counts; a whole caption has a CIDEr of 0.5 to 1
 
 
 class SelfCritic:
@@ -112,7 +112,7 @@ class SelfCritic:
 
 
 def _objects(answers: Sequence[str], captions: Sequence[str]) -> list[float]:
-    """Of each caption: kinds of things that it names as some answer does, less those that no answer names."""
+    """For each caption, the number of kinds of things it names that an answer names too, less the number that none does."""
     there = {kind for answer in answers for kind in objects_in(answer)}
     named = [set(objects_in(caption)) for caption in captions]
     return [float(len(kinds & there) - len(kinds - there)) for kinds in named]
