@@ -6,7 +6,7 @@ from conftest import tiny_config, tiny_model, tiny_processor
 from PIL import Image
 from scripted import Server, completion
 
-from minigpt4.dialogue.agents import AgentError, CostCeiling, LocalAgent, Prompt, ask, for_templates
+from minigpt4.dialogue.agents import AgentError, AgentGone, CostCeiling, LocalAgent, Prompt, ask, for_templates
 from minigpt4.dialogue.endpoint import Endpoint, Limits
 from minigpt4.errors import UserError
 from minigpt4.inference.assistant import Assistant
@@ -58,7 +58,7 @@ def test_without_a_key_none_is_sent(monkeypatch):
         (httpx2.Response(200, content=b"[" * 100_000), "no chat completion"),
         (httpx2.Response(200, json={"choices": [{"message": {"content": {"a": 1}}}]}), "no chat completion"),
         (httpx2.ReadTimeout("slow"), "no reply within"),
-        (httpx2.ConnectError("gone"), "cannot be reached"),
+        (httpx2.ReadError("gone"), "cannot be reached"),
     ],
 )
 def test_what_may_pass_is_tried_again_so_often_and_no_more(nasty, says):
@@ -68,6 +68,19 @@ def test_what_may_pass_is_tried_again_so_often_and_no_more(nasty, says):
     assert len(server.requests) == agent.spent.requests == agent.spent.failed == 3
     server = Server(nasty, completion("Hi."))
     assert ask(endpoint(server), HELLO).text == "Hi."
+
+
+def test_where_nobody_ever_was_one_waits_less_long_than_for_somebody_who_is_away():
+    server = Server(httpx2.ConnectError("refused"))
+    with pytest.raises(AgentGone, match="is the server running"):
+        ask(endpoint(server, limits={"retries": 4}), HELLO)
+    assert len(server.requests) == 2
+    server = Server(completion("Hi."), httpx2.ConnectError("refused"))
+    agent = endpoint(server, limits={"retries": 4})
+    ask(agent, HELLO)
+    with pytest.raises(AgentGone, match="5 attempts"):
+        ask(agent, HELLO)
+    assert len(server.requests) == 6
 
 
 @pytest.mark.parametrize(("status", "says"), [(400, "HTTP 400 .bad model."), (401, "OPENAI_API_KEY"), (302, "HTTP 302")])

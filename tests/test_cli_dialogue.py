@@ -22,6 +22,12 @@ def test_a_dialogue_about_an_image(run, here):
     assert row["caption"] in out  # the same dialogue
 
 
+def test_a_server_that_is_not_running_is_said_at_once(run, here):
+    for role in ("--questioner", "--answerer", "--summariser"):
+        status, _, err = run("converse", "0.png", "--rounds", 2, role, "http://127.0.0.1:9/v1#m", *PLAIN)
+        assert (status, "is the server running?" in err) == (2, True)
+
+
 def test_the_prompts_of_a_file_are_used(run, here):
     (here / "mine.yaml").write_text(SHIPPED.read_text().replace("Please describe this image in detail.", "What?"))
     assert run("converse", "0.png", "--rounds", 1, "--prompts", "mine.yaml", *PLAIN)[1].startswith("Q: What?\n")

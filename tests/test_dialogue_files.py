@@ -8,7 +8,7 @@ from PIL import Image
 from scripted import Scripted
 from test_captioner import WORDING, growing, numbered
 
-from minigpt4.dialogue.agents import AgentError, CostCeiling
+from minigpt4.dialogue.agents import AgentError, AgentGone, CostCeiling
 from minigpt4.dialogue.analysis import analyse, verdict
 from minigpt4.dialogue.captioner import Partners, Rules, converse
 from minigpt4.dialogue.files import converse_files, transcripts_in, truth_in
@@ -86,7 +86,8 @@ def test_at_a_full_disk_nothing_more_is_asked(files, tmp_path, monkeypatch):
     assert len(asked) <= 2
 
 
-def test_at_the_cost_ceiling_no_more_dialogues_begin(files, tmp_path):
+@pytest.mark.parametrize("end", [CostCeiling, AgentGone])
+def test_at_the_cost_ceiling_or_with_nobody_there_no_more_dialogues_begin(files, tmp_path, end):
     files = [file for file in files if file.name != "3.png"]
     begun, lock = [], threading.Lock()
 
@@ -95,7 +96,7 @@ def test_at_the_cost_ceiling_no_more_dialogues_begin(files, tmp_path):
             begun.append(file)
             dear = len(begun) > 2
         if dear:
-            raise CostCeiling("the ceiling is reached")
+            raise end("no more")
         return run(file)
 
     output = tmp_path / "out.jsonl"

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from scripted import Scripted
 
 from minigpt4.dialogue.agents import AgentError
@@ -74,6 +75,13 @@ def test_what_is_no_video_is_said(tmp_path):
     for options, says in (({"count": 0}, "from 1 to"), ({"how": "best"}, "uniform"), ({"interval": 0}, "above 0")):
         with pytest.raises(UserError, match=says):
             frames_of(file, **options)
+
+
+def test_an_image_is_no_video(tmp_path):
+    for kind in ("jpg", "png", "webp"):
+        Image.new("RGB", (64, 48)).save(path := tmp_path / f"a.{kind}")
+        with pytest.raises(UserError, match="an image, not a video"):
+            frames_of(path)
 
 
 def test_a_video_that_is_cut_short_gives_what_it_has(tmp_path):

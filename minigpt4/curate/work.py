@@ -6,7 +6,7 @@ It needs a recipe and rows alone, so that it runs in this process or on the work
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..dialogue.agents import Agent, AgentError, CostCeiling, LocalAgent, Prompt, Reply
+from ..dialogue.agents import Agent, AgentError, AgentGone, LocalAgent, Prompt, Reply
 from ..errors import UserError
 from ..io.jsonl import Row
 from .check import Check, System, check_of
@@ -182,10 +182,10 @@ def _to_repair(row: Row, with_caption: bool) -> str:
 
 
 def _answers(agent: Agent, prompts: Sequence[Prompt]) -> list[Reply | AgentError]:
-    """Replies; at the cost ceiling the run ends, and what was done is kept."""
+    """Replies; at the cost ceiling, or where nobody is there, the run ends, and what was done is kept."""
     replies = agent.answer(prompts)
     for reply in replies:
-        if isinstance(reply, CostCeiling) and all(isinstance(other, AgentError) for other in replies):
+        if isinstance(reply, AgentGone) and all(isinstance(other, AgentError) for other in replies):
             raise UserError(str(reply))
     return replies
 

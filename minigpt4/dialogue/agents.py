@@ -24,7 +24,11 @@ class AgentError(Exception):
     """One question that could not be answered; others may still be. Its text is one line that says why."""
 
 
-class CostCeiling(AgentError):
+class AgentGone(AgentError):
+    """Nothing more can be asked of this agent: who has more to ask stops."""
+
+
+class CostCeiling(AgentGone):
     """No more may be spent."""
 
 

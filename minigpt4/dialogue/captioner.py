@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ..media.images import ImageInput, open_image, part_of_image
 from ..prompt.boxes import Box
 from ..prompt.templates import Message
-from .agents import Agent, AgentError, CostCeiling, Prompt, ask
+from .agents import Agent, AgentError, AgentGone, CostCeiling, Prompt, ask
 from .nouns import nouns
 from .prompts import Wording
 from .trimming import answer_in, key, question_in, summary_in, unsure
@@ -139,11 +139,11 @@ class Dialogue:
         """What an agent says; None if it fails, which is noted.
 
         Raises:
-            CostCeiling: nothing more may be asked.
+            AgentGone: nothing more can be asked.
         """
         try:
             reply = ask(agent, Prompt(**{**vars(prompt), "attempt": attempt}))
-        except CostCeiling:
+        except AgentGone:
             raise
         except AgentError as error:
             self.transcript.problems.append(str(error))
@@ -246,7 +246,7 @@ class ImageDialogue(Dialogue):
         """The whole of it.
 
         Raises:
-            AgentError: not even the first question was answered.
+            AgentError: not even the first question was answered, or nobody is there any more.
         """
         done = self.transcript
         try:

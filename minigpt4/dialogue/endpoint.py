@@ -26,7 +26,7 @@ from ..errors import UserError
 from ..io.atomic import saying
 from ..io.jsonl import write_rows
 from ..media.images import ImageInput, open_image, regular_file
-from .agents import AgentError, CostCeiling, Prompt, Reply, Spent, for_templates
+from .agents import AgentError, AgentGone, CostCeiling, Prompt, Reply, Spent, for_templates
 
 try:
     import httpx2
@@ -52,11 +52,12 @@ class _Again(Exception):
     Args:
         after: seconds that the endpoint asks us to wait.
         billed: whether tokens may have been paid for.
+        nobody: whether nobody listens at its address.
     """
 
-    def __init__(self, why: str, after: float | None = None, billed: bool = False):
+    def __init__(self, why: str, after: float | None = None, billed: bool = False, nobody: bool = False):
         super().__init__(why)
-        self.after, self.billed = after, billed
+        self.after, self.billed, self.nobody = after, billed, nobody
 
 
 class _NoSystem(AgentError):
@@ -130,7 +131,7 @@ class Endpoint:
         self._sleep, self._told = sleep, False
         self._client = httpx2.Client(timeout=limits.timeout, transport=transport, follow_redirects=False)
         self._spent, self._reserved, self._lock = Spent(), 0.0, Lock()
-        self._system = True
+        self._system, self._reached = True, False
 
     @property
     def name(self) -> str:
@@ -276,6 +277,8 @@ class Endpoint:
                 return self._attempt(path, body, guess, read)
             except _Again as error:
                 self._spent.add(failed=1, cost=most if error.billed else 0.0)
+                if error.nobody and (attempt == self.limits.retries or (attempt and not self._reached)):
+                    raise AgentGone(f"{self.name}: {error} ({attempt + 1} attempts); is the server running?") from None
                 if attempt == self.limits.retries:
                     raise AgentError(f"{self.name}: {error} ({attempt + 1} attempts)") from None
                 wait = random.uniform(0.5, 1.0) * 2**attempt if error.after is None else error.after
@@ -318,9 +321,11 @@ class Endpoint:
         except httpx2.TimeoutException:
             raise _Again(f"no reply within {self.limits.timeout:g} s", billed=True) from None
         except httpx2.TransportError as error:
-            raise _Again(f"cannot be reached ({type(error).__name__})") from None
+            nobody = isinstance(error, httpx2.ConnectError)
+            raise _Again(f"cannot be reached ({type(error).__name__})", nobody=nobody) from None
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise AgentError(f"{self.name}: {type(error).__name__}") from None
+        self._reached = True
         if response.status_code != 200:
             self._refused(response.status_code, response.headers.get("retry-after"), bytes(data))
         return read(bytes(data), guess)

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import UserError
 from ..io.jsonl import Output, read_rows
 from ..jobs.made_by import BY, IMAGES, check_maker, check_unchanged, digest
-from .agents import AgentError, CostCeiling
+from .agents import AgentError, AgentGone, CostCeiling
 from .analysis import Truth
 from .captioner import Transcript
 
@@ -70,7 +70,7 @@ def _converse(
         prepare()
     todo = iter(waiting)
     failed = 0
-    ceiling: str | None = None
+    ended: str | None = None
     with ThreadPoolExecutor(workers) as pool:
         going: dict[Future[Transcript], Path] = {pool.submit(run, file): file for file in islice(todo, workers)}
         try:
@@ -86,12 +86,12 @@ def _converse(
                     except (UserError, AgentError) as error:
                         failed += 1
                         done(str(file), str(error))
-                        if isinstance(error, CostCeiling):
-                            ceiling = str(error)
+                        if isinstance(error, AgentGone):
+                            ended = str(error)
                     else:
                         out.write([{"image": str(file), "dialogue": transcript.row(), BY: by, IMAGES: seen}])
                         done(str(file), transcript)
-                    if ceiling is None:
+                    if ended is None:
                         going |= {pool.submit(run, file): file for file in islice(todo, 1)}
         except BaseException:  # a full disk, Ctrl-C: nothing more is begun
             pool.shutdown(wait=False, cancel_futures=True)

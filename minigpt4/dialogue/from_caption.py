@@ -7,7 +7,7 @@ questions are those of the dialogue, and its answers are what the caption should
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .agents import Agent, AgentError, CostCeiling, Prompt, Reply
+from .agents import Agent, AgentError, AgentGone, Prompt, Reply
 from .nouns import nouns
 from .prompts import Wording
 from .trimming import answer_in, key, unsure
@@ -53,6 +53,6 @@ def _prompt(wording: Wording, caption: str, question: str) -> Prompt:
 
 
 def _text(reply: Reply | AgentError) -> str:
-    if isinstance(reply, CostCeiling):
+    if isinstance(reply, AgentGone):
         raise reply
     return "" if isinstance(reply, AgentError) else answer_in(reply.text)

@@ -48,7 +48,7 @@ class VideoDialogue(Dialogue):
         """The whole of it.
 
         Raises:
-            AgentError: not even the first question was answered.
+            AgentError: not even the first question was answered, or nobody is there any more.
         """
         done = self.transcript
         try:

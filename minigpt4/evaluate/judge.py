@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..dialogue.agents import Agent, AgentError, CostCeiling, Prompt, Reply
+from ..dialogue.agents import Agent, AgentError, AgentGone, Prompt, Reply
 from ..errors import UserError
 from ..io.jsonl import Output
 from ..jobs.made_by import BY, check_maker
@@ -151,14 +151,14 @@ def judge(
         while batch := list(islice(remaining, at_a_time)):
             ended = False
             for item, verdict in _verdicts(way, agent, batch):
-                ended |= isinstance(verdict, CostCeiling)
+                ended |= isinstance(verdict, AgentGone)
                 if isinstance(verdict, AgentError):
                     failed.append(f"{item['image']}: {verdict}")
                     watch.wrong(failed[-1])
                 else:
                     output.write([item | verdict | {BY: agent.name}])
             watch.advance(len(batch))
-            if ended:  # no more may be spent
+            if ended:  # no more may be spent, or nobody is there
                 break
         output.sort(asked)
         wanted = {output.key(item) for item in asked}

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ..dialogue.agents import AgentError, CostCeiling, Prompt
+from ..dialogue.agents import AgentError, AgentGone, Prompt
 from ..dialogue.endpoint import Endpoint, Limits, data_uri
 from ..errors import UserError
 from ..inference.assistant import Images, as_list
@@ -45,7 +45,7 @@ class Served:
 
     def __init__(self, endpoint: Endpoint):
         self.endpoint = endpoint
-        self._ended: CostCeiling | None = None
+        self._ended: AgentGone | None = None
         self.ours = endpoint.described().get("owned_by") == "minigpt4"
         """Whether it is a `minigpt4 serve`, which knows further settings and what its system wants for each task."""
 
@@ -56,7 +56,7 @@ class Served:
         everybody.
 
         Raises:
-            CostCeiling: no more money may be spent, as was found out with the questions before.
+            AgentGone: no more money may be spent or nobody is there, as was found out with the questions before.
         """
         if self._ended is not None:
             raise self._ended
@@ -64,7 +64,7 @@ class Served:
         messages = [[{"role": "user", "content": question}] for _, question in items]
         prompts = [Prompt(messages=m, images=as_list(images)) for m, (images, _) in zip(messages, items, strict=True)]
         replies = self.endpoint.answer(prompts)
-        self._ended = next((reply for reply in replies if isinstance(reply, CostCeiling)), None)
+        self._ended = next((reply for reply in replies if isinstance(reply, AgentGone)), None)
         return [UserError(str(reply)) if isinstance(reply, AgentError) else reply.text for reply in replies]
 
     def check_choosing(self, benchmark: str) -> None:
@@ -81,13 +81,13 @@ class Served:
         Likeliest is what has the highest mean log-probability of a token, as in `ranking.choose`.
 
         Raises:
-            CostCeiling: no more money may be spent, as was found out with the questions before.
+            AgentGone: no more money may be spent or nobody is there, as was found out with the questions before.
         """
         if self._ended is not None:
             raise self._ended
         with ThreadPoolExecutor(_AT_A_TIME) as pool:
             chosen = list(pool.map(lambda item: self._chosen(*item), items))
-        self._ended = next((one for one in chosen if isinstance(one, CostCeiling)), None)
+        self._ended = next((one for one in chosen if isinstance(one, AgentGone)), None)
         return [UserError(str(one)) if isinstance(one, AgentError) else one for one in chosen]
 
     def _chosen(self, images: Images, question: str, candidates: Sequence[str]) -> str | AgentError:

@@ -139,6 +139,8 @@ def _opened(path: str | os.PathLike) -> Iterator[tuple[Any, Any]]:
         raise UserError(f"{path}: no such file")
     try:
         with av.open(os.fspath(path)) as container:
+            if container.format.name == "image2" or container.format.name.endswith("_pipe"):
+                raise UserError(f"{path}: an image, not a video")
             if not container.streams.video:
                 raise UserError(f"{path}: there is no video in this file")
             stream = container.streams.video[0]
