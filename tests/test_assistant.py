@@ -210,6 +210,7 @@ def test_temperature_means_sampling(images):
         ({"return_dict_in_generate": True}, "unknown setting return_dict_in_generate"),
         ({"n": 2, "temperature": 1.0}, "n does not go with a question, which has one answer"),
         ({"num_beams": 2, "temperature": 1.0}, "temperature does not go with num_beams"),
+        ({"temperature": 1e-40}, r"temperature must be 0 \(greedy\) or at least"),
         ({"length_penalty": 2.0}, "length_penalty goes with num_beams"),
         ({"top_p": 1.5}, "top_p must be from 0 to 1, not 1.5"),
         ({"max_new_tokens": 0}, "max_new_tokens must be a whole number, at least 1, not 0"),
@@ -225,6 +226,12 @@ def test_settings_that_do_not_exist_or_do_not_go_together_are_refused(images, se
         next(system.stream(images[0], "hm?", **settings))
     with pytest.raises(UserError, match=message):
         system.chat(images[0]).ask("hm?", **settings)
+
+
+def test_beams_and_sampling_are_refused_by_the_name_that_was_given(images):
+    for name, value in (("do_sample", True), ("top_k", 5), ("top_p", 0.5)):
+        with pytest.raises(UserError, match=f"^{name} does not go with num_beams=4"):
+            assistant().ask(images[0], "hm?", num_beams=4, **{name: value})
 
 
 def test_what_does_not_fit_says_both_numbers(images):

@@ -158,5 +158,6 @@ def test_what_cannot_be_drawn_is_said(tmp_path):
     answer = Answer("{<1><2><3><4>}", image=Image.new("RGB", (50, 50)))
     with pytest.raises(UserError, match=r"out\.png"):
         answer.draw(tmp_path / "out")
-    with pytest.raises(UserError, match="cannot write"):
-        answer.draw(tmp_path / "missing" / "out.png")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        answer.draw(tmp_path / "file" / "out.png")

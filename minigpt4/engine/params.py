@@ -15,6 +15,7 @@ from ..errors import UserError
 MOST_LOGPROBS = 20
 MOST_ANSWERS = 128  # to one prompt
 _SAMPLING = ("temperature", "top_p", "top_k")
+COLDEST = 1e-4  # above nought
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,8 @@ class SamplingParams:
         for name, least, most in (("n", 1, MOST_ANSWERS), ("num_beams", 1, MOST_ANSWERS), ("logprobs", 0, MOST_LOGPROBS)):
             self._whole(name, least, most)
         self._whole("seed", -(2**63), 2**63 - 1)
-        self._number("temperature", lambda value: value >= 0, "0 or more")
+        # logits over a smaller one would be infinite in float32
+        self._number("temperature", lambda value: value == 0 or value >= COLDEST, f"0 (greedy) or at least {COLDEST}")
         self._number("top_p", lambda value: 0 <= value <= 1, "from 0 to 1")
         self._number("repetition_penalty", lambda value: value > 0, "above 0")
         self._number("length_penalty", lambda value: True, "a number")
@@ -169,6 +171,9 @@ def layered(*layers: Mapping[str, Any], others: frozenset[str] = frozenset()) ->
         elif any(name in given for name in _SAMPLING):
             given["do_sample"] = True
         beams = given.get("num_beams", 1)
+        if isinstance(beams, int) and beams > 1 and given.get("do_sample"):
+            clash = [name for name in (*_SAMPLING, "do_sample") if layer.get(name) is not None]
+            raise UserError(f"{clash[0]} does not go with num_beams={beams}: beam search does not sample")
         if given.get("do_sample") is False or (isinstance(beams, int) and beams > 1):
             for name in (*_SAMPLING, "do_sample", "stratified"):
                 merged.pop(name, None)

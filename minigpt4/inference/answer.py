@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from ..errors import UserError
-from ..io.atomic import whole_file
+from ..io.atomic import saying, whole_file
 from ..media.draw_boxes import draw_boxes
 from ..prompt.boxes import Box, Phrase, parse_boxes, parse_phrases, without_boxes
 from ..prompt.tasks import TASKS
@@ -93,16 +93,16 @@ class Answer(str):
 
 
 def check_writable(path: Path) -> str:
-    """The picture format that a file's name asks for.
+    """The picture format that a file's name asks for; the file's folder is made.
 
     Raises:
-        UserError: no format of that name can be written, or there is no such folder.
+        UserError: no format of that name can be written, or no such folder can be made.
     """
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None or kind not in Image.SAVE:
         raise UserError(f"{path}: name a picture file to draw to, such as {path.stem or 'drawn'}.png")
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: cannot write (there is no folder {path.parent})")
+    with saying(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     return kind
 
 
