@@ -223,6 +223,16 @@ def test_a_photo_is_taken_with_the_camera(page, at):
     assert page.evaluate("() => video.srcObject.active") is False, "the camera is off again"
 
 
+def test_an_answer_without_places_says_so_where_places_were_asked_for(page, at, monkeypatch):
+    monkeypatch.setattr(TextStream, "_decode", lambda self, ids: "a dog near a cat" if ids else "")
+    begin(page, at, photo())
+    ask(page)
+    assert page.locator(".nowhere").count() == 0
+    choose(page, "grounding")
+    page.click("#send")
+    page.locator(".nowhere", has_text="no place in the photo").wait_for()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
 def test_nobody_is_kept_out(width, theme, page, at, pointing):

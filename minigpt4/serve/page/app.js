@@ -15,6 +15,7 @@ const TASKS = [
   { id: "identify", name: "Identify", hint: "Draw a box, then ask", bare: true },
   { id: "vqa", name: "Short answer", hint: "A question with a short answer" },
 ];
+const POINTING = ["refer", "detection", "grounding"]; // their answers are places
 const SHOWN_SIDE = 2048;
 const fresh = () => ({ id: id(), title: "New conversation", changed: Date.now(), images: [], shown: 0, nodes: {}, roots: [], head: null });
 const id = () => crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`.replace(".", "");
@@ -93,7 +94,7 @@ function request(node, sampled) {
   }
   const body = { model: model.id, messages, ...sampling() };
   if (sampled && body.temperature === undefined) body.temperature = 0.9;
-  const several = ["refer", "detection", "grounding"].includes(node.task) || body.self_consistency > 1;
+  const several = POINTING.includes(node.task) || body.self_consistency > 1;
   body.stream = !several; // what is chosen among several answers comes all at once
   if (body.stream) delete body.self_consistency;
   return body;
@@ -223,6 +224,9 @@ function foot(node) {
     can("Again", () => { now.head = node.parent; answer(now.nodes[node.parent], true); }, "Another answer, sampled; this one stays");
     can("Branch", () => branch(node), "Go on from here in a new conversation");
     can("Copy", () => navigator.clipboard?.writeText(bare(node.text)).then(() => note("copied")));
+    if (POINTING.includes(now.nodes[node.parent]?.task) && !node.boxes?.length && !node.error && node.finish !== "stopped") {
+      foot.append(make("span", { class: "nowhere" }, "it names no place in the photo"));
+    }
     if (node.finish === "length") foot.append(make("span", {}, "cut at its longest"));
     foot.append(make("span", { class: "time" }, time(node.timings)));
   }
