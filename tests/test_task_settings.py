@@ -140,6 +140,14 @@ def test_what_cannot_be_followed_is_named(folder, text, says):
     assert "\n" not in str(caught.value)
 
 
+def test_settings_for_everything_are_named_by_their_own_file(folder):
+    (folder / TASK_SETTINGS).write_text(json.dumps({"caption": {"num_beams": 3}}))
+    (folder / "generation_config.json").write_text(json.dumps({"repetition_penalty": -3.0}))
+    with pytest.raises(UserError, match="repetition_penalty must be above 0") as caught:
+        load(folder)
+    assert str(caught.value).startswith(str(folder / "generation_config.json"))
+
+
 def test_an_older_file_is_named_as_well(folder):
     old(folder, {"caption": {"num_beam": 3}})
     with pytest.raises(UserError, match=r"config\.json: caption: unknown setting num_beam "):

@@ -25,6 +25,7 @@ from ..checkpoints.loading import load_system
 from ..checkpoints.onnx_parts import NotPrepared
 from ..engine.backend import Backend
 from ..engine.completion import Request
+from ..engine.defaults import Defaults
 from ..engine.engine import Engine
 from ..engine.official import OfficialEngine
 from ..engine.onnx_session import CannotRun
@@ -94,6 +95,10 @@ def load(
             log.warning("%s; torch does it now, more slowly", error)
     if fast is None:
         model, processor = load_system(folder, way.device, way.dtype, quantize=quantize, device_map=device_map)
+    try:
+        Defaults.of(model.generation_config, model.config.text_config).params()
+    except UserError as error:
+        raise UserError(f"{folder / 'generation_config.json'}: {error}") from None
     try:
         return Assistant(model, processor, official=official, task_settings=task_settings, backend=fast, image_disk_bytes=disk)
     except UserError as error:
