@@ -64,38 +64,40 @@ BackendOption = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Draw = Annotated[Path | None, typer.Option(help="Write the photo with the answer's boxes drawn on it.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Pictures at a time.")]
-MaxNewTokens = Annotated[int | None, typer.Option(min=1, rich_help_panel=_DECODING)]
-MinNewTokens = Annotated[int | None, typer.Option(min=0, rich_help_panel=_DECODING)]
-NumBeams = Annotated[int | None, typer.Option(min=1, rich_help_panel=_DECODING)]
-DoSample = Annotated[bool | None, typer.Option("--do-sample/--no-do-sample", rich_help_panel=_DECODING)]
-Temperature = Annotated[float | None, typer.Option(min=0.0, rich_help_panel=_DECODING)]
-TopP = Annotated[float | None, typer.Option(min=0.0, max=1.0, rich_help_panel=_DECODING)]
-TopK = Annotated[int | None, typer.Option(min=1, rich_help_panel=_DECODING)]
-RepetitionPenalty = Annotated[float | None, typer.Option(min=0.01, rich_help_panel=_DECODING)]
-LengthPenalty = Annotated[float | None, typer.Option(rich_help_panel=_DECODING)]
-NoRepeatNgramSize = Annotated[int | None, typer.Option(min=0, rich_help_panel=_DECODING)]
+
+
+def _decoding(help: str, metavar: str = "N", **limits: Any) -> Any:
+    """A setting of decoding. Its short metavar leaves room for its name on a narrow terminal."""
+    return typer.Option(help=help, metavar=metavar, rich_help_panel=_DECODING, **limits)
+
+
+MaxNewTokens = Annotated[int | None, _decoding("Longest answer, in tokens.", min=1)]
+MinNewTokens = Annotated[int | None, _decoding("Shortest answer.", min=0)]
+NumBeams = Annotated[int | None, _decoding("Beam search with so many beams.", min=1)]
+DoSample = Annotated[bool | None, typer.Option("--do-sample/--no-do-sample", help="Draw tokens.", rich_help_panel=_DECODING)]
+Temperature = Annotated[float | None, _decoding("Of drawing; 0: the likeliest.", "X", min=0.0)]
+TopP = Annotated[float | None, _decoding("Draw from so much probability.", "X", min=0.0, max=1.0)]
+TopK = Annotated[int | None, _decoding("Draw from so many tokens.", min=1)]
+RepetitionPenalty = Annotated[float | None, _decoding("Above 1: repeat less.", "X", min=0.01)]
+LengthPenalty = Annotated[float | None, _decoding("Above 1: beams that are longer.", "X")]
+NoRepeatNgramSize = Annotated[int | None, _decoding("No N tokens in a row twice.", min=0)]
 SelfConsistency = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Sample so many answers; give the one they agree with most (1: the likeliest).", rich_help_panel=_DECODING
-    ),
+    int | None, _decoding("Sample so many answers; give the one they agree with most (1: the likeliest).", min=1)
 ]
 Mirrored = Annotated[
     bool | None,
-    typer.Option(
-        help="Sample half of the answers of --self-consistency before the picture in a mirror.", rich_help_panel=_DECODING
-    ),
+    typer.Option(help="With self-consistency: half of the answers before the mirrored picture.", rich_help_panel=_DECODING),
 ]
 ZoomIn = Annotated[
     bool | None,
     typer.Option(
         "--zoom-in/--no-zoom-in",
-        help="With ground, ask about each phrase by itself for its box; with refer and --self-consistency, ask again about "
+        help="With ground, ask about each phrase by itself for its box; with refer and self-consistency, ask again about "
         "what surrounds the box that was found.",
         rich_help_panel=_DECODING,
     ),
 ]
-Seed = Annotated[int | None, typer.Option(help="For sampling.", rich_help_panel=_DECODING)]
+Seed = Annotated[int | None, _decoding("For sampling.")]
 
 
 @dataclass(frozen=True)
