@@ -19,6 +19,7 @@ from conftest import tiny_folder
 
 import minigpt4
 from minigpt4 import UserError, cli
+from minigpt4.engine.completion import Request
 from minigpt4.prompt.templates import IMAGE
 
 PLAIN = ("--model", "base", "--dtype", "float32")
@@ -329,3 +330,9 @@ def test_ctrl_c_stops_the_answer_and_not_the_conversation(terminal, system):
     time.sleep(0.5)  # Python does not hear a signal that comes between its prompt and its reading
     person.type("\x03")  # at the prompt it leaves
     assert person.process.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize("message", [{"role": "user"}, {"role": "user", "content": None}, "hm?", {"content": "hm?"}])
+def test_what_is_no_message_is_said(system, message):
+    with pytest.raises(UserError, match=r"a message is|unknown role None"):
+        system.engine.generate([Request(messages=[message])])

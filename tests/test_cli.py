@@ -92,6 +92,7 @@ def test_what_ask_refuses(run, here):
     assert "--draw goes with one photo" in refused(run("ask", "--input", "x.jsonl", "--output", "y", "--draw", "z.png"))
     assert "no such folder" in refused(run("ask", "0.png", "hm?", "--model", "nowhere"))
     assert refused(run("ask", "0.png", "hm?", "--device", "toaster")).startswith("toaster: no such device")
+    assert refused(run("ask", "0.png", "hm?", "--device", "meta")).startswith("meta: this machine has no such device")
     if not torch.cuda.is_available():
         assert refused(run("ask", "0.png", "hm?", *PLAIN, "--device", "cuda")).startswith(
             "cuda: this machine has no such device"

@@ -65,7 +65,9 @@ def _device(wanted: str | torch.device | None) -> torch.device:
         device = torch.device(wanted)
     except RuntimeError:
         raise UserError(f"{wanted}: no such device; say cpu, cuda, cuda:1 or mps") from None
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type)
+    here = {"cpu": True, "meta": False, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(
+        device.type
+    )
     if here is False or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
         raise UserError(f"{wanted}: this machine has no such device, or this torch was built without it; try cpu")
     return device

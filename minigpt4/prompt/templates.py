@@ -5,7 +5,7 @@ a user's text, wrapped as `image_tag`. Sources: MiniGPT-4 paper section 3.2, Min
 that the published weights were trained with.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,15 +60,16 @@ class ChatTemplate:
         """The conversation in the pieces that training tokenises by themselves: questions, and answers with their end."""
         parts = [self.system + self.sep if self.system else ""]
         for message in messages:
-            content = message["content"]
-            if message["role"] == "user":
+            if not isinstance(message, Mapping) or not isinstance(content := message.get("content"), str):
+                raise UserError(f'a message is {{"role": "user" or "assistant", "content": text}}, not {message!r:.80}')
+            if message.get("role") == "user":
                 parts[-1] += self.user + content + self.sep
-            elif message["role"] == "assistant":
+            elif message.get("role") == "assistant":
                 parts[-1] += self.assistant
                 closed = content + self.sep if content else ""
                 parts += [closed, ""] if official else [content + self.end, self.gap]
             else:
-                raise UserError(f"unknown role {message['role']!r}: a message is from 'user' or 'assistant'")
+                raise UserError(f"unknown role {message.get('role')!r}: a message is from 'user' or 'assistant'")
         if open_turn:
             parts[-1] += self.assistant
         return parts
