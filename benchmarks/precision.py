@@ -5,7 +5,7 @@ against the first of them (float32 in torch).
 
 CAPTIONS.jsonl has rows of {"image", "captions"} (and "split"), images named as seen from there. Printed: CIDEr, its difference
 from the first one's with a 95 % interval over images, captions that are the same, and the share of their tokens up to the
-first other one. With --keep, captions are kept there, and a second run goes on where the first one ended.
+first other one. With --keep, captions are kept there, and a second run with the same weights goes on where the first one ended.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import minigpt4
 from minigpt4.io.cores import wait_quietly
+from minigpt4.jobs.made_by import signature
 from minigpt4.metrics.caption import cider
 from minigpt4.metrics.interval import bootstrap
 
@@ -23,7 +24,7 @@ WAYS = ("torch-float32", "onnx-float32", "onnx-8bit", "onnx-4bit")
 
 def captions(way: str, images: list[str], keep: Path | None) -> tuple[list[str], float]:
     """The captions, and seconds an image (of those that were not kept before)."""
-    file = keep / f"{way}.json" if keep else None
+    file = keep / f"{signature('pocket', {})} {Path(images[0]).parent.parent.name} {way}.json" if keep else None
     said = json.loads(file.read_text()) if file and file.exists() else []
     if len(said) >= len(images):
         return said[: len(images)], float("nan")
