@@ -1,22 +1,12 @@
 // The page: conversations, questions, answers.
 
 import * as api from "/api.js";
+import { $, POINTING, TASKS, choose, chosenTask, grow, note, sampling, theme, toggle } from "/controls.js";
 import { bare, make, siteFrame, tied, time, website, words } from "/messages.js";
+import { blobOf, camera, read } from "/photos.js";
 import * as stage from "/stage.js";
 import * as store from "/store.js";
 
-const $ = (id) => document.getElementById(id);
-const TASKS = [
-  { id: "", name: "Ask", hint: "Ask about the photo" },
-  { id: "caption", name: "Describe", hint: "Nothing to type, just ask", bare: true },
-  { id: "grounding", name: "Ground", hint: "Nothing to type, just ask", bare: true },
-  { id: "refer", name: "Refer", hint: "The man on the left" },
-  { id: "detection", name: "Detect", hint: "Dog, car, tree" },
-  { id: "identify", name: "Identify", hint: "Draw a box, then ask", bare: true },
-  { id: "vqa", name: "Short answer", hint: "A question with a short answer" },
-];
-const POINTING = ["refer", "detection", "grounding"]; // their answers are places
-const SHOWN_SIDE = 2048;
 const fresh = () => ({ id: id(), title: "New conversation", changed: Date.now(), images: [], shown: 0, nodes: {}, roots: [], head: null });
 const id = () => crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`.replace(".", "");
 
@@ -134,16 +124,6 @@ async function answer(question, sampled = false) {
 function busy(on) {
   $("send").hidden = on;
   $("stop").hidden = !on;
-}
-
-function sampling() {
-  const body = {};
-  const temperature = Number($("temperature").value);
-  if (temperature >= 0) body.temperature = temperature;
-  for (const name of ["top_p", "max_tokens", "seed", "self_consistency"]) {
-    if ($(name).value !== "" && $(name).checkValidity()) body[name] = Number($(name).value);
-  }
-  return body;
 }
 
 // showing ----------------------------------------------------------------------------------------------------------------
@@ -321,40 +301,6 @@ async function take(files) {
   render();
 }
 
-async function read(file) {
-  let bitmap;
-  try {
-    bitmap = await createImageBitmap(file);
-  } catch { // HEIC and others that this browser does not know: the server does
-    bitmap = await createImageBitmap(await api.convert(file));
-  }
-  const scale = Math.min(1, SHOWN_SIDE / Math.max(bitmap.width, bitmap.height));
-  const canvas = make("canvas", { width: Math.max(1, Math.round(bitmap.width * scale)), height: Math.max(1, Math.round(bitmap.height * scale)) });
-  const pen = canvas.getContext("2d");
-  pen.fillStyle = "#fff";
-  pen.fillRect(0, 0, canvas.width, canvas.height);
-  pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  return { name: (file.name ?? "photo").slice(0, 80), url: canvas.toDataURL("image/jpeg", 0.92), width: canvas.width, height: canvas.height };
-}
-
-async function camera() {
-  try {
-    const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
-    $("video").srcObject = stream;
-    $("snap").showModal();
-    $("snap").addEventListener("close", () => stream.getTracks().forEach((track) => track.stop()), { once: true });
-  } catch {
-    note("there is no camera here, or it may not be used", true);
-  }
-}
-
-$("shoot").addEventListener("click", () => {
-  const video = $("video");
-  const canvas = make("canvas", { width: video.videoWidth, height: video.videoHeight });
-  canvas.getContext("2d").drawImage(video, 0, 0);
-  canvas.toBlob((blob) => { $("snap").close(); take([Object.assign(blob, { name: "camera" })]); }, "image/jpeg", 0.92);
-});
-
 async function openGallery() {
   const { CARDS } = await import("/sketches.js");
   const address = (card) => card.image ?? `data:image/svg+xml,${encodeURIComponent(card.drawing)}`;
@@ -370,50 +316,15 @@ async function tryCard(card, address) {
   const image = new Image();
   image.src = address;
   await image.decode();
-  const canvas = make("canvas", { width: image.naturalWidth, height: image.naturalHeight });
-  canvas.getContext("2d").drawImage(image, 0, 0);
-  const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+  const photo = await blobOf(image, image.naturalWidth, image.naturalHeight, card.name);
   open(fresh());
-  await take([Object.assign(blob, { name: card.name })]);
+  await take([photo]);
   choose(card.task ?? "");
   $("question").value = card.text;
   await send();
 }
 
 // controls ---------------------------------------------------------------------------------------------------------------
-
-const chosenTask = () => document.querySelector("#tasks input:checked")?.value ?? "";
-
-function choose(task) {
-  const input = document.querySelector(`#tasks input[value="${task}"]`);
-  if (input) input.checked = true;
-  $("question").placeholder = TASKS.find((t) => t.id === task).hint;
-}
-
-function note(text, bad = false) {
-  $("note").textContent = text;
-  $("note").classList.toggle("bad", bad);
-}
-
-function grow() {
-  const area = $("question");
-  area.style.height = "auto";
-  area.style.height = `${Math.min(area.scrollHeight, 150)}px`;
-}
-
-function theme(wanted) {
-  document.documentElement.dataset.theme = wanted;
-  localStorage.setItem("theme", wanted);
-}
-
-function toggle(button, shown) {
-  button.setAttribute("aria-expanded", shown);
-  return shown;
-}
-
-$("tasks").append(...TASKS.map((t) => make("label", {}, make("input", { type: "radio", name: "task", value: t.id, onchange: () => choose(t.id) }), t.name)));
-choose("");
-theme(localStorage.getItem("theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
 
 $("form").addEventListener("submit", (e) => { e.preventDefault(); send(); });
 $("question").addEventListener("input", grow);
@@ -425,18 +336,12 @@ $("new").addEventListener("click", () => { open(fresh()); $("question").focus();
 $("choose").addEventListener("click", () => $("files").click());
 $("add").addEventListener("click", () => $("files").click());
 $("files").addEventListener("change", async (e) => { await take([...e.target.files]); e.target.value = ""; });
-$("camera").addEventListener("click", camera);
+$("camera").addEventListener("click", () => camera(take));
 $("open-gallery").addEventListener("click", openGallery);
 document.querySelectorAll("[data-close]").forEach((b) => b.addEventListener("click", () => b.closest("dialog").close()));
 $("toggle-theme").addEventListener("click", () => theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
 $("toggle-list").addEventListener("click", (e) => toggle(e.currentTarget, $("list").classList.toggle("shown")));
 $("toggle-drawer").addEventListener("click", (e) => { $("drawer").hidden = !toggle(e.currentTarget, $("drawer").hidden); });
-$("temperature").addEventListener("input", (e) => { $("temperature-shown").textContent = e.target.value < 0 ? "as the model says" : e.target.value; });
-$("defaults").addEventListener("click", () => {
-  for (const name of ["top_p", "max_tokens", "seed", "self_consistency"]) $(name).value = "";
-  $("temperature").value = -0.1;
-  $("temperature-shown").textContent = "as the model says";
-});
 $("key-form").addEventListener("submit", (e) => e.preventDefault());
 $("key").addEventListener("change", (e) => { api.settings.key = e.target.value; sessionStorage.setItem("key", e.target.value); begin(); });
 $("export").addEventListener("click", async () => {

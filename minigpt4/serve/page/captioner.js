@@ -1,9 +1,9 @@
 // ChatCaptioner: the model asks itself about the photo, round by round, and sums up what it was told.
 
 import * as api from "/api.js";
+import { $ } from "/controls.js";
 import { make } from "/messages.js";
 
-const $ = (id) => document.getElementById(id);
 const WHY = {
   "rounds": "as many rounds as were allowed",
   "nothing new": "the last rounds brought nothing new",
