@@ -108,9 +108,12 @@ class _SameConv2d(nn.Conv2d):
         ):
             total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
             pads += [total // 2, total - total // 2]
-        if any(pads):
-            x_BCHW = F.pad(x_BCHW, pads)
-        return F.conv2d(x_BCHW, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        left, right, top, bottom = pads
+        if (left, top) == (right, bottom):  # most are: the convolution pads by itself, and nothing is copied
+            around = (top, left)
+        else:
+            x_BCHW, around = F.pad(x_BCHW, pads), (0, 0)
+        return F.conv2d(x_BCHW, self.weight, self.bias, self.stride, around, self.dilation, self.groups)
 
 
 class _Block(nn.Module):
@@ -129,8 +132,8 @@ class _Block(nn.Module):
         self.bn2 = _batch_norm(c_out)
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        y = F.relu6(self.bn0(self.expand_conv(x_BCHW))) if self.expands else x_BCHW
-        y = F.relu6(self.bn1(self.depthwise_conv(y)))
+        y = F.relu6(self.bn0(self.expand_conv(x_BCHW)), inplace=True) if self.expands else x_BCHW
+        y = F.relu6(self.bn1(self.depthwise_conv(y)), inplace=True)
         y = self.bn2(self.project_conv(y))
         return x_BCHW + y if self.adds else y
 
@@ -167,13 +170,13 @@ class EfficientNetLiteModel(PreTrainedModel):
         if pixel_values.shape[-2:] != (size, size):
             raise ValueError(f"the vision encoder expects {size} x {size} pixels, not {tuple(pixel_values.shape[-2:])}")
         maps = {}
-        x = F.relu6(self.bn0(self.conv_stem(pixel_values)))
+        x = F.relu6(self.bn0(self.conv_stem(pixel_values)), inplace=True)
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in self.stage_ends:
                 maps[self.stage_ends[i]] = x
         if "head" in self.config.feature_maps:
-            maps["head"] = F.relu6(self.bn1(self.conv_head(x)))
+            maps["head"] = F.relu6(self.bn1(self.conv_head(x)), inplace=True)
         grid = size // 32
         chosen = [F.pixel_unshuffle(maps[m], maps[m].shape[-1] // grid) for m in self.config.feature_maps]
         return BaseModelOutput(last_hidden_state=torch.cat(chosen, 1).flatten(2).transpose(1, 2))
