@@ -485,8 +485,13 @@ def test_the_model_says_what_it_takes(client):
     assert model.id == client.models.retrieve("tiny").id == "tiny"
     assert model.model_extra["input_modalities"] == ["text", "image"]
     assert model.model_extra["context_length"] == 512
+    assert model.model_extra["max_new_tokens"] == 12
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("other")
+    own = assistant()
+    own.task_settings = {"question": {"max_new_tokens": 9}, "caption": {"max_new_tokens": 5}}
+    with serving(own) as at:
+        assert httpx2.get(f"{at}/v1/models").json()["data"][0]["max_new_tokens"] == 9  # what a plain question gets
 
 
 def test_ready_when_it_is_loaded():

@@ -263,9 +263,10 @@ def _model(served: Served) -> dict[str, Any]:
         ],
     }
     if served.answering is not None:
-        engine = served.answering.assistant.engine
-        described |= {"context_length": min(engine.context, 1 << 31), "max_new_tokens": engine.most_new_tokens}
-        described["image_tokens"] = served.answering.assistant.processor.num_image_tokens
+        assistant = served.answering.assistant
+        described["context_length"] = min(assistant.engine.context, 1 << 31)
+        described["max_new_tokens"] = assistant.plan("", {}).params.max_new_tokens  # of a plain question that names no limit
+        described["image_tokens"] = assistant.processor.num_image_tokens
     return described
 
 
