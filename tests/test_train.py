@@ -163,7 +163,7 @@ def test_resumed_equals_uninterrupted(world, tmp_path, workers, monkeypatch):
 
 
 def test_kill_at_any_moment_and_start_again(world, tmp_path):
-    given = recipe_of(world, tmp_path / "killed", steps=40, checkpoint_every=1)
+    given = recipe_of(world, tmp_path / "killed", steps=16, checkpoint_every=1)
     process = start(given, tmp_path)
     checkpoints = tmp_path / "killed" / "checkpoints"
     deadline = time.monotonic() + 120
@@ -176,7 +176,7 @@ def test_kill_at_any_moment_and_start_again(world, tmp_path):
     assert status == 0, said
     assert "continuing after step" in said
     # Not in this process, which may have another number of threads: the last bits of sums would differ.
-    assert finish(start(recipe_of(world, tmp_path / "whole", steps=40), tmp_path))[0] == 0
+    assert finish(start(recipe_of(world, tmp_path / "whole", steps=16), tmp_path))[0] == 0
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
 
 
