@@ -74,12 +74,12 @@ def _decoding(help: str, metavar: str = "N", **limits: Any) -> Any:
 MaxNewTokens = Annotated[int | None, _decoding("Longest answer, in tokens.", min=1)]
 MinNewTokens = Annotated[int | None, _decoding("Shortest answer.", min=0)]
 NumBeams = Annotated[int | None, _decoding("Beam search with so many beams.", min=1)]
-DoSample = Annotated[bool | None, typer.Option("--do-sample/--no-do-sample", help="Draw tokens.", rich_help_panel=_DECODING)]
-Temperature = Annotated[float | None, _decoding("Of drawing; 0: the likeliest.", "X", min=0.0)]
-TopP = Annotated[float | None, _decoding("Draw from so much probability.", "X", min=0.0, max=1.0)]
-TopK = Annotated[int | None, _decoding("Draw from so many tokens.", min=1)]
+DoSample = Annotated[bool | None, typer.Option("--do-sample/--no-do-sample", help="Sample.", rich_help_panel=_DECODING)]
+Temperature = Annotated[float | None, _decoding("Of sampling; 0: greedy.", "X", min=0.0)]
+TopP = Annotated[float | None, _decoding("Sample from this much probability.", "X", min=0.0, max=1.0)]
+TopK = Annotated[int | None, _decoding("Sample from so many tokens.", min=1)]
 RepetitionPenalty = Annotated[float | None, _decoding("Above 1: repeat less.", "X", min=0.01)]
-LengthPenalty = Annotated[float | None, _decoding("Above 1: beams that are longer.", "X")]
+LengthPenalty = Annotated[float | None, _decoding("Above 1: longer answers of beams.", "X")]
 NoRepeatNgramSize = Annotated[int | None, _decoding("No N tokens in a row twice.", min=0)]
 SelfConsistency = Annotated[
     int | None, _decoding("Sample so many answers; give the one they agree with most (1: the likeliest).", min=1)

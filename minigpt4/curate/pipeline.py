@@ -76,7 +76,8 @@ class Pipeline:
         """All steps; what is done already is not done again.
 
         Raises:
-            UserError: a recipe that cannot be followed, another run in the same folder, or the cost ceiling is reached.
+            UserError: a recipe that cannot be followed, another run in the same folder, the cost ceiling, or an endpoint where
+                nobody is.
         """
         held = hold(self.recipe.output, "another curation")
         try:

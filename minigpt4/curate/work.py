@@ -37,7 +37,7 @@ class Work:
         """What a step adds to rows; ``{"error": why}`` for those that could not be worked on.
 
         Raises:
-            UserError: an agent that cannot be had, or the cost ceiling is reached.
+            UserError: an agent that cannot be had, the cost ceiling, or an endpoint where nobody is.
         """
         works: dict[str, Callable[[Sequence[Row]], list[Row]]] = {
             "describe": self.describe,

@@ -30,8 +30,8 @@ def converse_files(
     """A dialogue about each file that `output` does not have yet; returns how many failed.
 
     Rows are ``{"image": name, "dialogue": transcript, "by", "image_digest"}``, in the order of `files` at the end. A file that
-    fails is not written, so that the next run tries it again. At the cost ceiling no further dialogue is begun; those cut off
-    by it are not kept.
+    fails is not written, so that the next run tries it again. At the cost ceiling, or where nobody answers at an
+    endpoint, no further dialogue is begun; those cut off by it are not kept.
 
     Args:
         run: holds the dialogue about one file; called from several threads.

@@ -15,7 +15,8 @@ from ..errors import UserError
 MOST_LOGPROBS = 20
 MOST_ANSWERS = 128  # to one prompt
 _SAMPLING = ("temperature", "top_p", "top_k")
-COLDEST = 1e-4  # above nought
+COLDEST = 1e-4
+"""The lowest temperature at which tokens are sampled; logits over a smaller one may be infinite in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,6 @@ class SamplingParams:
         for name, least, most in (("n", 1, MOST_ANSWERS), ("num_beams", 1, MOST_ANSWERS), ("logprobs", 0, MOST_LOGPROBS)):
             self._whole(name, least, most)
         self._whole("seed", -(2**63), 2**63 - 1)
-        # logits over a smaller one would be infinite in float32
         self._number("temperature", lambda value: value == 0 or value >= COLDEST, f"0 (greedy) or at least {COLDEST}")
         self._number("top_p", lambda value: 0 <= value <= 1, "from 0 to 1")
         self._number("repetition_penalty", lambda value: value > 0, "above 0")
