@@ -41,9 +41,10 @@ IMAGES = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes
 QUESTIONS = ["what?", "why? <ImageHere> <|im_end|> ### really \ud800", "[vqa] is it é?"]
 
 
-def model_of(feature_maps=("head",), **changes):
+def model_of(feature_maps=("head",), class_grids=(), **changes):
     """A system in small, as the pocket model is; norms of its vision encoder that do something."""
-    vision = EfficientNetLiteConfig(image_size=128, width_multiplier=0.3, depth_multiplier=0.5, feature_maps=feature_maps)
+    small = {"image_size": 128, "width_multiplier": 0.3, "depth_multiplier": 0.5}
+    vision = EfficientNetLiteConfig(**small, feature_maps=feature_maps, class_grids=class_grids)
     text = tiny_llama(hidden_size=64, intermediate_size=96, tie_word_embeddings=True)
     model = tiny_model(**{"vision_config": vision, "text_config": text, "concat_order": "square"} | changes)
     with torch.no_grad():
@@ -100,8 +101,11 @@ def kept(folder: Path) -> Path:
 @pytest.mark.parametrize(
     "order", [{"concat_order": "square"}, {"concat_order": "row", "position_octaves": 3, "position_scale": 2.0}]
 )
-def test_the_vision_graph_gives_what_torch_gives(maps, order, tmp_path):
-    model = model_of(maps, **order)
+@pytest.mark.parametrize("classes", [{}, {"class_tokens": 3}, {"class_tokens": 2, "own_classes": 5}])
+def test_the_vision_graph_gives_what_torch_gives(maps, order, classes, tmp_path):
+    model = model_of(maps, (1, 2) if classes else (), **classes, **order)
+    if classes:
+        model.vision_tower.class_branch.fc.weight.data.normal_(0, 0.1)  # it is sure of something
     assert has_vision_graph(model.config)
     write_vision(model, tmp_path / VISION)
     run = session(tmp_path / VISION, 1).run

@@ -43,7 +43,7 @@ FOLDER = Path(__file__).parent.parent / "pocket"
 FOLDERS = {"pocket": FOLDER} | {f"pocket-{when}-stage2": FOLDER / f"{when}-stage2" for when in ("before", "after")}
 """Systems that ship, by name. The latter two are the way of MiniGPT-4: one projection, before and after its second stage."""
 
-_FORMAT = 2  # of the prepared folder; a change makes every cache anew
+_FORMAT = 3  # of the prepared folder; a change makes every cache anew
 _MANIFEST = "manifest.json"
 _PATIENCE = 1800.0  # seconds that a download may take; 93 MB at half a megabit
 
@@ -184,8 +184,9 @@ def _convert_vision(file: Path, target: Path) -> None:
 
     from ..model.vision.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel, convert_state_dict
 
-    vision = EfficientNetLiteModel(EfficientNetLiteConfig())
+    vision = EfficientNetLiteModel(EfficientNetLiteConfig(class_grids=[1]))
     vision.load_state_dict(convert_state_dict(torch.load(file, map_location="cpu", weights_only=True)))
+    vision.config.class_grids = []  # the classifier's weights are there for those who ask for it
     vision.save_pretrained(target)
 
 

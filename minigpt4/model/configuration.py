@@ -27,6 +27,10 @@ class MiniGPT4Config(PreTrainedConfig):
         position_octaves: octaves of sine and cosine of a patch's place that are joined to its token before the connector (four
             channels an octave); 0 for none, as in the papers, whose vision encoders know places by themselves.
         position_scale: how large those waves are. Beside a thousand channels a few of size 1 are hardly heard.
+        class_tokens: image tokens for each list of class probabilities that the vision encoder gives
+            (`EfficientNetLiteConfig.class_grids`), before those of the patches; the connector must be ``"concat"``.
+        own_classes: classes of a classifier in the connector, which goes by the same features as the vision encoder's and makes
+            one more list of probabilities.
         qformer_config: the Q-Former, when `connector` asks for one.
         projection_depth: 1 is the one Linear of both papers; more put a GELU between Linears of the language model's width (the
             MiniGPT-4 paper's ablation has 3).
@@ -52,6 +56,8 @@ class MiniGPT4Config(PreTrainedConfig):
     concat_order: Literal["row", "square"] = "row"
     position_octaves: int = 0
     position_scale: float = 1.0
+    class_tokens: int = 0
+    own_classes: int = 0
     qformer_config: Any = None
     num_query_tokens: int = 32
     projection_depth: int = 1
@@ -83,6 +89,7 @@ class MiniGPT4Config(PreTrainedConfig):
             raise ValueError(f"projection_depth must be at least 1, not {self.projection_depth}")
         if self.position_octaves < 0:
             raise ValueError(f"position_octaves must be at least 0, not {self.position_octaves}")
+        self._check_classes()
         qformer: Any = self.qformer_config
         if self.connector == "concat":
             self._check_concat()
@@ -104,6 +111,21 @@ class MiniGPT4Config(PreTrainedConfig):
             self.vision_config = vision
             if octaves:
                 self.position_octaves, self.position_scale = octaves, scale
+
+    def _check_classes(self) -> None:
+        for name in ("class_tokens", "own_classes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        lists = getattr(self.vision_config, "num_class_lists", 0)
+        if bool(self.class_tokens) != bool(lists):
+            raise ValueError(
+                f"class_tokens is {self.class_tokens}, but the vision encoder gives {lists} lists of class "
+                "probabilities (vision_config.class_grids): set both or neither"
+            )
+        if self.own_classes and not lists:
+            raise ValueError("own_classes need what the vision encoder's classifier goes by (vision_config.class_grids)")
+        if self.class_tokens and self.connector != "concat":
+            raise ValueError(f"class_tokens need the connector 'concat', not {self.connector!r}")
 
     def _check_concat(self) -> None:
         k, grid = self.concat_factor, self.vision_grid
@@ -136,14 +158,31 @@ class MiniGPT4Config(PreTrainedConfig):
     @property
     def num_image_tokens(self) -> int:
         """Image tokens that the language model receives for one picture."""
-        return self.num_query_tokens if self.connector == "qformer" else self.vision_grid**2 // self.concat_factor
+        if self.connector == "qformer":
+            return self.num_query_tokens
+        return self.num_class_lists * self.class_tokens + self.vision_grid**2 // self.concat_factor
+
+    @property
+    def num_class_lists(self) -> int:
+        """Lists of class probabilities: the vision encoder's, and that of one's own classes."""
+        return getattr(self.vision_config, "num_class_lists", 0) + bool(self.own_classes)
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the vision encoder's classifier and one's own, in this order."""
+        return getattr(self.vision_config, "num_classes", 0) + self.own_classes
+
+    @property
+    def class_channels(self) -> int:
+        """Channels of the connector's output that are for class probabilities, after those of patches."""
+        return self.class_tokens * self.num_classes if self.class_tokens else 0
 
     @property
     def connector_size(self) -> int:
         """Width of what the connector gives to the projection."""
         if self.connector == "qformer":
             return self.qformer_config.hidden_size
-        return self.token_width * self.concat_factor
+        return self.token_width * self.concat_factor + self.class_channels
 
 
 def _side(size: Any) -> int:

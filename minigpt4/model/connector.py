@@ -41,16 +41,26 @@ def waves(grid: int, octaves: int) -> torch.Tensor:
 
 
 class ConcatConnector(nn.Module):
-    """Join neighbouring patch tokens along their width: (B, T, V) -> (B, N / k, k V). It has no parameters.
+    """Join neighbouring patch tokens along their width: (B, T, V) -> (B, N / k, k V). It has no parameters, but for the
+    classifier of one's own classes.
 
     Source: MiniGPT-v2 paper, section 2.1 ("concatenate four adjacent visual tokens"). The published weights join four
     consecutive tokens in raster order, i.e. horizontal strips (``row``); ``square`` joins 2 x 2 patches instead.
+
+    With `class_tokens` c, each list of C class probabilities becomes c tokens before those of the patches, and all are c C
+    channels wider: (B, lists c + N / k, k V + c C). In the i-th token of a list its probabilities are the i-th C of these
+    channels, and all else is nought, so that the one Linear after this has a vector for each class and i. The first list is
+    that of one's own classes, if there are any.
     """
 
     def __init__(self, config: MiniGPT4Config):
         super().__init__()
         self.positions = PositionChannels(config)
         self.factor, self.order, self.grid = config.concat_factor, config.concat_order, config.vision_grid
+        self.class_tokens, self.classes = config.class_tokens, config.num_classes
+        self.own = None
+        if config.own_classes:
+            self.own = nn.Linear(config.vision_config.num_class_features, config.own_classes)
 
     def forward(self, tokens_BTV: torch.Tensor) -> torch.Tensor:
         patches = self.grid * self.grid
@@ -62,9 +72,26 @@ class ConcatConnector(nn.Module):
         x_BNV = self.positions(tokens_BTV)[:, surplus:]  # class token and registers carry no place: they are left out
         if self.order == "square":
             side, across = math.isqrt(self.factor), self.grid // math.isqrt(self.factor)
-            x = x_BNV.unflatten(1, (across, side, across, side)).transpose(2, 3)
-            return x.reshape(len(x), across * across, -1)
-        return x_BNV.reshape(len(x_BNV), patches // self.factor, -1)
+            x_BNV = x_BNV.unflatten(1, (across, side, across, side)).transpose(2, 3)
+        x_BKW = x_BNV.reshape(len(x_BNV), patches // self.factor, -1)
+        if not self.class_tokens:
+            return x_BKW
+        lists_BLC = self._class_lists(tokens_BTV[:, :surplus])
+        apart = [
+            F.pad(lists_BLC, (i * self.classes, (self.class_tokens - 1 - i) * self.classes)) for i in range(self.class_tokens)
+        ]
+        classes_BKW = torch.stack(apart, 2).flatten(1, 2)
+        return torch.cat([F.pad(classes_BKW, (x_BKW.shape[2], 0)), F.pad(x_BKW, (0, classes_BKW.shape[2]))], 1)
+
+    def _class_lists(self, tokens_BTV: torch.Tensor) -> torch.Tensor:
+        """Of what comes before the patches, features and lists: (B, lists, all classes)."""
+        theirs = self.classes - (self.own.out_features if self.own is not None else 0)
+        lists_BLC = F.pad(tokens_BTV[:, 1:, :theirs], (0, self.classes - theirs))
+        if self.own is None:
+            return lists_BLC
+        scores_BC = self.own(tokens_BTV[:, :1, : self.own.in_features].to(self.own.weight.dtype))
+        probabilities = scores_BC.float().softmax(-1).to(lists_BLC.dtype)
+        return torch.cat([F.pad(probabilities, (theirs, 0)), lists_BLC], 1)
 
 
 class QFormerConnector(nn.Module):

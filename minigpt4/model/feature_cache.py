@@ -47,8 +47,8 @@ class FeatureCache:
     Args:
         folder: where caches are kept; the user's cache folder when not given.
         connector_varies: whether the connector is given other channels each time, so that its work cannot be kept.
-        stage: ``"vision_tokens"`` (B, T, V), or ``"connector_features"`` (B, K, W) where the connector is frozen as well and
-            has parameters (a Q-Former), so that its work is saved too, unless it is given other channels each time.
+        stage: ``"vision_tokens"`` (B, T, V), or ``"connector_features"`` (B, K, W) where the connector is a Q-Former that
+            is frozen as well, so that its work is saved too, unless it is given other channels each time.
     """
 
     def __init__(
@@ -59,7 +59,8 @@ class FeatureCache:
         connector_varies: bool = False,
     ):
         self.model, self.image_processor = model, image_processor
-        frozen_connector = list(model.connector.parameters()) and not any(p.requires_grad for p in model.connector.parameters())
+        is_qformer = model.config.connector == "qformer"  # others cost nothing, and what they give may be larger
+        frozen_connector = is_qformer and not any(p.requires_grad for p in model.connector.parameters())
         self.stage = "connector_features" if frozen_connector and not connector_varies else "vision_tokens"
         about = {
             "format": _FORMAT,

@@ -56,8 +56,8 @@ def average(shares: Mapping[str, float], target: str | Path) -> Path:
 
 
 def _what_is_seen(config: dict[str, Any]) -> tuple[Any, ...]:
-    """What of a configuration decides what weights mean: the vision encoder, and the position channels, which older files have
-    in its part."""
+    """What of a configuration decides what weights mean: the vision encoder, the position channels, which older files have
+    in its part, and the tokens of class probabilities."""
     # Some folders write every setting down, others those that are not the usual ones.
     usual = json.loads(PreTrainedConfig().to_json_string(use_diff=False))
     vision = {name: value for name, value in (config.get("vision_config") or {}).items() if value != usual.get(name)}
@@ -65,4 +65,4 @@ def _what_is_seen(config: dict[str, Any]) -> tuple[Any, ...]:
         vision.pop(name, None)
     octaves, scale = vision.pop("coordinates", 0), vision.pop("coordinate_scale", 1.0)
     octaves, scale = (octaves, scale) if octaves else (config.get("position_octaves", 0), config.get("position_scale", 1.0))
-    return vision, octaves, scale
+    return vision, octaves, scale, config.get("class_tokens", 0), config.get("own_classes", 0)

@@ -105,6 +105,8 @@ def freeze(model: MiniGPT4ForConditionalGeneration, trained: Trained) -> None:
         getattr(model, part).requires_grad_(yes)
     if trained.vision_layers is not None:
         _freeze_beginning(model.vision_tower, trained.vision_layers)
+    if (branch := getattr(model.vision_tower, "class_branch", None)) is not None:
+        branch.requires_grad_(False)  # it tells the names that it was trained to tell
     for name, parameter in model.named_parameters():
         if trained.lora is not None and ".lora_" in name:
             parameter.requires_grad_(True)
@@ -218,12 +220,13 @@ def _rebuilt(model: MiniGPT4ForConditionalGeneration, changes: dict[str, Any]) -
 def _widened(weight: torch.Tensor, shape: torch.Size, config: MiniGPT4Config) -> torch.Tensor:
     """The first matrix of a projection, (out, tokens * channels), with zeros for further channels of each token."""
     tokens = config.concat_factor if config.connector == "concat" else 1
-    wide = weight.new_zeros(shape[0], tokens, shape[1] // tokens)
-    narrow = weight.view(weight.shape[0], tokens, -1)
+    patches, classes = weight.split([weight.shape[1] - config.class_channels, config.class_channels], 1)
+    wide = weight.new_zeros(shape[0], tokens, (shape[1] - config.class_channels) // tokens)
+    narrow = patches.reshape(weight.shape[0], tokens, -1)
     if narrow.shape[2] > wide.shape[2] or narrow.shape[0] != wide.shape[0]:
         raise UserError("model.config: a token may have more channels than in the base, not fewer")
     wide[:, :, : narrow.shape[2]] = narrow
-    return wide.view(shape)
+    return torch.cat([wide.flatten(1), classes], 1)
 
 
 def _begin_anew(model: MiniGPT4ForConditionalGeneration, part: str) -> None:

@@ -4,12 +4,16 @@ Architecture: Tan & Le 2019 (arXiv 1905.11946), table 1, in the "Lite" form publ
 no squeeze-and-excitation, ReLU6 everywhere, stem and head not scaled by the width multiplier, first and last stage
 not repeated by the depth multiplier. Convolutions pad as TensorFlow's ``SAME`` does: any surplus goes right and down.
 
+It may give what its ImageNet classifier says of the image as well (`EfficientNetLiteConfig.class_grids`). The classifier has
+the last blocks for itself, so that it stays what it was while those of the patches are trained.
+
 Parameter names follow the PyTorch checkpoints that circulate under ``efficientnet-lite*-*.pth`` (without their leading
-underscores), so `convert_state_dict` is a renaming and nothing else.
+underscores), so `convert_state_dict` renames, and copies the last blocks for the classifier.
 """
 
 import math
 import re
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +32,12 @@ _STAGES = (
     (6, 320, 1, 1, 3),
 )
 _STEM_CHANNELS, _HEAD_CHANNELS = 32, 1280
+_CLASSES = 1000
+_CLASS_BLOCKS = 6
+"""Blocks at the end that the classifier has for itself; `trained.vision_layers` of a recipe should not be more."""
+CLASS_SHARPNESS = 2.0
+"""By which the classifier's scores are multiplied before the softmax: it was trained with smoothed labels, and says 42 % where
+it is right in 88 of 100; so it says 89 where it is right in 89 (199 photographs, docs/LOG.md)."""
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -43,6 +53,9 @@ class EfficientNetLiteConfig(PreTrainedConfig):
         feature_maps: the maps whose channels are joined in each token, each one of ``"head"`` (stride 32, 1280
             channels) or ``"stage1"`` .. ``"stage7"``. A map finer than stride 32 is folded, so that a token holds
             all of its cells in the 32x32 pixels that the token stands for.
+        class_grids: for each number n, the classifier's probabilities for the n x n parts of the image (1: all), as tokens
+            before those of the patches: 1000 channels, and noughts after them. First of all comes one with what the
+            classifier goes by, its features of the whole image (1280 channels).
     """
 
     model_type = "efficientnet_lite"
@@ -51,6 +64,7 @@ class EfficientNetLiteConfig(PreTrainedConfig):
     depth_multiplier: float = 1.2
     image_size: int = 320
     feature_maps: list[str] | tuple[str, ...] = ("head",)
+    class_grids: list[int] | tuple[int, ...] = ()
 
     def __post_init__(self, **kwargs):
         for older in ("coordinates", "coordinate_scale"):  # MiniGPT4Config has these now, under other names
@@ -62,7 +76,12 @@ class EfficientNetLiteConfig(PreTrainedConfig):
         for name in self.feature_maps:
             if name not in known:
                 raise ValueError(f"unknown feature map {name!r}; known: {', '.join(known)}")
-        self.feature_maps = list(self.feature_maps)
+        self.feature_maps, self.class_grids = list(self.feature_maps), list(self.class_grids)
+        cells = self.image_size // 32
+        if wrong := [n for n in self.class_grids if n < 1 or cells % n]:
+            raise ValueError(f"class_grids: {cells} x {cells} cells cannot be parted into {wrong[0]} x {wrong[0]}")
+        if self.class_grids and self.hidden_size < _HEAD_CHANNELS:
+            raise ValueError(f"class_grids: tokens of {self.hidden_size} channels have no room for {_HEAD_CHANNELS} features")
 
     def stages(self) -> list[tuple[int, int, int, int, int]]:
         """The seven stages after scaling: (expansion, channels, repeats, stride, kernel)."""
@@ -81,6 +100,20 @@ class EfficientNetLiteConfig(PreTrainedConfig):
     @property
     def patch_size(self) -> int:
         return 32
+
+    @property
+    def num_class_lists(self) -> int:
+        """Tokens just before the patches, each with the probabilities of `num_classes` classes."""
+        return sum(n * n for n in self.class_grids)
+
+    @property
+    def num_class_features(self) -> int:
+        """Channels of the first token, with what the classifier goes by, where there is one."""
+        return _HEAD_CHANNELS if self.class_grids else 0
+
+    @property
+    def num_classes(self) -> int:
+        return _CLASSES
 
     @property
     def hidden_size(self) -> int:
@@ -138,16 +171,39 @@ class _Block(nn.Module):
         return x_BCHW + y if self.adds else y
 
 
-class EfficientNetLiteModel(PreTrainedModel):
-    """EfficientNet-Lite without its classifier: ``pixel_values`` (B, 3, S, S) -> tokens (B, (S/32)^2, hidden_size).
+class _ClassBranch(nn.Module):
+    """The last blocks as they came, the head and its Linear: a map (B, C, H, W) -> features (B, 1, 1280) of all of it, and
+    probabilities (B, parts, classes)."""
 
-    Tokens are in raster order: left to right, then top to bottom. Pixels are scaled with mean = std = 0.5.
+    def __init__(self, blocks: list[_Block], c_in: int, grids: Sequence[int]):
+        super().__init__()
+        self.grids = grids
+        self.blocks = nn.ModuleList(blocks)
+        self.conv_head = nn.Conv2d(c_in, _HEAD_CHANNELS, 1, bias=False)
+        self.bn1 = _batch_norm(_HEAD_CHANNELS)
+        self.fc = nn.Linear(_HEAD_CHANNELS, _CLASSES)
+
+    def forward(self, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        for block in self.blocks:
+            x_BCHW = block(x_BCHW)
+        x_BCHW = F.relu6(self.bn1(self.conv_head(x_BCHW)), inplace=True)
+        parts = [F.adaptive_avg_pool2d(x_BCHW, n).flatten(2).transpose(1, 2) for n in self.grids]
+        probabilities = (CLASS_SHARPNESS * self.fc(torch.cat(parts, 1)).float()).softmax(-1)
+        return x_BCHW.mean((2, 3)).unsqueeze(1), probabilities
+
+
+class EfficientNetLiteModel(PreTrainedModel):
+    """EfficientNet-Lite: ``pixel_values`` (B, 3, S, S) -> tokens (B, class tokens + (S/32)^2, hidden_size).
+
+    Tokens are in raster order: left to right, then top to bottom; class tokens come first, if the configuration asks for them.
+    Pixels are scaled with mean = std = 0.5.
     """
 
     config_class = EfficientNetLiteConfig
     base_model_prefix = "efficientnet_lite"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    _keys_to_ignore_on_load_unexpected = [r"^class_branch\."]  # of a folder that has it, where it is not asked for
 
     def __init__(self, config: EfficientNetLiteConfig):
         super().__init__(config)
@@ -155,23 +211,30 @@ class EfficientNetLiteModel(PreTrainedModel):
         self.bn0 = _batch_norm(_STEM_CHANNELS)
         self.blocks = nn.ModuleList()
         self.stage_ends: dict[int, str] = {}  # index of a stage's last block -> the stage's name
-        c_in = _STEM_CHANNELS
+        c_in, forms = _STEM_CHANNELS, []
         for i, (expansion, c_out, repeats, stride, kernel) in enumerate(config.stages(), 1):
             for r in range(repeats):
-                self.blocks.append(_Block(c_in, c_out, expansion, stride if r == 0 else 1, kernel))
+                forms.append((c_in, c_out, expansion, stride if r == 0 else 1, kernel))
+                self.blocks.append(_Block(*forms[-1]))
                 c_in = c_out
             self.stage_ends[len(self.blocks) - 1] = f"stage{i}"
         self.conv_head = nn.Conv2d(c_in, _HEAD_CHANNELS, 1, bias=False)
         self.bn1 = _batch_norm(_HEAD_CHANNELS)
+        self.class_branch = None
+        if config.class_grids:
+            self.class_branch = _ClassBranch([_Block(*form) for form in forms[-_CLASS_BLOCKS:]], c_in, config.class_grids)
         self.post_init()
 
     def forward(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutput:
         size = self.config.image_size
         if pixel_values.shape[-2:] != (size, size):
             raise ValueError(f"the vision encoder expects {size} x {size} pixels, not {tuple(pixel_values.shape[-2:])}")
-        maps = {}
+        maps, before = {}, []
         x = F.relu6(self.bn0(self.conv_stem(pixel_values)), inplace=True)
         for i, block in enumerate(self.blocks):
+            if self.class_branch is not None and i == len(self.blocks) - _CLASS_BLOCKS:
+                with torch.no_grad():
+                    before = list(self.class_branch(x))
             x = block(x)
             if i in self.stage_ends:
                 maps[self.stage_ends[i]] = x
@@ -179,9 +242,22 @@ class EfficientNetLiteModel(PreTrainedModel):
             maps["head"] = F.relu6(self.bn1(self.conv_head(x)), inplace=True)
         grid = size // 32
         chosen = [F.pixel_unshuffle(maps[m], maps[m].shape[-1] // grid) for m in self.config.feature_maps]
-        return BaseModelOutput(last_hidden_state=torch.cat(chosen, 1).flatten(2).transpose(1, 2))
+        tokens = torch.cat(chosen, 1).flatten(2).transpose(1, 2)
+        wide = [F.pad(each.to(tokens.dtype), (0, tokens.shape[2] - each.shape[2])) for each in before]
+        return BaseModelOutput(last_hidden_state=torch.cat([*wide, tokens], 1))
 
 
 def convert_state_dict(official: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename a published ``efficientnet-lite*.pth`` state dict to ours; the classifier ``_fc`` is left out."""
-    return {re.sub(r"(^|\.)_", r"\1", k): v for k, v in official.items() if not k.startswith("_fc.")}
+    """Rename a published ``efficientnet-lite*.pth`` state dict to ours, with the classifier's own last blocks."""
+    ours = {re.sub(r"(^|\.)_", r"\1", name): tensor for name, tensor in official.items()}
+    first = 1 + max(int(name.split(".")[1]) for name in ours if name.startswith("blocks.")) - _CLASS_BLOCKS
+    classifier = {}
+    for name, tensor in ours.items():
+        part, _, rest = name.partition(".")
+        if part == "blocks" and int(rest.partition(".")[0]) >= first:
+            number, _, rest = rest.partition(".")
+            classifier[f"class_branch.blocks.{int(number) - first}.{rest}"] = tensor.clone()
+        elif part in ("conv_head", "bn1"):
+            classifier[f"class_branch.{name}"] = tensor.clone()
+    classifier |= {f"class_branch.{name}": ours.pop(name) for name in ("fc.weight", "fc.bias")}
+    return ours | classifier
