@@ -118,7 +118,8 @@ def write_pocket(data: Path) -> None:
         "conversations": [one | {"conversation": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]}],
     }
     rows["places_again"] = rows["places"]
-    rows |= {"described": rows["captions"], "named": rows["captions"], "long": rows["describe"], "short": rows["questions"]}
+    rows |= {"described": rows["captions"], "named": rows["captions"], "long": rows["describe"]}
+    rows |= dict.fromkeys(("short", "naming", "foods"), rows["questions"])
     (data / "pocket").mkdir()
     request = {"question": "Write a poem about this picture.", "answer": "A wall so blue,\nit looks at you."}
     (data / "pocket/composed.jsonl").write_text(json.dumps(one | request) + "\n")

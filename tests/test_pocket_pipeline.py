@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_folder
+from conftest import tiny_model, tiny_processor
 from PIL import Image
 from safetensors.torch import load_file
 
 import minigpt4
+from minigpt4.checkpoints.loading import load_system
 from minigpt4.checkpoints.pocket import FOLDERS
+from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig, EfficientNetLiteModel
 from minigpt4.train.loop import train
 from minigpt4.train.pipeline import load_pipeline, run_pipeline
 from minigpt4.train.recipe import parse_recipe
@@ -79,13 +81,31 @@ def photographs(source: Path, number: int = 24) -> None:
     write(source / "imagenet_sample1000/labels.jsonl", named)
 
 
+def parts(folder: Path) -> None:
+    """A vision encoder that comes with its classifier, as the pocket's does, and a language model."""
+    vision = EfficientNetLiteModel(
+        EfficientNetLiteConfig(image_size=64, width_multiplier=0.3, depth_multiplier=0.5, class_grids=[1])
+    )
+    vision.config.class_grids = []
+    vision.save_pretrained(folder / "vision")
+    tiny = tiny_model()
+    tiny.language_model.save_pretrained(folder / "llm")
+    tiny_processor(tiny.config).tokenizer.save_pretrained(folder / "llm")
+
+
+def first_and_last(system: minigpt4.Assistant, word: str) -> list[int]:
+    """The first and the last token of a word."""
+    ids = system.processor.tokenizer.encode(word, add_special_tokens=False)
+    return [ids[0], ids[-1]]
+
+
 def test_from_photographs_to_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["minigpt4"])
     torch.manual_seed(0)
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     photographs(tmp_path / "data")
-    tiny_folder(tmp_path / "base")
+    parts(tmp_path / "parts")
     seen = sorted(path.relative_to("data").as_posix() for path in Path("data/coco").rglob("*.jpg"))
     write(Path("data/pocket/seen.jsonl"), [{"image": name, "names": [["cat", 0.9]]} for name in seen])  # no encoder is fetched
     written = {"question": "Write a poem about this picture.", "answer": "A cat so black,\nit looks right back."}
@@ -93,7 +113,7 @@ def test_from_photographs_to_weights(tmp_path, monkeypatch):
         Path("data/pocket/talk.jsonl"), [{"image": seen[0], **written}, {"question": "What is ice?", "answer": "Water."}] * 250
     )
     stage = {
-        "model": {"base": "base"},
+        "model": {"vision": "parts/vision", "text": "parts/llm", "config": {"concat_order": "square"}, "template": "chatml"},
         "trained": {"lora": LORA},
         "data": {"datasets": [{"format": "jsonl", "annotations": "data/pocket/talk.jsonl", "images": "data"}]},
         "steps": 1,
@@ -128,7 +148,18 @@ def test_from_photographs_to_weights(tmp_path, monkeypatch):
             expected = sum(share * weights[folder] for folder, share in step.of.items())
             torch.testing.assert_close(weights[step.output], expected, atol=2e-3, rtol=1e-2)
     assert not torch.equal(weights["runs/talk"], weights["runs/talk_on"])
-    assert minigpt4.load("runs/pocket", dtype="float32").ask(f"data/{seen[0]}", "what?", max_new_tokens=2) is not None
+    named = minigpt4.load("runs/read_names", dtype="float32")
+    assert named.ask(f"data/{seen[0]}", "what?", max_new_tokens=2) is not None
+    begun, plain = load_system("runs/named", dtype=torch.float32)[0], load_system("runs/talks", dtype=torch.float32)[0]
+    own = Path("runs/named/own_classes.txt").read_text().split("\n")[:-1]
+    assert own == ["photo", "pizza"]
+    pixels = torch.rand(1, 3, 64, 64)
+    seen_by_both = begun.get_image_features(pixels)
+    torch.testing.assert_close(seen_by_both[:, 2 * 6 :], plain.get_image_features(pixels))
+    spelt = begun.get_input_embeddings().weight[first_and_last(named, " pizza")]
+    scores = begun.connector.own(begun.get_vision_tokens(pixels)[:, 0]).softmax(-1)
+    other = begun.get_input_embeddings().weight[first_and_last(named, " photo")]
+    torch.testing.assert_close(seen_by_both[0, :2], scores[0, 0] * other + scores[0, 1] * spelt, atol=1e-4, rtol=1e-3)
     rows = [json.loads(line) for line in Path("data/pocket/world_captions.train.jsonl").read_text().splitlines()]
     short = [json.loads(line) for line in Path("data/pocket/short.train.jsonl").read_text().splitlines()]
     assert {row["answer"] for row in short if row["question"] == "What food is this?"} == {"A pizza.", "pizza"}

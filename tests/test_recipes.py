@@ -81,17 +81,18 @@ STEPPED = {
 """Recipes that are run, each for something that no other one does; all others are read and checked."""
 
 
-MEANS = {
-    step["output"]: list(step["of"])[-1]
-    for step in yaml.safe_load((RECIPES / "pocket/pipeline.yaml").read_text())["steps"]
-    if step["kind"] == "average"
+STEPS = yaml.safe_load((RECIPES / "pocket/pipeline.yaml").read_text())["steps"]
+MADE_OF = {step["output"]: list(step["of"])[-1] for step in STEPS if step["kind"] == "average"} | {
+    step["command"][-1]: step["command"][-2] for step in STEPS if step.get("command", [""])[0].endswith("classes.py")
 }
+"""Of systems that a pipeline makes without training what they are made of; of a mean, the last of its parts."""
 
 
 def stage_before(recipe: dict) -> str | None:
-    """The recipe whose output a recipe begins with; of a mean, the last of its parts."""
+    """The recipe whose output a recipe begins with, or what is made of it."""
     base = str(recipe.get("model", {}).get("base", ""))
-    base = MEANS.get(base, base)
+    while base in MADE_OF:
+        base = MADE_OF[base]
     name = base.removeprefix("runs/")
     return None if name == base else name if name in SHIPPED else f"pocket/{name}"
 

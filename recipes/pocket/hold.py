@@ -3,14 +3,18 @@
     python recipes/pocket/hold.py FROM data/pocket
 
 Held out: every second COCO image with boxes of all 80 classes (`coco/boxes80.jsonl`), beside the dev splits.
-Also divides captions of the world by whether people wrote them, joins class names and yes-or-no questions into one file,
-and keeps descriptions of twenty words or more.
+Also divides captions of the world by whether people wrote them, joins class names and yes-or-no questions into one file
+(short), class names alone into another (naming), those of food into a third (foods), and keeps descriptions of twenty words or
+more.
 """
 
 import json
 import sys
 import zlib
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from world import BY_KIND
 
 
 def main() -> None:
@@ -23,10 +27,14 @@ def main() -> None:
         if len(kept) < len(lines):
             path.write_text("".join(kept), encoding="utf-8")
             print(f"{path.name}: {len(lines) - len(kept)} rows held out")
-    short = [
-        line for name in ("names", "names_vqa", "yes_no") for line in (data / f"{name}.train.jsonl").open(encoding="utf-8")
-    ]
-    (data / "short.train.jsonl").write_text("".join(short), encoding="utf-8")
+    naming, yes_no = (
+        [line for name in names for line in (data / f"{name}.train.jsonl").open(encoding="utf-8")]
+        for names in (("names", "names_vqa"), ("yes_no",))
+    )
+    foods = [line for line in naming if json.loads(line)["question"] in BY_KIND["food"]]
+    short = naming + yes_no
+    for name, lines in (("short", short), ("naming", naming), ("foods", foods)):
+        (data / f"{name}.train.jsonl").write_text("".join(lines), encoding="utf-8")
     long = [
         line for line in (data / "describe.train.jsonl").open(encoding="utf-8") if len(json.loads(line)["answer"].split()) >= 22
     ]

@@ -9,15 +9,14 @@ a probability of `LEAST` or more, the surest first. Started again, it goes on wh
 
 import json
 import sys
-import tempfile
 from collections import defaultdict
 from pathlib import Path
 
 import torch
 
-from minigpt4.checkpoints.pocket import VISION, _fetch, prepared
+from minigpt4.checkpoints.pocket import prepared
 from minigpt4.media.images import open_image
-from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteModel
+from minigpt4.model.vision.efficientnet_lite import CLASS_SHARPNESS, EfficientNetLiteModel
 
 LEAST = 0.1
 SIDE = 288
@@ -34,17 +33,15 @@ def main() -> None:
     if not left:
         return
     names = names_of_classes(source)
-    with tempfile.TemporaryDirectory() as work:
-        weights = torch.load(_fetch(VISION, Path(work)), map_location="cpu", weights_only=True)
-    model = EfficientNetLiteModel.from_pretrained(prepared() / "vision", image_size=SIDE).eval()
+    model = EfficientNetLiteModel.from_pretrained(prepared() / "vision", image_size=SIDE, class_grids=[1]).eval()
     with target.open("a", encoding="utf-8") as file, torch.inference_mode():
         for path in left:
             picture = open_image(path).convert("RGB").resize((SIDE, SIDE))
             pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(SIDE, SIDE, 3).permute(2, 0, 1)
-            features = model((pixels[None].float() - 127.5) / 127.5).last_hidden_state
-            scores = features.mean(1) @ weights["_fc.weight"].T + weights["_fc.bias"]
+            tokens = model((pixels[None].float() - 127.5) / 127.5).last_hidden_state
+            shares = tokens[0, 1, : model.config.num_classes] ** (1 / CLASS_SHARPNESS)  # what `LEAST` is a bound of
             sure: dict[str, float] = defaultdict(float)
-            for number, share in enumerate(scores.softmax(-1)[0].tolist()):
+            for number, share in enumerate((shares / shares.sum()).tolist()):
                 if number in names:
                     sure[names[number]] += share
             found = sorted(((round(share, 3), name) for name, share in sure.items() if share >= LEAST), reverse=True)
