@@ -84,39 +84,30 @@ assert not heavy, heavy
     assert "Usage: minigpt4" in said
 
 
-VERBS = {
-    "ask": ["ask", "0.png", "hm?"],
-    "caption": ["caption", "0.png"],
-    "chat": ["chat", "0.png"],
-    "refer": ["refer", "0.png", "it"],
-}
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_commands_start_the_quick_way_and_break_nothing(verb, world):
+def test_commands_start_the_quick_way_and_break_nothing(world):
+    """All of them load a system in one place, so one process shows it."""
     run(
         COMMAND
         + """
-verb = sys.argv[1:]
-assert command(*verb, "--model", "base", "--max-new-tokens", "5", stdin="hm?\\n") == 0
-unused = [name for name in ("torch._dynamo", "torch.distributed.tensor", "sympy") if name in sys.modules]
-assert not unused, unused
-if verb[0] == "ask":  # afterwards everything is as it was
-    import torch
-    assert torch.distributed.is_available()
-    assert torch.compiler.disable.__module__ == "torch.compiler"
-    seen = []
-    def backend(graph, inputs):
-        seen.append(graph)
-        return graph.forward
-    doubled = torch.compile(lambda x: x * 2, backend=backend)(torch.ones(3))
-    assert doubled.tolist() == [2, 2, 2] and len(seen) == 1
-    import torch._dynamo
-    assert torch._dynamo is sys.modules["torch._dynamo"] and torch._dynamo.__file__
-    from torch.distributed.tensor import DTensor
-    from transformers import AutoModelForCausalLM, Trainer
+for verb in (["caption", "0.png"], ["chat", "0.png"], ["refer", "0.png", "it"], ["ask", "0.png", "hm?"]):
+    assert command(*verb, "--model", "base", "--max-new-tokens", "5", stdin="hm?\\n") == 0
+    unused = [name for name in ("torch._dynamo", "torch.distributed.tensor", "sympy") if name in sys.modules]
+    assert not unused, (verb, unused)
+# afterwards everything is as it was
+import torch
+assert torch.distributed.is_available()
+assert torch.compiler.disable.__module__ == "torch.compiler"
+seen = []
+def backend(graph, inputs):
+    seen.append(graph)
+    return graph.forward
+doubled = torch.compile(lambda x: x * 2, backend=backend)(torch.ones(3))
+assert doubled.tolist() == [2, 2, 2] and len(seen) == 1
+import torch._dynamo
+assert torch._dynamo is sys.modules["torch._dynamo"] and torch._dynamo.__file__
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM, Trainer
 """,
-        *VERBS[verb],
         cwd=world,
     )
 
