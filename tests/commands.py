@@ -11,21 +11,23 @@ from pathlib import Path
 import pytest
 import shapes
 import torch
-from conftest import tiny_folder
+from conftest import quick_folder, tiny_folder
 from PIL import Image
 
 import minigpt4
 from minigpt4 import cli
 
 PLAIN = ("--model", "base", "--dtype", "float32")
+QUICK = ("--model", "quick", "--dtype", "float32")  # the same in a process of its own, which it keeps shorter
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A tiny system and six pictures, made once."""
+    """Two tiny systems and six pictures, made once."""
     folder = tmp_path_factory.mktemp("world")
     torch.manual_seed(0)
     tiny_folder(folder / "base")
+    quick_folder(folder / "quick")
     (folder / "photos" / "more").mkdir(parents=True)
     for i, (colour, shape, place) in enumerate(shapes.things(6)):
         shapes.draw(colour, shape, place, random.Random(i)).save(folder / f"{i}.png")

@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the hub is wrong, and should say so at once
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # nothing is compiled here, and to import bitsandbytes is a second less
 
 import signal
 
@@ -11,7 +12,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import Blip2QFormerConfig, Blip2VisionConfig, CLIPVisionConfig, LlamaConfig, PreTrainedTokenizerFast
 
+from minigpt4.checkpoints.loading import save_trained
 from minigpt4.model import MiniGPT4Config, MiniGPT4ForConditionalGeneration, MiniGPT4ImageProcessor, MiniGPT4Processor
+from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job ignores Ctrl-C, and so would its children
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -142,4 +145,20 @@ def tiny_folder(folder, kind: str = "concat", **changes):
     model = tiny_model(kind, **changes)
     model.save_pretrained(folder)
     tiny_processor(model.config).save_pretrained(folder)
+    return folder
+
+
+def quick_folder(folder):
+    """A system as the pocket model is: trained weights, a vision encoder and a language model in folders of their own. In a
+    process of its own it is there a second or two sooner than a whole one, for which `transformers` imports the compiler.
+    """
+    vision = EfficientNetLiteConfig(image_size=128, width_multiplier=0.3, depth_multiplier=0.5)
+    model = tiny_model(vision_config=vision, concat_order="square")
+    processor = tiny_processor(model.config)
+    parts = folder.parent / f"{folder.name} parts"
+    model.vision_tower.save_pretrained(parts / "vision")
+    model.language_model.save_pretrained(parts / "llm")
+    processor.tokenizer.save_pretrained(parts / "llm")
+    model.config.vision_source, model.config.text_source = str(parts / "vision"), str(parts / "llm")
+    save_trained(model, processor, folder)
     return folder

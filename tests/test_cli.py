@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer.main
-from commands import PLAIN, finish, here, refused, run, start, system, world, write_lines, written  # noqa: F401  (fixtures)
+from commands import PLAIN, QUICK, finish, here, refused, run, start, system, world, write_lines, written  # noqa: F401  (fixtures)
 from PIL import Image
 
 import minigpt4
@@ -151,7 +151,7 @@ def test_names_that_are_no_text(here, run):
     """File names of other times and places: bytes that are not UTF-8."""
     name = os.fsdecode(b"caf\xe9.png")
     (here / name).write_bytes((here / "0.png").read_bytes())
-    status, out, err = finish(start("caption", name, "0.png", "--max-new-tokens", "5", *PLAIN, cwd=here))
+    status, out, err = finish(start("caption", name, "0.png", "--max-new-tokens", "5", *QUICK, cwd=here))
     assert (status, err) == (0, "")
     assert out.count("\n") == 2
     status, out, _ = run("caption", name, "--json", "--max-new-tokens", 5, *PLAIN)
@@ -250,7 +250,7 @@ def test_captions_of_a_folder_go_on_where_they_stopped(run, here, system, monkey
 
 
 def test_a_reader_that_leaves_is_no_accident(here):
-    process = start("caption", *["photos/a.JPG"] * 200, "--batch-size", 1, "--max-new-tokens", 30, *PLAIN, cwd=here)
+    process = start("caption", *["photos/a.JPG"] * 200, "--batch-size", 1, "--max-new-tokens", 30, *QUICK, cwd=here)
     assert process.stdout.readline().startswith(b"photos/a.JPG: ")
     process.stdout.close()
     assert process.wait(timeout=120) == 1
@@ -258,7 +258,7 @@ def test_a_reader_that_leaves_is_no_accident(here):
 
 
 def test_ctrl_c_leaves_quietly(here):
-    process = start("ask", "0.png", "hm?", "--min-new-tokens", 400, "--max-new-tokens", 400, *PLAIN, cwd=here)
+    process = start("ask", "0.png", "hm?", "--min-new-tokens", 400, "--max-new-tokens", 400, *QUICK, cwd=here)
     assert process.stdout.read(1)  # the answer arrives as it is made
     process.send_signal(signal.SIGINT)
     status, _, err = finish(process)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import PLAIN, asked, finish, here, refused, run, start, system, world, write_lines, written  # noqa: F401  (fixtures)
+from commands import PLAIN, QUICK, asked, finish, here, refused, run, start, system, world, write_lines, written  # noqa: F401  (fixtures)
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -245,7 +245,7 @@ def test_sorting_on_a_full_disk_loses_nothing(tmp_path, monkeypatch):
 def test_killed_in_the_middle_and_started_again(run, here):
     rows = [{"image": f"{i % 6}.png", "question": f"number {i // 2}?"} for i in range(200)]
     write_lines("in.jsonl", *rows)
-    command = ("ask", "--input", "in.jsonl", "--output", "out.jsonl", "--batch-size", 1, "--max-new-tokens", 20, *PLAIN)
+    command = ("ask", "--input", "in.jsonl", "--output", "out.jsonl", "--batch-size", 1, "--max-new-tokens", 20, *QUICK)
     process = start(*command, cwd=here)
     out, deadline = here / "out.jsonl", time.monotonic() + 60
     while not (out.exists() and out.read_bytes().count(b"\n") >= 5) and time.monotonic() < deadline:

@@ -383,7 +383,7 @@ def test_the_pocket_model_answers(tmp_path):
         assert "<" not in text
         assert text[-1] in ".\n" or len(text.split()) < 60
     plain = minigpt4.load(dtype=torch.float32)
-    asked = [*photos, photos[0]]
+    asked = [*photos[:3], photos[0]]
     one_by_one = plain.caption(asked, batch_size=1)
     assert plain.caption(asked, batch_size=16) == one_by_one
     assert one_by_one[-1] == one_by_one[0]

@@ -148,7 +148,7 @@ def test_from_photographs_to_weights(tmp_path, monkeypatch):
             expected = sum(share * weights[folder] for folder, share in step.of.items())
             torch.testing.assert_close(weights[step.output], expected, atol=2e-3, rtol=1e-2)
     assert not torch.equal(weights["runs/talk"], weights["runs/talk_on"])
-    named = minigpt4.load("runs/read_names", dtype="float32")
+    named = minigpt4.load("runs/pocket", dtype="float32")
     assert named.ask(f"data/{seen[0]}", "what?", max_new_tokens=2) is not None
     begun, plain = load_system("runs/named", dtype=torch.float32)[0], load_system("runs/talks", dtype=torch.float32)[0]
     own = Path("runs/named/own_classes.txt").read_text().split("\n")[:-1]

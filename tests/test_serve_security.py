@@ -17,7 +17,7 @@ import httpx2
 import openai
 import pytest
 import uvicorn
-from conftest import tiny_folder
+from conftest import quick_folder
 from PIL import Image
 from serving import as_bytes, assistant, picture, post, post_url, serving, uri, with_image
 from test_serve_chat import slow, wait_until
@@ -421,7 +421,7 @@ def test_what_was_accepted_is_finished_before_the_end(monkeypatch):
 
 
 def test_the_command_serves_and_ends_when_it_is_told_to(tmp_path):
-    tiny_folder(tmp_path / "system")
+    quick_folder(tmp_path / "system")
     command = [sys.executable, "-m", "minigpt4", "serve", "--model", str(tmp_path / "system"), "--port", "0", "--device", "cpu"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     try:

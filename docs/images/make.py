@@ -10,7 +10,7 @@ import minigpt4
 HERE = Path(__file__).parent
 PHOTO = HERE / "cat.jpg"
 QUESTION = "What is in this picture?"
-REQUEST = "Help me draft a professional advertisement for this."
+REQUEST = "Can you craft a beautiful poem about this image?"
 WIDTH, HEIGHT, GAP = 1100, 412, 24
 DARK, LIGHT, GREEN = (24, 26, 31), (235, 235, 235), (120, 200, 130)
 
@@ -26,7 +26,7 @@ def main() -> None:
         canvas.paste(photo, (GAP, GAP))
     top = GAP + 40
     for colour, text in lines:
-        for line in wrap(text, 58) or [""]:
+        for line in [part for verse in text.split("\n") for part in wrap(verse, 58)] or [""]:
             draw.text((HEIGHT + GAP, top), line, colour, font)
             top += 40
     canvas.save(HERE / "demo.png", optimize=True)
