@@ -5,13 +5,14 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny_clip, tiny_config, tiny_folder, tiny_llama, tiny_model
+from conftest import tiny_clip, tiny_config, tiny_folder, tiny_llama, tiny_model, tiny_processor
 from test_train import recipe_of
 
 from minigpt4 import UserError
 from minigpt4.checkpoints.loading import load_system
 from minigpt4.checkpoints.parts import vision_of_part
 from minigpt4.model import MiniGPT4Config
+from minigpt4.model.feature_cache import FeatureCache
 from minigpt4.model.vision.efficientnet_lite import (
     CLASS_SHARPNESS,
     EfficientNetLiteConfig,
@@ -158,6 +159,10 @@ def test_training_leaves_the_classifier_as_it_is_and_wider_tokens_keep_its_vecto
     assert any(name.startswith("blocks.") for name in learns)
     assert not any(name.startswith("class_branch.") for name in learns)
     wide.vision_tower.bn1.bias.data += 1  # random vision encoders this small see next to nothing
+    for layers in (None, 7):
+        changed = given | {"trained__vision_layers": layers}
+        with pytest.raises(UserError, match="at most 6 of this vision encoder's layers, or its classifier"):
+            prepare(parse_recipe(recipe_of(tmp_path, tmp_path / "x", model=model, **changed), "test"))
     narrow, pixels = load_system(base, dtype=torch.float32)[0], torch.randn(2, 3, 128, 128)
     narrow.vision_tower.bn1.bias.data += 1
     seen = narrow.get_image_features(pixels)
@@ -165,3 +170,13 @@ def test_training_leaves_the_classifier_as_it_is_and_wider_tokens_keep_its_vecto
     drop_channels(narrow, 0.5)
     torch.testing.assert_close(narrow.train().get_image_features(pixels)[:, : 2 * (LISTS + 1)], seen[:, : 2 * (LISTS + 1)])
     assert not torch.allclose(narrow.get_image_features(pixels)[:, 2 * (LISTS + 1) :], seen[:, 2 * (LISTS + 1) :])
+
+
+def test_features_of_other_lists_are_kept_apart(tmp_path):
+    """The same weights give tokens of another number."""
+    caches = []
+    for grids in ([1], [1, 2]):
+        torch.manual_seed(0)
+        model = tiny_model(vision_config=classifying(class_grids=grids), class_tokens=1, concat_order="square")
+        caches.append(FeatureCache(model, tiny_processor(model.config).image_processor, tmp_path))
+    assert caches[0].folder != caches[1].folder

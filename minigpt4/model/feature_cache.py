@@ -278,4 +278,7 @@ def _fingerprint(model: MiniGPT4ForConditionalGeneration, stage: str) -> str:
 def _shape_settings(model: MiniGPT4ForConditionalGeneration) -> dict[str, Any]:
     """What of the vision encoder's configuration changes its output for the same weights."""
     config = model.config.vision_config.to_dict()
-    return {key: config.get(key) for key in ("image_size", "patch_size", "feature_maps")}
+    settings = {key: config.get(key) for key in ("image_size", "patch_size", "feature_maps")}
+    if config.get("class_grids"):
+        settings["class_grids"] = config["class_grids"]
+    return settings

@@ -9,8 +9,8 @@ from ..model.modeling import MiniGPT4ForConditionalGeneration
 
 def drop_channels(model: MiniGPT4ForConditionalGeneration, share: float) -> None:
     """From now on, while `model` is in training mode, what its connector is given lacks this share of the channels, others for
-    each image. The channels that tell places, which the connector adds, are always there, and so is what a
-    vision encoder that classifies gives before the patches."""
+    each image. The channels that tell places, which the connector adds, are always there; so are class probabilities, and the
+    features before them."""
     first = 1 + model.config.vision_config.num_class_lists if model.config.class_tokens else 0
 
     def hook(connector: nn.Module, given: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:

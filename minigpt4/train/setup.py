@@ -106,7 +106,12 @@ def freeze(model: MiniGPT4ForConditionalGeneration, trained: Trained) -> None:
     if trained.vision_layers is not None:
         _freeze_beginning(model.vision_tower, trained.vision_layers)
     if (branch := getattr(model.vision_tower, "class_branch", None)) is not None:
-        branch.requires_grad_(False)  # it tells the names that it was trained to tell
+        branch.requires_grad_(False)  # it tells the names that it was trained to tell, from blocks that must not change
+        if trained.vision_tower and not 0 < (trained.vision_layers or 0) <= len(branch.blocks):
+            raise UserError(
+                f"trained.vision_layers: at most {len(branch.blocks)} of this vision encoder's layers, or its classifier would "
+                "be given what it does not know"
+            )
     for name, parameter in model.named_parameters():
         if trained.lora is not None and ".lora_" in name:
             parameter.requires_grad_(True)

@@ -34,7 +34,7 @@ _STAGES = (
 _STEM_CHANNELS, _HEAD_CHANNELS = 32, 1280
 _CLASSES = 1000
 _CLASS_BLOCKS = 6
-"""Blocks at the end that the classifier has for itself; `trained.vision_layers` of a recipe should not be more."""
+"""Blocks at the end that the classifier has for itself; `train.setup.freeze` lets no more of them be trained."""
 CLASS_SHARPNESS = 2.0
 """By which the classifier's scores are multiplied before the softmax: it was trained with smoothed labels, and says 42 % where
 it is right in 88 of 100; so it says 89 where it is right in 89 (199 photographs, docs/LOG.md)."""
