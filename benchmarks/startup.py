@@ -54,11 +54,11 @@ if quick := system.quick(sys.argv[3], {}):
     import onnxruntime
     import tokenizers
     part("ONNX Runtime, tokenizers")
-    from minigpt4.inference import quick as steps
+    from minigpt4.inference import quick_engine as steps
     tokenizers.Tokenizer = type("Tokenizer", (), {"from_file": tokenizers.Tokenizer.from_file})
-    timed(tokenizers.Tokenizer, "from_file", "prompt", "tokenizer")
-    timed(steps, "session", "prompt", "vision encoder")
-    timed(steps, "LanguageModelSession", "vision encoder", "language model")
+    timed(steps, "session", "plan", "vision encoder")
+    timed(tokenizers.Tokenizer, "from_file", "vision encoder", "tokenizer")
+    timed(steps, "LanguageModelSession", "prompt", "language model")
     pieces = quick.stream(images, sys.argv[3])
 else:
     import torch

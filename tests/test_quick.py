@@ -1,6 +1,7 @@
 """One question answered without torch: the same answer, in the same pieces, and only where it is the same."""
 
 import ctypes
+import io
 import json
 import os
 import random
@@ -29,8 +30,10 @@ from minigpt4.engine.onnx_session import session
 from minigpt4.engine.params import SamplingParams
 from minigpt4.engine.sampling import penalised
 from minigpt4.inference import quick as module
+from minigpt4.inference import quick_engine
 from minigpt4.inference.assistant import load
-from minigpt4.inference.quick import FACTS, TOKENIZER, VISION, Facts, Quick, likeliest, quick
+from minigpt4.inference.quick import Quick, quick
+from minigpt4.inference.quick_engine import FACTS, TOKENIZER, VISION, Facts, likeliest
 from minigpt4.io import gpu
 from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig
 from minigpt4.prompt.templates import with_images
@@ -136,8 +139,8 @@ def test_the_same_answer_in_the_same_pieces(template, settings, systems, monkeyp
     folder, plain = systems[template]
     settings = {"max_new_tokens": 20} | settings
     ids: list[int] = []
-    choose = module.likeliest
-    monkeypatch.setattr(module, "likeliest", lambda *given: ids.append(choose(*given)) or ids[-1])
+    choose = quick_engine.likeliest
+    monkeypatch.setattr(quick_engine, "likeliest", lambda *given: ids.append(choose(*given)) or ids[-1])
     for number, question in enumerate(QUESTIONS):
         images = IMAGES[: 1 + number]
         found = quick(folder, question, settings, dtype="float32")
@@ -159,7 +162,7 @@ def test_the_same_answer_in_the_same_pieces(template, settings, systems, monkeyp
 def test_a_prompt_that_is_read_in_pieces(systems, monkeypatch):
     folder, plain = systems["chatml"]
     question, settings = "so many words? " * 9, {"max_new_tokens": 12, "min_new_tokens": 12}
-    monkeypatch.setattr(module, "Limits", partial(Limits, prefill=7))
+    monkeypatch.setattr(quick_engine, "Limits", partial(Limits, prefill=7))
     found = quick(folder, question, settings, dtype="float32")
     assert found is not None
     assert "".join(found.stream(IMAGES[:2], question, **settings)) == "".join(plain.stream(IMAGES[:2], question, **settings))
@@ -176,8 +179,62 @@ def test_in_few_bits_too(kept_as, tmp_path, monkeypatch):
     found = quick(folder, "what?", settings, **kept_as)
     assert found is not None
     (encoded,) = plain.engine.encode(IMAGES[:1])
-    assert np.array_equal(found._encoded(IMAGES[:1]), encoded.embeds.numpy())
+    assert np.array_equal(found.engine.encode(IMAGES[:1])[0].embeds, encoded.embeds.numpy())
     assert list(found.stream(IMAGES[:1], "what?", **settings)) == list(plain.stream(IMAGES[:1], "what?", **settings))
+
+
+@pytest.mark.parametrize("template", ["chatml", "vicuna-v0"])
+def test_a_conversation_is_the_same_and_only_what_is_new_is_read(template, systems, monkeypatch):
+    folder, plain = systems[template]
+    settings = {"max_new_tokens": 12, "min_new_tokens": 6}
+    found = quick(folder, "", settings, dtype="float32")
+    assert found is not None
+    positions: list[int] = []
+    run = found.engine._language_model.run
+    monkeypatch.setattr(
+        found.engine._language_model, "run", lambda block, new, *rest: positions.append(new.shape[1]) or run(block, new, *rest)
+    )
+    ours, theirs = found.chat(IMAGES[:1]), plain.chat(IMAGES[:1])
+    for number, question in enumerate([*QUESTIONS, "and now? " * 8, "so?"]):
+        if number == 2:
+            for chat in (ours, theirs):
+                chat.show(IMAGES[1])
+        positions.clear()
+        if number % 2:
+            assert ours.ask(question, **settings) == theirs.ask(question, **settings)
+        else:
+            assert list(ours.stream(question, **settings)) == list(theirs.stream(question, **settings))
+        assert ours.messages == theirs.messages
+        new = len(plain.processor.prompt_ids(ours.messages[-2:-1])) + 16  # an answer may be other ids when it is read again
+        assert positions[0] <= new
+    for chat in (ours, theirs):
+        chat.forget()
+    assert ours.ask("so?", **settings) == theirs.ask("so?", **settings) == plain.ask([], "so?", **settings)
+
+
+def test_a_reader_who_stops_leaves_the_conversation_whole(systems):
+    folder, plain = systems["chatml"]
+    settings = {"max_new_tokens": 30, "min_new_tokens": 30}
+    found = quick(folder, "", settings, dtype="float32")
+    assert found is not None
+    ours, theirs = found.chat(IMAGES[:1]), plain.chat(IMAGES[:1])
+    for chat in (ours, theirs):
+        stream = chat.stream("what?", **settings)
+        next(stream), next(stream)
+        stream.close()
+    assert ours.messages == theirs.messages
+    assert ours.ask("and?", **settings) == theirs.ask("and?", **settings)
+
+
+def test_a_conversation_that_grows_too_long_forgets_the_same(systems):
+    folder, plain = systems["chatml"]
+    settings = {"max_new_tokens": 40, "min_new_tokens": 40}
+    found = quick(folder, "", settings, dtype="float32")
+    assert found is not None
+    ours, theirs = found.chat(IMAGES[:1]), plain.chat(IMAGES[:1])
+    for _ in range(8):
+        assert ours.ask("another one? " * 3, **settings) == theirs.ask("another one? " * 3, **settings)
+    assert len(plain.processor.prompt_ids(ours.messages)) > plain.engine.context
 
 
 @given(st.data())
@@ -329,6 +386,55 @@ def test_the_command_needs_no_torch_for_it(systems, tmp_path):
         assert done.returncode == 0, done.stderr
         wanted = plain.stream([tmp_path / name for name in names], "what?", max_new_tokens=9)
         assert done.stdout == "".join(wanted) + "\n"
+
+
+def test_a_conversation_needs_no_torch_for_it(systems, tmp_path):
+    folder, plain = systems["chatml"]
+    for number, image in enumerate(IMAGES[:2]):
+        image.save(tmp_path / f"{number}.png")
+    command = [
+        sys.executable,
+        "-c",
+        ASK,
+        "chat",
+        "0.png",
+        "--model",
+        str(folder),
+        "--dtype",
+        "float32",
+        "--max-new-tokens",
+        "9",
+    ]
+    said = "what?\nwhy?\n/image 1.png\nwhich?\n/draw drawn.png\n/reset\nso?\n"
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, input=said)
+    assert done.returncode == 0, done.stderr
+    chat = plain.chat(tmp_path / "0.png")
+    wanted = [chat.ask(question, max_new_tokens=9) for question in ("what?", "why?")]
+    chat.show(tmp_path / "1.png")
+    wanted += [chat.ask("which?", max_new_tokens=9), plain.ask([], "so?", max_new_tokens=9)]
+    assert done.stdout == "".join(f"{answer}\n" for answer in wanted)
+    assert (tmp_path / "drawn.png").exists()
+
+
+def test_a_conversation_goes_on_with_the_whole_system_when_it_must(systems, tmp_path, monkeypatch, capsys):
+    """At the first question that the system wishes to be answered in another way, which is answered as `ask` answers it."""
+    folder, plain = systems["chatml"]
+    IMAGES[0].save(tmp_path / "0.png")
+    monkeypatch.chdir(tmp_path)
+    loaded: list[int] = []
+    monkeypatch.setattr(System, "load", lambda _: loaded.append(1) or plain)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("what?\n[nope] it\n[caption] so\nwhy?\n[caption] so\n"))
+    monkeypatch.setattr(sys, "argv", f"minigpt4 chat 0.png --max-new-tokens 9 --model {folder} --dtype float32".split())
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 1  # for the task that there is not
+    assert loaded == [1]
+    chat = plain.chat("0.png")
+    wanted = [chat.ask(question, max_new_tokens=9) for question in ("what?", "[caption] so", "why?", "[caption] so")]
+    told = capsys.readouterr()
+    assert told.out == "".join(f"{answer}\n" for answer in wanted)
+    assert "[nope]" in told.err
 
 
 @pytest.mark.parametrize(

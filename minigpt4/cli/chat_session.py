@@ -5,22 +5,18 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..inference.answer import Answer
 from ..io.jsonl import to_json
 from ..media.images import ImageInput
-from .options import draw_boxes_of, found_in
+from .options import System, draw_boxes_of, found_in
 from .terminal import remark, say, say_line
-
-if TYPE_CHECKING:
-    from ..inference.assistant import Assistant
 
 COMMANDS = "/image FILE, /draw FILE, /reset and /quit"
 
 
-def talk(assistant: "Assistant", images: Sequence[ImageInput], as_json: bool, generation: dict) -> int:
+def talk(system: System, images: Sequence[ImageInput], as_json: bool, generation: dict) -> int:
     """Read questions until the end of input; stream answers, or print one JSON line each with `as_json`.
 
     Returns:
@@ -29,13 +25,13 @@ def talk(assistant: "Assistant", images: Sequence[ImageInput], as_json: bool, ge
     from ..inference.chat import about
 
     asking = sys.stdin.isatty() and not as_json
+    answering = _Answering(system, images, generation)
     if asking:
         import readline  # noqa: F401  (line editing and history for input())
 
         say(
             "Ask about the photo. /image FILE adds one, /draw FILE draws the last answer's boxes, /reset forgets, /quit leaves."
         )
-    chat = assistant.chat(images)
     last: Answer | None = None
     failed = False
     while True:
@@ -53,10 +49,10 @@ def talk(assistant: "Assistant", images: Sequence[ImageInput], as_json: bool, ge
             if command == "/quit":
                 break
             if command == "/reset":
-                chat.forget()
+                answering.chat.forget()
                 last = None
             elif command == "/image":
-                chat.show(_file(rest, command))
+                answering.chat.show(_file(rest, command))
             elif command == "/draw":
                 if last is None:
                     raise UserError("there is no answer yet to draw")
@@ -65,16 +61,16 @@ def talk(assistant: "Assistant", images: Sequence[ImageInput], as_json: bool, ge
                 raise UserError(f"unknown command {command}; there are {COMMANDS}")
             elif not line:
                 continue
-            elif as_json:
-                last = chat.ask(line, **generation)
-                say_line(to_json({"question": line, "answer": last} | found_in(last)), flush=True)
+            elif not answering.streams(line) or as_json:
+                last = answering.chat.ask(line, **generation)
+                say_line(to_json({"question": line, "answer": last} | found_in(last)) if as_json else last, flush=True)
             else:
                 pieces = []
-                for piece in chat.stream(line, **generation):
+                for piece in answering.chat.stream(line, **generation):
                     pieces.append(piece)
                     say(piece, end="", flush=True)
                 say()
-                last = about("".join(pieces), chat.images[-1:], line)
+                last = about("".join(pieces), answering.chat.images[-1:], line)
         except UserError as error:
             failed = True
             remark(f"error: {error}")
@@ -83,6 +79,25 @@ def talk(assistant: "Assistant", images: Sequence[ImageInput], as_json: bool, ge
                 raise
             say()
     return int(failed and not asking)
+
+
+class _Answering:
+    """A conversation that is answered without torch as long as it can be, and by the whole system from then on."""
+
+    def __init__(self, system: System, images: Sequence[ImageInput], generation: dict):
+        self._system, self._generation = system, generation
+        self._quick = system.quick("", generation)
+        self._assistant = self._quick or system.load()
+        self.chat = self._assistant.chat(images)
+
+    def streams(self, question: str) -> bool:
+        """Whether the answer comes piece by piece, as `chat` can give it after this."""
+        if self._quick is None or self._quick.streams(question, self._generation):
+            return self._assistant.streams(question, self._generation)
+        self._quick, self._assistant, earlier = None, self._system.load(), self.chat
+        self.chat = self._assistant.chat()
+        self.chat.go_on(earlier)
+        return self.streams(question)
 
 
 def _file(typed: str, command: str) -> Path:

@@ -119,4 +119,4 @@ def chat(
     from .chat_session import talk
 
     images = open_all(photos or [])
-    raise typer.Exit(talk(system.load(), images, json, generation))
+    raise typer.Exit(talk(system, images, json, generation))

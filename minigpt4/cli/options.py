@@ -139,7 +139,8 @@ class System:
         return kept | {"quantize": DEFAULT_BITS}
 
     def quick(self, question: str, generation: dict[str, Any]) -> Any:
-        """What answers a question without torch, in a fraction of the time; none where it cannot be answered so."""
+        """What answers a question, or a conversation that begins with it, without torch, in a fraction of the time; none where
+        it cannot be answered so."""
         if self.device is not None:
             return None
         from ..inference.quick import quick

@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
-
-import torch
+from typing import Any, Literal
 
 from ..errors import UserError
 from ..media.images import ImageInput
@@ -24,11 +22,11 @@ class EncodedImage:
 
     Args:
         key: digest of its pixels.
-        embeds: (K, H).
+        embeds: (K, H), a tensor; an array of numpy where nothing needs torch (`inference.quick`).
     """
 
     key: str
-    embeds: torch.Tensor
+    embeds: Any
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

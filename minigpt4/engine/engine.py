@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..media.images import ImageInput
 from ..model.modeling import MiniGPT4ForConditionalGeneration
 from ..model.processing import MiniGPT4Processor
-from ..prompt.history import too_long, without_oldest
+from ..prompt.history import fitting_ids
 from ..prompt.templates import Message
 from .backend import Backend, TorchBackend, has_plain_cache
 from .beams import BeamSearch
@@ -197,21 +197,8 @@ class Engine:
         self._scheduler.close()
 
     def prompt_ids(self, messages: Sequence[Message], new: int) -> list[int]:
-        """A prompt's ids; of a conversation that has grown too long, the oldest questions and answers are left out.
-
-        Args:
-            new: tokens for which there must be room beside it.
-
-        Raises:
-            UserError: there is none.
-        """
-        ids = self.processor.prompt_ids(messages)
-        if len(ids) + new <= self.context:
-            return ids
-        shorter = without_oldest(messages)
-        if shorter is None:
-            raise too_long(len(ids), new, self.context)
-        return self.prompt_ids(shorter, new)
+        """A prompt's ids, as `prompt.history.fitting_ids` makes them fit."""
+        return fitting_ids(messages, self.processor.prompt_ids, new, self.context)
 
     # what the library decodes -----------------------------------------------------------------------------------------
 

@@ -1,10 +1,9 @@
 """A conversation about images: its history, its encoded images, and answers that are streamed."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from ..engine.completion import EncodedImage, Request
-from ..engine.engine import Engine
+from ..engine.completion import EncodedImage, Piece, Request
 from ..media.images import ImageInput, open_image
 from ..prompt.templates import Message, with_images
 from .answer import Answer
@@ -14,6 +13,19 @@ from .task_settings import Plan, text_of
 AskLook = Callable[[Look, dict[str, Any]], str]
 """Answers one question with settings, looking as often as the system wishes."""
 PlanFor = Callable[..., Plan]
+
+
+class Streams(Protocol):
+    """What a conversation needs of an engine."""
+
+    def encode(self, images: Sequence[ImageInput]) -> list[EncodedImage]:
+        """Images as the language model receives them."""
+
+    def plain(self, text: str) -> str:
+        """What people say, without the texts that only the system may say."""
+
+    def stream(self, request: Request) -> Iterator[Piece]:
+        """An answer, piece by piece."""
 
 
 class Chat:
@@ -26,7 +38,7 @@ class Chat:
         plan: how a question is decoded: (question, settings, streamed=...) -> `Plan`.
     """
 
-    def __init__(self, engine: Engine, answer: AskLook, plan: PlanFor):
+    def __init__(self, engine: Streams, answer: AskLook, plan: PlanFor):
         self.engine, self._answer, self._plan = engine, answer, plan
         self.messages: list[Message] = []
         self.images: list[ImageInput] = []
@@ -50,15 +62,20 @@ class Chat:
         plan = self._plan(question, settings, streamed=True)
         look = self.look(question)
         pieces: list[str] = []
-        request = Request(messages=look.messages, images=self._encoded.copy(), params=plan.params)
         try:
-            for piece in self.engine.stream(request):
+            for piece in self.engine.stream(look.request(plan.params)):
                 if piece.text:
                     pieces.append(piece.text)
                     yield piece.text
         finally:
             if pieces:
                 self.remember(look, "".join(pieces).rstrip())
+
+    def go_on(self, earlier: "Chat") -> None:
+        """Take over a conversation of the same system that was answered in another way."""
+        for image in earlier.images:
+            self.show(image)
+        self.messages, self._asked = earlier.messages.copy(), earlier._asked
 
     def forget(self) -> None:
         """Begin anew, without images."""

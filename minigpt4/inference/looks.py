@@ -2,15 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from PIL import ImageOps
 
 from ..engine.completion import EncodedImage, Request
-from ..engine.engine import Engine
+from ..engine.params import SamplingParams
 from ..media.images import ImageInput, open_image
 from ..prompt.mirror import mirror_text
 from ..prompt.templates import Message, with_images
 from .task_settings import Plan, text_of
+
+if TYPE_CHECKING:
+    from ..engine.engine import Engine
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +44,11 @@ class Look:
         said = with_images(plain(text_of(question)), len(images))
         return cls(images, question, [{"role": "user", "content": said}], plain=plain)
 
+    def request(self, params: SamplingParams) -> Request:
+        """What the engine is asked."""
+        images = self.encoded if self.encoded is not None else self.images
+        return Request(messages=self.messages, images=images, params=params)
+
     def mirrored(self) -> "Look":
         """The same before the images in a mirror: left is right in all that was said."""
         images = [ImageOps.mirror(open_image(image)) for image in self.images]
@@ -47,7 +56,7 @@ class Look:
         return Look(images, mirror_text(self.question), messages, plain=self.plain)
 
 
-def ask(engine: Engine, looks: Sequence[Look], plan: Plan, batch_size: int = 16) -> list[list[str]]:
+def ask(engine: "Engine", looks: Sequence[Look], plan: Plan, batch_size: int = 16) -> list[list[str]]:
     """As many answers to each question as the plan says.
 
     Args:
@@ -67,7 +76,4 @@ def ask(engine: Engine, looks: Sequence[Look], plan: Plan, batch_size: int = 16)
 
 def _requests(looks: Sequence[Look], plan: Plan, samples: int) -> list[Request]:
     params = plan.params if plan.samples == 1 else plan.sampled(samples)
-    return [
-        Request(messages=look.messages, images=look.encoded if look.encoded is not None else look.images, params=params)
-        for look in looks
-    ]
+    return [look.request(params) for look in looks]

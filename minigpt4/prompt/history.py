@@ -1,6 +1,6 @@
 """What a conversation gives up when it grows too long: its oldest words, never its pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..errors import UserError
 from .templates import IMAGE, PLACEHOLDER, Message
@@ -18,6 +18,26 @@ def without_oldest(messages: Sequence[Message]) -> list[Message] | None:
     images = sum(message["content"].count(PLACEHOLDER) for message in gone)
     rest[0] = rest[0] | {"content": " ".join([IMAGE] * images + [rest[0]["content"]])}
     return rest
+
+
+def fitting_ids(
+    messages: Sequence[Message], ids_of: Callable[[Sequence[Message]], list[int]], new: int, context: int
+) -> list[int]:
+    """A prompt's ids; of a conversation that has grown too long, the oldest questions and answers are left out.
+
+    Args:
+        new: tokens for which there must be room beside it.
+
+    Raises:
+        UserError: there is none.
+    """
+    ids = ids_of(messages)
+    if len(ids) + new <= context:
+        return ids
+    shorter = without_oldest(messages)
+    if shorter is None:
+        raise too_long(len(ids), new, context)
+    return fitting_ids(shorter, ids_of, new, context)
 
 
 def too_long(tokens: int, new: int, context: int) -> UserError:
