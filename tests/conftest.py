@@ -9,6 +9,7 @@ import signal
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import Blip2QFormerConfig, Blip2VisionConfig, CLIPVisionConfig, LlamaConfig, PreTrainedTokenizerFast
 
@@ -18,6 +19,9 @@ from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job ignores Ctrl-C, and so would its children
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # it may be a busy one
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

@@ -101,7 +101,7 @@ def test_other_forms_lead_back(numbers, width, height):
     assert all(-1e-9 <= 100 * v - a < 1 for a, v in zip(truncated, box, strict=True))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(20, 300), st.integers(20, 300), st.sampled_from([64, 224, 320]), st.data())
 def test_boxes_survive_the_processor(width, height, size, data):
     """A white rectangle lies at the same relative place before and after the processor's squashing resize."""

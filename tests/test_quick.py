@@ -159,6 +159,53 @@ def test_the_same_answer_in_the_same_pieces(template, settings, systems, monkeyp
         assert whole.image == (images[0] if len(images) == 1 else None)
 
 
+BEAMS = [
+    {"num_beams": 3},
+    {"num_beams": 2, "max_new_tokens": 1},
+    {"num_beams": 4, "length_penalty": 2.0, "repetition_penalty": 1.3},
+    {"num_beams": 5, "length_penalty": -2.0, "min_new_tokens": 6},
+    {"num_beams": 3, "no_repeat_ngram_size": 2, "min_new_tokens": 16},
+    {"num_beams": 3, "stop": ["a", "e"], "min_new_tokens": 5},
+]
+
+
+@pytest.mark.parametrize("template", ["chatml", "vicuna-v0"])
+@pytest.mark.parametrize("settings", BEAMS, ids=str)
+def test_the_same_beams(template, settings, systems):
+    folder, plain = systems[template]
+    settings = {"max_new_tokens": 20} | settings
+    for number, question in enumerate(QUESTIONS):
+        images = IMAGES[: 1 + number]
+        found = quick(folder, question, settings, dtype="float32")
+        assert found is not None
+        assert not found.streams(question, settings)
+        assert found.ask(images, question, **settings) == plain.ask(images, question, **settings)
+
+
+@pytest.mark.parametrize("early", [True, "never"])
+def test_beams_end_when_the_system_says(early, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIGPT4_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(module, "may_have_gpu", lambda: False)
+    folder = stored(tmp_path)
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"early_stopping": early}))
+    plain = load(folder, dtype="float32")
+    settings = {"num_beams": 4, "max_new_tokens": 24, "length_penalty": 1.5}
+    found = quick(folder, "what?", settings, dtype="float32")
+    assert found is not None
+    assert found.facts.defaults.early_stopping == early
+    for question in QUESTIONS:
+        assert found.ask(IMAGES[:1], question, **settings) == plain.ask(IMAGES[:1], question, **settings)
+
+
+def test_captions_are_the_same(systems):
+    folder, plain = systems["chatml"]
+    settings = {"max_new_tokens": 12}
+    found = quick(folder, "", settings, dtype="float32", task="caption")
+    assert found is not None
+    assert found.caption(IMAGES, **settings) == plain.caption(IMAGES, **settings)  # with the beams that this system wishes
+
+
 def test_a_prompt_that_is_read_in_pieces(systems, monkeypatch):
     folder, plain = systems["chatml"]
     question, settings = "so many words? " * 9, {"max_new_tokens": 12, "min_new_tokens": 12}
@@ -265,12 +312,14 @@ def test_it_answers_what_it_can_and_nothing_else(systems, monkeypatch):
     assert can(backend="onnx", max_new_tokens=3, repetition_penalty=2.0, do_sample=False, num_beams=1, self_consistency=1)
     assert can("[vqa] why?")
     assert can("[refer] it", self_consistency=1)
-    for settings in ({"num_beams": 2}, {"do_sample": True}, {"temperature": 0.5}, {"self_consistency": 3}, {"logprobs": 1}):
+    assert can("[caption] so")  # this system wishes beams for it
+    assert can(num_beams=2, length_penalty=2.0)
+    for settings in ({"do_sample": True}, {"temperature": 0.5}, {"self_consistency": 3}, {"logprobs": 1}):
         assert not can(**settings)
     for wrong in ({"max_new_tokens": 0}, {"nope": 1}, {"temperature": 0.5, "do_sample": False}, {"zoom_in": True}):
         assert not can(**wrong)  # whoever loads the system says what is wrong
-    assert not can("[caption] so")  # this system wishes beams for it
     assert not can("[refer] it")  # and several answers for this
+    assert not can("[grounding]", zoom_in=True)
     assert not can("[nope] it")
     assert not can(backend="torch")
     assert not can(quantize="8bit")  # torch's
@@ -296,7 +345,7 @@ def test_errors_are_the_same(systems):
 
 
 def test_what_is_damaged_or_of_other_weights_is_not_taken(own):
-    assert Quick(kept(own), Facts.read(kept(own) / FACTS), True).streams("what?", {})
+    assert Quick(kept(own), Facts.read(kept(own) / FACTS), True).can_answer("what?", {})
     for name in (VISION, f"{VISION}.data", TOKENIZER, FACTS, "state.json", "model.onnx.data", "embeddings.npy"):
         file = kept(own) / name
         file.write_bytes(file.read_bytes()[:-1])
@@ -388,6 +437,26 @@ def test_the_command_needs_no_torch_for_it(systems, tmp_path):
         assert done.stdout == "".join(wanted) + "\n"
 
 
+def test_captions_of_a_few_photos_need_no_torch_for_it(systems, tmp_path):
+    folder, plain = systems["chatml"]
+    for number, image in enumerate(IMAGES[:2]):
+        image.save(tmp_path / f"{number}.png")
+    (tmp_path / "2.png").write_bytes(b"no image")
+    command = [sys.executable, "-c", ASK, "caption", "0.png", "--model", str(folder), "--dtype", "float32"]
+    command += ["--max-new-tokens", "9"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == plain.caption(tmp_path / "0.png", max_new_tokens=9) + "\n"
+    command[4:5] = ["0.png", "1.png", "2.png"]
+    command[2] = ASK.replace("assert not left.code", "assert left.code == 1")
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    wanted = plain.caption([tmp_path / "0.png", tmp_path / "1.png"], max_new_tokens=9)
+    assert done.stdout == "".join(f"{number}.png: {text}\n" for number, text in enumerate(wanted))
+    assert "2.png" in done.stderr
+
+
 def test_a_conversation_needs_no_torch_for_it(systems, tmp_path):
     folder, plain = systems["chatml"]
     for number, image in enumerate(IMAGES[:2]):
@@ -405,12 +474,12 @@ def test_a_conversation_needs_no_torch_for_it(systems, tmp_path):
         "--max-new-tokens",
         "9",
     ]
-    said = "what?\nwhy?\n/image 1.png\nwhich?\n/draw drawn.png\n/reset\nso?\n"
+    said = "what?\n[caption] so\n/image 1.png\nwhich?\n/draw drawn.png\n/reset\nso?\n"
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, input=said)
     assert done.returncode == 0, done.stderr
     chat = plain.chat(tmp_path / "0.png")
-    wanted = [chat.ask(question, max_new_tokens=9) for question in ("what?", "why?")]
+    wanted = [chat.ask(question, max_new_tokens=9) for question in ("what?", "[caption] so")]
     chat.show(tmp_path / "1.png")
     wanted += [chat.ask("which?", max_new_tokens=9), plain.ask([], "so?", max_new_tokens=9)]
     assert done.stdout == "".join(f"{answer}\n" for answer in wanted)
@@ -424,14 +493,14 @@ def test_a_conversation_goes_on_with_the_whole_system_when_it_must(systems, tmp_
     monkeypatch.chdir(tmp_path)
     loaded: list[int] = []
     monkeypatch.setattr(System, "load", lambda _: loaded.append(1) or plain)
-    monkeypatch.setattr(sys, "stdin", io.StringIO("what?\n[nope] it\n[caption] so\nwhy?\n[caption] so\n"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("what?\n[nope] it\n[refer] it\nwhy?\n[caption] so\n"))
     monkeypatch.setattr(sys, "argv", f"minigpt4 chat 0.png --max-new-tokens 9 --model {folder} --dtype float32".split())
     with pytest.raises(SystemExit) as left:
         cli.main()
     assert left.value.code == 1  # for the task that there is not
     assert loaded == [1]
     chat = plain.chat("0.png")
-    wanted = [chat.ask(question, max_new_tokens=9) for question in ("what?", "[caption] so", "why?", "[caption] so")]
+    wanted = [chat.ask(question, max_new_tokens=9) for question in ("what?", "[refer] it", "why?", "[caption] so")]
     told = capsys.readouterr()
     assert told.out == "".join(f"{answer}\n" for answer in wanted)
     assert "[nope]" in told.err
@@ -461,7 +530,7 @@ def test_the_command_takes_the_whole_system_where_that_is_needed(options, system
     with pytest.raises(SystemExit) as left:
         cli.main()
     assert not left.value.code
-    assert bool(loaded) == (options in ("--device cpu", "--dtype bfloat16", "--num-beams 2", "--do-sample --seed 1"))
+    assert bool(loaded) == (options in ("--device cpu", "--dtype bfloat16", "--do-sample --seed 1"))
     assert Path("drawn.png").exists() == ("--draw" in options)
     said, err = capsys.readouterr()
     assert ("no box in the answer: drawn.png is the photo alone" in err) == ("--draw" in options)

@@ -25,7 +25,7 @@ from .onnx_graph import BITS, GRAPH, unsupported, write_graph
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 3  # of the prepared folder; a change makes every graph anew
+_FORMAT = 4  # of the prepared folder; a change makes every graph anew
 _KEPT = 4  # prepared graphs, up to 0.6 GB each; who tries many weights shall not fill the disk
 EMBEDDINGS = "embeddings.npy"
 """Beside the graph: the word embeddings, float32."""

@@ -92,7 +92,7 @@ class _Answering:
 
     def streams(self, question: str) -> bool:
         """Whether the answer comes piece by piece, as `chat` can give it after this."""
-        if self._quick is None or self._quick.streams(question, self._generation):
+        if self._quick is None or self._quick.can_answer(question, self._generation):
             return self._assistant.streams(question, self._generation)
         self._quick, self._assistant, earlier = None, self._system.load(), self.chat
         self.chat = self._assistant.chat()

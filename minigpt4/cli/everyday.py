@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +24,9 @@ from .options import (
     ready_to_draw,
 )
 from .terminal import say
+
+_FEW = 8
+"""Photos that are captioned sooner one by one without torch than together with it."""
 
 
 @options(system=SYSTEM, generation=DECODING)
@@ -99,7 +102,12 @@ def caption(
     images = images_in(photos)
     if output is not None:
         raise typer.Exit(write_captions(system, images, output, batch_size, generation))
-    raise typer.Exit(print_captions(system.load, images, json, batch_size, generation))
+    few = len(images) <= _FEW
+
+    def load() -> Any:
+        return (system.quick("", generation, task="caption") if few else None) or system.load()
+
+    raise typer.Exit(print_captions(load, images, json, batch_size, generation))
 
 
 @options(system=SYSTEM, generation=TALKING)

@@ -138,7 +138,7 @@ class System:
 
         return kept | {"quantize": DEFAULT_BITS}
 
-    def quick(self, question: str, generation: dict[str, Any]) -> Any:
+    def quick(self, question: str, generation: dict[str, Any], task: str | None = None) -> Any:
         """What answers a question, or a conversation that begins with it, without torch, in a fraction of the time; none where
         it cannot be answered so."""
         if self.device is not None:
@@ -146,7 +146,8 @@ class System:
         from ..inference.quick import quick
 
         said = {"dtype": self.dtype, "quantize": self.quantize, "backend": self.backend}
-        return quick(self.model, question, generation, **{name: one.value for name, one in said.items() if one})
+        named = {name: one.value for name, one in said.items() if one}
+        return quick(self.model, question, generation, task=task, **named)
 
     def load(self) -> Any:
         """The system, loaded."""

@@ -23,6 +23,8 @@ class Defaults:
     """Tokens that end an answer."""
     context: int
     """How many tokens the language model can look back on."""
+    early_stopping: bool | str | None = False
+    """When a beam search ends (`engine.beams.BeamSearch`)."""
 
     @classmethod
     def of(cls, generation_config: Any, text_config: Any) -> "Defaults":
@@ -36,7 +38,7 @@ class Defaults:
         ends = generation_config.eos_token_id
         end_ids = frozenset(ends if isinstance(ends, list) else [ends]) - {None}
         context = getattr(text_config, "max_position_embeddings", None) or sys.maxsize
-        return cls(settings, generation_config.max_new_tokens, end_ids, context)
+        return cls(settings, generation_config.max_new_tokens, end_ids, context, generation_config.early_stopping)
 
     @property
     def most_new_tokens(self) -> int:

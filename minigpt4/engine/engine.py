@@ -25,7 +25,7 @@ from .params import SamplingParams
 from .scheduler import Scheduler
 from .scoring import whole_logprobs
 from .stopping import StopAtText
-from .streaming import cut_at
+from .streaming import cut_at, ends_at_text
 from .ticket import Ticket
 
 
@@ -184,8 +184,8 @@ class Engine:
 
     def _beams(self, params: SamplingParams) -> BeamSearch:
         stop = (*self.processor.chat.stop, *params.stop)
-        at_text = StopAtText(self.processor.tokenizer, stop) if stop else None
-        return BeamSearch(params, self._end_ids, at_text, self.model.generation_config.early_stopping)
+        at_text = ends_at_text(self.processor.tokenizer, stop) if stop else None
+        return BeamSearch(params, self._end_ids, at_text, self.defaults.early_stopping)
 
     @property
     def stats(self) -> Stats:

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from ..model.modeling import MiniGPT4ForConditionalGeneration
+from .beams import BeamSearch
 from .completion import TokenLogprob
 from .params import SamplingParams
 
@@ -113,6 +114,23 @@ def penalised(params: SamplingParams, logits: torch.Tensor, ids: Sequence[int], 
     if early:
         scores[0, list(end_ids)] = -torch.inf
     return scores[0]
+
+
+def behind_beams(search: BeamSearch, logits: torch.Tensor) -> list[tuple[float, int, int]]:
+    """The best continuations of beams by their logits (beams, V), as `BeamSearch.take` wants them."""
+    logp = logits.float().log_softmax(-1)
+    for beam, ids in enumerate(search.ids):
+        other = penalised(search.params, logp[beam], ids, search.end_ids)
+        if other is not None:
+            logp[beam] = other
+    each = logp.topk(min(search.wide, logp.shape[1]))
+    total = each.values + torch.tensor(search.scores, device=logp.device)[:, None]
+    best = total.flatten().topk(min(search.wide, total.numel()))
+    found = []
+    for score, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+        beam, rank = divmod(place, total.shape[1])
+        found.append((score, beam, int(each.indices[beam, rank])))
+    return found
 
 
 def _warpers(temperature: float, top_k: int, top_p: float) -> LogitsProcessorList:

@@ -24,7 +24,7 @@ from .limits import Limits, Stats, out_of_memory
 from .prefix import Prefix, PrefixCache
 from .rows import Rows, block_of, prefix_of
 from .running import Branch, Prefill, Row
-from .sampling import next_tokens
+from .sampling import behind_beams, next_tokens
 from .scoring import candidate_logprobs
 from .ticket import Ticket
 
@@ -349,7 +349,7 @@ class Scheduler:
             assert ticket.beams is not None
             if not ticket.timings.first_token:
                 ticket.timings.first_token = time.monotonic() - ticket.since
-            parents = ticket.beams.take(logits[own])
+            parents = ticket.beams.take(behind_beams(ticket.beams, logits[own]))
             if not parents:
                 self._finish_beams(ticket, ticket.beams)
             free = [number for beam, number in enumerate(rows) if beam not in parents]

@@ -1,6 +1,6 @@
 """Text from tokens as they come, and where it ends: at an end of sequence, or at a text (``###``)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 
@@ -16,6 +16,17 @@ class Decodes(Protocol):
 
     def decode(self, ids: list[int], /, *, skip_special_tokens: bool) -> str:
         """The text that these ids stand for."""
+
+
+def ends_at_text(tokenizer: Decodes, stop: Sequence[str]) -> Callable[[list[int]], bool]:
+    """Whether ids that grow by one at a time end with a stop text."""
+    tail = 1 + max((len(mark.encode()) for mark in stop), default=0)  # no token is less than a byte
+
+    def ends(ids: list[int]) -> bool:
+        text = tokenizer.decode(ids[-tail:], skip_special_tokens=True)
+        return any(mark in text for mark in stop)
+
+    return ends
 
 
 class TextStream:

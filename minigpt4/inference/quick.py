@@ -73,9 +73,14 @@ def quick(
     dtype: str | None = None,
     quantize: str | None = None,
     backend: str = "auto",
+    task: str | None = None,
 ) -> "Quick | None":
     """What answers a question without torch, if that gives the same answer as `assistant.load` with the same arguments, and is
-    prepared; else none, and that one is to be taken. A UserError that comes of the question comes from there, too."""
+    prepared; else none, and that one is to be taken. A UserError that comes of the question comes from there, too.
+
+    Args:
+        task: of a question that names none.
+    """
     folder = FOLDERS.get(str(source), Path(source))
     if not folder.is_dir() or dtype not in (None, "float32") or may_have_gpu():
         return None
@@ -87,26 +92,30 @@ def quick(
     if backend == "auto" and not found.facts.fits:
         return None
     try:
-        return found if found.streams(question, settings) else None
+        return found if found.can_answer(question, settings, task) else None
     except UserError:
         return None
 
 
 class Quick:
-    """Answers questions about images, the likeliest token at a time. Arguments as of `QuickEngine`."""
+    """Answers questions about images by their likeliest tokens. Arguments as of `QuickEngine`."""
 
     def __init__(self, folder: Path, facts: Facts, packed: bool):
         self.folder, self.facts, self.engine = folder, facts, QuickEngine(folder, facts, packed)
 
-    def streams(self, question: str, settings: Mapping[str, Any]) -> bool:
-        """Whether it can answer this question: by the likeliest tokens, piece by piece.
+    def can_answer(self, question: str, settings: Mapping[str, Any], task: str | None = None) -> bool:
+        """Whether it can answer this question: by the likeliest tokens, or beams of them.
 
         Raises:
             UserError: settings, of the system or given, that cannot be followed.
         """
         check_task_settings(self.facts.task_settings, self.facts.defaults.params)
-        plan = self._plan(question, settings)
-        return plan.streams and not plan.params.samples and plan.params.logprobs is None
+        plan = self._plan(question, settings, task=task)
+        return not plan.several and not plan.params.samples and plan.params.logprobs is None
+
+    def streams(self, question: str, settings: Mapping[str, Any]) -> bool:
+        """Whether the answer comes piece by piece: not that of beams."""
+        return self._plan(question, settings).streams
 
     def ask(self, images: Sequence[ImageInput], question: str, **settings: Any) -> Answer:
         """The whole answer, with its boxes.
@@ -114,7 +123,7 @@ class Quick:
         Raises:
             UserError: as `Assistant.ask` does.
         """
-        return about("".join(self.stream(images, question, **settings)), images, question)
+        return about(self._answer(self.chat(images).look(question), settings), images, question)
 
     def stream(self, images: Sequence[ImageInput], question: str, **settings: Any) -> Iterator[str]:
         """The answer, piece by piece as it is written.
@@ -124,17 +133,24 @@ class Quick:
         """
         return self.chat(images).stream(question, **settings)
 
+    def caption(self, images: Sequence[ImageInput], batch_size: int = 1, **settings: Any) -> list[Answer]:
+        """A caption for each image, one after the other, as `Assistant.caption` asks for it."""
+        asked, done = TEMPLATES[self.facts.template].caption, []
+        for image in images:
+            look = self.chat([image]).look(asked)
+            done.append(about(self._answer(look, settings, task="caption"), [image], asked))
+        return done
+
     def chat(self, images: Sequence[ImageInput] = ()) -> Chat:
-        """A conversation, of questions that it can answer (`streams`)."""
-        chat = Chat(self.engine, self._whole, self._plan)
+        """A conversation, of questions that it can answer (`can_answer`)."""
+        chat = Chat(self.engine, self._answer, self._plan)
         for image in images:
             chat.show(image)
         return chat
 
-    def _whole(self, look: Look, settings: dict[str, Any]) -> str:
-        params = self._plan(look.question, settings, streamed=True).params
-        return "".join(p.text for p in self.engine.stream(look.request(params)))
+    def _answer(self, look: Look, settings: Mapping[str, Any], task: str | None = None) -> str:
+        return self.engine.answer(look.request(self._plan(look.question, settings, task=task).params))
 
-    def _plan(self, question: str, settings: Mapping[str, Any], streamed: bool = False) -> Plan:
+    def _plan(self, question: str, settings: Mapping[str, Any], streamed: bool = False, task: str | None = None) -> Plan:
         facts = self.facts
-        return plan_of(question, facts.task_settings, settings, facts.defaults.params, streamed=streamed)
+        return plan_of(question, facts.task_settings, settings, facts.defaults.params, streamed=streamed, task=task)

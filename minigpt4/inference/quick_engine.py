@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +12,13 @@ import numpy as np
 
 from ..checkpoints.onnx_graph import GRAPH
 from ..checkpoints.onnx_parts import EMBEDDINGS
+from ..engine.beams import BeamSearch
 from ..engine.completion import EncodedImage, Piece, Request
 from ..engine.defaults import Defaults
 from ..engine.limits import Limits, out_of_memory
 from ..engine.onnx_session import Arrays, LanguageModelSession, session
 from ..engine.params import SamplingParams
-from ..engine.streaming import TextStream
+from ..engine.streaming import TextStream, ends_at_text
 from ..io.cores import usable_cores
 from ..media.images import ImageInput
 from ..media.pixels import normalised, resized
@@ -102,12 +104,13 @@ class QuickEngine:
         Raises:
             UserError: as `Engine.stream` does.
         """
-        try:
+        with _memory_said():
             yield from (Piece(0, text) for text in self._text(request))
-        except Exception as error:
-            if (reason := out_of_memory(error)) is error:
-                raise
-            raise reason from error
+
+    def answer(self, request: Request) -> str:
+        """The same, whole; of several beams the best."""
+        with _memory_said():
+            return "".join(self._text(request)) if request.params.num_beams == 1 else self._best(request)
 
     # parts, opened when they are needed -------------------------------------------------------------------------------
 
@@ -134,30 +137,48 @@ class QuickEngine:
     def _encoded(self, image: ImageInput) -> EncodedImage:
         facts = self.facts
         pixels = normalised([resized(image, facts.size)], facts.mean, facts.std)
-        try:
+        with _memory_said():
             embeds = self._vision.run(None, {"pixels": pixels})[0][0]
-        except Exception as error:
-            if (reason := out_of_memory(error)) is error:
-                raise
-            raise reason from error
         self._shown += 1
         return EncodedImage(f"image {self._shown}", embeds)
 
     def _text(self, request: Request) -> Iterator[str]:
         """The answer, piece by piece."""
-        facts, params = self.facts, request.params
-        most = params.max_new_tokens or 0
-        ids = fitting_ids(request.messages, self._ids, most, facts.defaults.context)
-        text = TextStream(self._tokenizer, (*TEMPLATES[facts.template].stop, *params.stop))
-        for count, token in enumerate(self._tokens(ids, request.images, params), 1):
-            ended = token in facts.defaults.end_ids
+        text, end_ids = TextStream(self._tokenizer, self._stop(request)), self.facts.defaults.end_ids
+        for count, token in enumerate(self._tokens(request), 1):
+            ended = token in end_ids
             piece = "" if ended else text.put([token])
-            ended = ended or text.ended or count == most
+            ended = ended or text.ended or count == request.params.max_new_tokens
             piece += text.end() if ended else ""
             if piece:
                 yield piece
             if ended:
                 return
+
+    def _best(self, request: Request) -> str:
+        """The best of several beams."""
+        params, defaults, stop = request.params, self.facts.defaults, self._stop(request)
+        at_text = ends_at_text(self._tokenizer, stop) if stop else None
+        search = BeamSearch(params, defaults.end_ids, at_text, defaults.early_stopping)
+        ids, first = self._prompt(request, 0)
+        beams = self._language_model.new_block(params.num_beams, len(ids) + (params.max_new_tokens or 0))
+        logits, block, known = first, self._block, len(ids)
+        while parents := search.take(behind_beams(search, logits)):
+            rows = len(parents)
+            if block is not beams or parents != list(range(rows)):
+                for old, new in zip(block, beams, strict=True):
+                    for before, after in zip(old, new, strict=True):
+                        after[:rows, :, :known] = before[parents, :, :known]
+            block, known = beams, known + 1
+            tokens = self._words[[ids[-1] for ids in search.ids]]
+            logits = np.empty((rows, first.shape[1]), np.float32)
+            own = [(keys[:rows], values[:rows]) for keys, values in block]
+            self._language_model.run(own, tokens[:, None], [known] * rows, range(rows), logits)
+        text = TextStream(self._tokenizer, stop)
+        return text.put([token for token in search.answers()[0] if token not in defaults.end_ids]) + text.end()
+
+    def _stop(self, request: Request) -> tuple[str, ...]:
+        return (*TEMPLATES[self.facts.template].stop, *request.params.stop)
 
     def _ids(self, messages: Sequence[Message]) -> list[int]:
         """A prompt's."""
@@ -169,16 +190,28 @@ class QuickEngine:
 
         return prompt_ids(messages, TEMPLATES[facts.template], encode, facts.bos, facts.extra_bos)
 
-    def _tokens(self, ids: Sequence[int], images: Sequence[Any], params: SamplingParams) -> Iterator[int]:
-        """The likeliest tokens behind a prompt, for as long as they are asked for."""
+    def _prompt(self, request: Request, more: int) -> tuple[list[int], np.ndarray]:
+        """Reads a prompt, and has room for more tokens behind it.
+
+        Returns:
+            The prompt's ids, and the logits (1, V) at its end.
+        """
+        params, images = request.params, request.images
+        ids = fitting_ids(request.messages, self._ids, params.max_new_tokens or 0, self.facts.defaults.context)
         symbols = self._symbols(ids, images)
         logits, piece = np.empty((1, self._language_model.vocabulary), np.float32), Limits().prefill
-        known = self._make_room(symbols, len(ids) + (params.max_new_tokens or 0))
+        known = self._make_room(symbols, len(ids) + more)
         embeds = self._embeds(ids, images)
         for begin in range(known, len(ids), piece):
             new = embeds[begin : begin + piece]
             self._language_model.run(self._block, new[None], [begin + len(new)], [len(new) - 1], logits)
             self._read += symbols[begin : begin + len(new)]
+        return ids, logits
+
+    def _tokens(self, request: Request) -> Iterator[int]:
+        """The likeliest tokens behind a prompt, for as long as they are asked for."""
+        params = request.params
+        ids, logits = self._prompt(request, params.max_new_tokens or 0)
         said: list[int] = []
         while True:
             said.append(likeliest(logits[0], said, params, self.facts.defaults.end_ids))
@@ -218,8 +251,37 @@ class QuickEngine:
         return known
 
 
+@contextmanager
+def _memory_said() -> Iterator[None]:
+    """Says that memory has run out, where that is what is wrong."""
+    try:
+        yield
+    except Exception as error:
+        if (reason := out_of_memory(error)) is error:
+            raise
+        raise reason from error
+
+
 def likeliest(logits: np.ndarray, said: Sequence[int], params: SamplingParams, end_ids: frozenset[int]) -> int:
-    """The next token of an answer by the logits (V), which the penalties change in place, as in `engine.sampling`."""
+    """The next token of an answer by the logits (V), which the penalties change in place."""
+    penalise(logits, said, params, end_ids)
+    return int(logits.argmax())
+
+
+def behind_beams(search: BeamSearch, logits: np.ndarray) -> list[tuple[float, int, int]]:
+    """The best continuations of beams by their logits (beams, V), as `BeamSearch.take` wants them."""
+    logp = logits - logits.max(-1, keepdims=True)
+    logp -= np.log(np.exp(logp).sum(-1, keepdims=True))
+    for beam, ids in enumerate(search.ids):
+        penalise(logp[beam], ids, search.params, search.end_ids)
+    total = (logp + np.array(search.scores, np.float32)[:, None]).ravel()
+    some = np.argpartition(total, -min(search.wide, total.size))[-search.wide :]
+    best = some[np.argsort(-total[some], kind="stable")]
+    return [(float(total[place]), *divmod(int(place), logp.shape[1])) for place in best]
+
+
+def penalise(logits: np.ndarray, said: Sequence[int], params: SamplingParams, end_ids: frozenset[int]) -> None:
+    """What the penalties of an answer's tokens make of its logits (V), as in `engine.sampling`."""
     if params.repetition_penalty != 1.0:
         seen = list(set(said))
         scores = logits[seen]
@@ -229,4 +291,3 @@ def likeliest(logits: np.ndarray, said: Sequence[int], params: SamplingParams, e
         logits[[said[i + size - 1] for i in range(len(said) - size + 1) if said[i : i + size - 1] == last]] = -np.inf
     if len(said) < params.min_new_tokens:
         logits[list(end_ids)] = -np.inf
-    return int(logits.argmax())
