@@ -37,7 +37,7 @@ def scenes(draw):
 sizes = st.tuples(st.integers(1, 1500), st.integers(1, 1500))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sizes, scenes())
 def test_labels_keep_apart_and_inside(size, phrases):
     plan = layout(size, phrases)

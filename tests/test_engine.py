@@ -82,7 +82,7 @@ def alone(parts):
     return ask
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, len(WAYS) - 1), st.sampled_from([6, 7, 12])), max_size=8),
     st.sampled_from([Limits(), Limits(rows=3), Limits(prefill=16), Limits(tokens=200), Limits(prefix_bytes=0)]),

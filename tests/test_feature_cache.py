@@ -115,7 +115,7 @@ def test_a_reader_travels_to_other_processes(tmp_path, images):
     assert torch.equal(sent.get(images[4]), cache.get(images[4]))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.booleans()), min_size=1, max_size=12))
 def test_any_writers_in_any_order_leave_right_rows(tmp_path_factory, steps):
     """Writers come, add, close and come again; whoever reads afterwards reads what it would compute."""

@@ -86,7 +86,7 @@ OFFICIAL = {
 
 
 @pytest.mark.parametrize("format", OFFICIAL)
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_annotation_file_is_understood_or_refused(tmp_path, format, data):
     keys = st.sampled_from(OFFICIAL[format])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from record_cocoeval import captions, digest
 from recorded import recorded
@@ -82,7 +82,6 @@ def test_iou_of_nothing_is_nothing():
     assert iou(Box(0.5, 0.5, 0.5, 0.5), Box(0.5, 0.5, 0.5, 0.5)) == 0
 
 
-@settings(deadline=None)
 @given(st.lists(boxes(), max_size=5), st.lists(boxes(), max_size=5), st.sampled_from([0.1, 0.3, 0.5]))
 def test_as_many_boxes_are_paired_as_can_be(predicted, truth, threshold):
     small, large = sorted((predicted, truth), key=len)
@@ -101,7 +100,6 @@ def test_a_true_box_is_found_once():
 # baselines -------------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(boxes(), st.integers(1, 6), st.integers(1, 6))
 def test_no_box_on_the_grid_is_better(box, columns, rows):
     best = iou(on_grid(box, columns, rows), box)
