@@ -1,10 +1,10 @@
-"""Enter to the first word of `minigpt4 ask`, by parts: a cold process, a warm cache.
+"""Enter to the first word of `minigpt4 ask`, by parts, and of `caption` and `chat`: a cold process, a warm cache.
 
-    python benchmarks/startup.py [--rounds 5] [--ways "" "--backend torch" "--backend onnx --quantize 8bit"]
+    python benchmarks/startup.py [--rounds 5] [--ways "" "--backend torch"] [--commands ask caption chat]
 
-A way is what is said of the system beside the photo and the question; the ways take turns. The whole is measured from outside,
-from the start of the process to the first byte of the answer; the parts in a process of their own, which takes the same path as
-the command, with torch or without (`inference.quick`). The best of the rounds counts.
+A way is what is said of the system beside the photo and the question; ways and commands take turns. The whole is measured from
+outside, from the start of the process to the first byte of the answer; the parts in a process of their own, which takes the same
+path as the command, with torch or without (`inference.quick`). The best of the rounds counts.
 """
 
 import argparse
@@ -18,6 +18,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PHOTO = ROOT / "docs/images/cat.jpg"
 QUESTION = "What is in this picture?"
+COMMANDS = {  # what is given, and what is typed
+    "ask": ([str(PHOTO), QUESTION], ""),
+    "caption": ([str(PHOTO)], ""),
+    "chat": ([str(PHOTO)], f"{QUESTION}\n"),
+}
 WAYS = ["", "--device cpu", "--backend torch"]  # without torch; ONNX Runtime beneath torch; torch
 
 PARTS = """
@@ -84,12 +89,16 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
 
 
-def whole(way: str) -> tuple[float, float]:
-    """Seconds to the first byte and to the end."""
+def whole(name: str, way: str) -> tuple[float, float]:
+    """Seconds of a command to the first byte and to the end."""
     begun = time.perf_counter()
-    command = [sys.executable, "-m", "minigpt4", "ask", str(PHOTO), QUESTION, *way.split()]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) as process:
+    given, typed = COMMANDS[name]
+    command = [sys.executable, "-m", "minigpt4", name, *given, *way.split()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
+        process.stdin.write(typed.encode())
+        process.stdin.close()
         process.stdout.read(1)
         first = time.perf_counter() - begun
         process.stdout.read()
@@ -112,14 +121,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--ways", nargs="+", default=WAYS)
+    parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=["ask"])
     given = parser.parse_args()
-    for way in given.ways:
-        whole(way)  # everything is prepared, and read once
-    wholes = [[whole(way) for way in given.ways] for _ in range(given.rounds)]
+    both = [(name, way) for name in given.commands for way in given.ways]
+    for name, way in both:
+        whole(name, way)  # everything is prepared, and read once
+    wholes = [[whole(name, way) for name, way in both] for _ in range(given.rounds)]
+    for number, (name, way) in enumerate(both):
+        first, end = map(min, zip(*(each[number] for each in wholes), strict=True))
+        print(f"{name} {way}".rstrip() + f": first word after {first:.2f} s, end after {end:.2f} s")
+    if "ask" not in given.commands:
+        return
     by_parts = [[parts(way) for way in given.ways] for _ in range(given.rounds)]
     for number, way in enumerate(given.ways):
-        first, end = map(min, zip(*(each[number] for each in wholes), strict=True))
-        print(f"ask {way}".rstrip() + f": first word after {first:.2f} s, end after {end:.2f} s; by parts:")
+        print(f"ask {way}".rstrip() + ", by parts:")
         for name in by_parts[0][number]:
             print(f"  {name:32} {min(each[number][name] for each in by_parts):.2f}")
 
