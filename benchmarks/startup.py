@@ -3,8 +3,8 @@
     python benchmarks/startup.py [--rounds 5] [--ways "" "--backend torch"] [--commands ask caption chat]
 
 A way is what is said of the system beside the photo and the question; ways and commands take turns. The whole is measured from
-outside, from the start of the process to the first byte of the answer; the parts in a process of their own, which takes the same
-path as the command, with torch or without (`inference.quick`). The best of the rounds counts.
+outside, from the start of the process to the first byte of the answer; the parts in a process of their own, which takes the
+same path as the command, with torch or without (`inference.quick`). The best of the rounds counts.
 """
 
 import argparse
