@@ -63,7 +63,7 @@ def photo(tmp_path):
     [
         ("refer", ["the dog "], "[refer] give me the location of the dog"),
         ("detect", ["dogs"], "[detection] dogs"),
-        ("ground", [], "[grounding] describe this image in detail"),
+        ("ground", [], "[grounding] please describe this image in details"),
         ("identify", ["20,20,100,60"], "[identify] what is this {<10><20><50><60>}"),
         ("identify", [DOG], "[identify] what is this {<10><20><50><60>}"),
         ("vqa", ["Why?"], "[vqa] Based on the image, respond to this question with a short answer: Why?"),
@@ -108,13 +108,13 @@ def test_long_answers_get_room_unless_told_otherwise(photo):
 def test_a_batch_of_different_tasks_keeps_its_order_and_settings(photo):
     told = Told(task_settings={"caption": {"num_beams": 3}})
     told.says = "x"
-    questions = ["[caption]", "Why?", "[caption]", "[grounding] describe this image in detail"]
+    questions = ["[caption]", "Why?", "[caption]", "[grounding] please describe this image in details"]
     answers = told.ask_many([(photo, question) for question in questions])
     assert [answer.question for answer in answers] == questions
     assert {question: (params.num_beams, params.max_new_tokens) for question, params in told.asked} == {
         "[caption]": (3, 128),
         "Why?": (1, 128),
-        "[grounding] describe this image in detail": (1, 400),
+        "[grounding] please describe this image in details": (1, 400),
     }
 
 

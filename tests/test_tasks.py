@@ -67,7 +67,8 @@ def test_every_wording_names_its_task_and_subject(name):
 def test_the_official_evaluation_asks_with_the_plain_wordings():
     assert TASKS["refer"].instruction("the cat") == "[refer] give me the location of the cat"
     assert TASKS["identify"].instruction(DOG.render()) == "[identify] what is this {<1><2><30><40>}"
-    assert TASKS["grounding"].instruction() == "[grounding] describe this image in detail"
+    assert TASKS["grounding"].instruction() == "[grounding] please describe this image in details"
+    assert TASKS["grounding"].plain in TASKS["grounding"].wordings  # in others, systems answer as they do to a free request
     assert TASKS["detection"].instruction("sofas") == "[detection] sofas"
     assert TASKS["vqa"].instruction("Why?") == "[vqa] Based on the image, respond to this question with a short answer: Why?"
 

@@ -38,7 +38,7 @@ def point(model: minigpt4.Assistant) -> None:
     for name, answer in (
         ("refer", model.refer(HERE / "astronaut.jpg", "the woman")),
         ("detect", model.detect(HERE / "camera.jpg", "people")),
-        ("ground", model.ground(HERE / "astronaut.jpg")),
+        ("ground", model.ground(HERE / "camera.jpg")),
     ):
         print(f"{name}: {answer}")
         answer.draw().save(HERE / f"{name}.png", optimize=True)

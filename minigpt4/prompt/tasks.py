@@ -131,7 +131,7 @@ TASKS = {
             write=render_phrases,
             parse=parse_phrases,
             max_new_tokens=400,
-            plain="describe this image in detail",
+            plain="please describe this image in details",  # as in training; the published page's own words are not among these
             wordings=(
                 "please describe this image in details",
                 "describe this image as detailed as possible",
