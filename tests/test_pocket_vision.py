@@ -93,7 +93,7 @@ def test_the_end_of_the_vision_learns_and_the_projection_follows(recipe, data, t
     lesson = recipe.Lesson(data, "train", least=3)
     head = recipe.Words(1280, lesson.shares)
     before = recipe.measure(model, head, lesson)
-    head = recipe.tune(model, lesson, 60, batch=6, lr=3e-3)
+    head = recipe.tune(model, lesson, 36, batch=6, lr=3e-3)
     after = recipe.measure(model, head, lesson)
     assert after["pictures"] < 0.8 * before["pictures"]
     assert after["cells"] < 0.8 * before["cells"]
