@@ -94,10 +94,11 @@ class _Answering:
         """Whether the answer comes piece by piece, as `chat` can give it after this."""
         if self._quick is None or self._quick.can_answer(question, self._generation):
             return self._assistant.streams(question, self._generation)
-        self._quick, self._assistant, earlier = None, self._system.load(), self.chat
-        self.chat = self._assistant.chat()
-        self.chat.go_on(earlier)
-        return self.streams(question)
+        whole = self._system.load()
+        chat = whole.chat()
+        chat.go_on(self.chat)
+        self._quick, self._assistant, self.chat = None, whole, chat  # all at once: Ctrl-C before leaves it as it was
+        return whole.streams(question, self._generation)
 
 
 def _file(typed: str, command: str) -> Path:
