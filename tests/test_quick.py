@@ -1,10 +1,8 @@
 """One question answered without torch: the same answer, in the same pieces, and only where it is the same."""
 
 import ctypes
-import io
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -13,15 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import shapes
 import torch
-from conftest import tiny_llama, tiny_model, tiny_processor, tiny_qformer
+from conftest import tiny_processor, tiny_qformer
 from hypothesis import given
 from hypothesis import strategies as st
+from quick_systems import IMAGES, NO_TORCH, QUESTIONS, model_of, stored, systems  # noqa: F401  (a fixture)
 from transformers import PreTrainedTokenizerFast
 
 from minigpt4 import UserError, cli
-from minigpt4.checkpoints.loading import save_trained
 from minigpt4.checkpoints.onnx_vision import has_vision_graph, write_vision
 from minigpt4.cli.options import System
 from minigpt4.engine.completion import Request
@@ -35,69 +32,10 @@ from minigpt4.inference.assistant import load
 from minigpt4.inference.quick import Quick, quick
 from minigpt4.inference.quick_engine import FACTS, TOKENIZER, VISION, Facts, likeliest
 from minigpt4.io import gpu
-from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig
 from minigpt4.prompt.templates import with_images
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
-IMAGES = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes.things(4))]
-QUESTIONS = ["what?", "why? <ImageHere> <|im_end|> ### really \ud800", "[vqa] is it é?"]
-
-
-def model_of(feature_maps=("head",), class_grids=(), **changes):
-    """A system in small, as the pocket model is; norms of its vision encoder that do something."""
-    small = {"image_size": 128, "width_multiplier": 0.3, "depth_multiplier": 0.5}
-    vision = EfficientNetLiteConfig(**small, feature_maps=feature_maps, class_grids=class_grids)
-    text = tiny_llama(hidden_size=64, intermediate_size=96, tie_word_embeddings=True)
-    model = tiny_model(**{"vision_config": vision, "text_config": text, "concat_order": "square"} | changes)
-    with torch.no_grad():
-        for norm in model.modules():
-            if isinstance(norm, torch.nn.BatchNorm2d):
-                norm.running_mean.normal_(0, 0.3)
-                norm.running_var.uniform_(0.5, 2)
-                norm.weight.uniform_(0.5, 2)
-                norm.bias.normal_()
-    return model
-
-
-def stored(folder: Path, template: str = "chatml", task_settings=None, **changes) -> Path:
-    """A trained folder, its parts in folders of their own."""
-    torch.manual_seed(0)
-    model = model_of(position_octaves=2, **changes)
-    processor = tiny_processor(model.config, template)
-    model.vision_tower.save_pretrained(folder / "vision")
-    model.language_model.save_pretrained(folder / "llm")
-    processor.tokenizer.save_pretrained(folder / "llm")
-    model.config.vision_source, model.config.text_source = str(folder / "vision"), str(folder / "llm")
-    save_trained(model, processor, folder / "system", task_settings=task_settings)
-    return folder / "system"
-
-
-@pytest.fixture(scope="module")
-def systems(tmp_path_factory):
-    """Systems of two chat formats, prepared."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MINIGPT4_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(module, "may_have_gpu", lambda: False)
-        wished = {"caption": {"num_beams": 2}, "refer": {"self_consistency": 3}, "question": {"repetition_penalty": 1.2}}
-        folders = {t: stored(tmp_path_factory.mktemp(t), t, wished) for t in ("chatml", "vicuna-v0")}
-        yield {template: (folder, load(folder, dtype="float32")) for template, folder in folders.items()}
-
-
-@pytest.fixture
-def own(tmp_path, monkeypatch):
-    """A prepared system in a cache of its own, to be spoilt."""
-    monkeypatch.setenv("MINIGPT4_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(module, "may_have_gpu", lambda: False)
-    folder = stored(tmp_path)
-    load(folder)
-    return folder
-
-
-def kept(folder: Path) -> Path:
-    found = quick(folder, "what?", {})
-    assert found is not None
-    return found.folder
 
 
 @pytest.mark.parametrize("maps", [("head",), ("stage3", "head", "stage5")])
@@ -230,60 +168,6 @@ def test_in_few_bits_too(kept_as, tmp_path, monkeypatch):
     assert list(found.stream(IMAGES[:1], "what?", **settings)) == list(plain.stream(IMAGES[:1], "what?", **settings))
 
 
-@pytest.mark.parametrize("template", ["chatml", "vicuna-v0"])
-def test_a_conversation_is_the_same_and_only_what_is_new_is_read(template, systems, monkeypatch):
-    folder, plain = systems[template]
-    settings = {"max_new_tokens": 12, "min_new_tokens": 6}
-    found = quick(folder, "", settings, dtype="float32")
-    assert found is not None
-    positions: list[int] = []
-    run = found.engine._language_model.run
-    monkeypatch.setattr(
-        found.engine._language_model, "run", lambda block, new, *rest: positions.append(new.shape[1]) or run(block, new, *rest)
-    )
-    ours, theirs = found.chat(IMAGES[:1]), plain.chat(IMAGES[:1])
-    for number, question in enumerate([*QUESTIONS, "and now? " * 8, "so?"]):
-        if number == 2:
-            for chat in (ours, theirs):
-                chat.show(IMAGES[1])
-        positions.clear()
-        if number % 2:
-            assert ours.ask(question, **settings) == theirs.ask(question, **settings)
-        else:
-            assert list(ours.stream(question, **settings)) == list(theirs.stream(question, **settings))
-        assert ours.messages == theirs.messages
-        new = len(plain.processor.prompt_ids(ours.messages[-2:-1])) + 16  # an answer may be other ids when it is read again
-        assert positions[0] <= new
-    for chat in (ours, theirs):
-        chat.forget()
-    assert ours.ask("so?", **settings) == theirs.ask("so?", **settings) == plain.ask([], "so?", **settings)
-
-
-def test_a_reader_who_stops_leaves_the_conversation_whole(systems):
-    folder, plain = systems["chatml"]
-    settings = {"max_new_tokens": 30, "min_new_tokens": 30}
-    found = quick(folder, "", settings, dtype="float32")
-    assert found is not None
-    ours, theirs = found.chat(IMAGES[:1]), plain.chat(IMAGES[:1])
-    for chat in (ours, theirs):
-        stream = chat.stream("what?", **settings)
-        next(stream), next(stream)
-        stream.close()
-    assert ours.messages == theirs.messages
-    assert ours.ask("and?", **settings) == theirs.ask("and?", **settings)
-
-
-def test_a_conversation_that_grows_too_long_forgets_the_same(systems):
-    folder, plain = systems["chatml"]
-    settings = {"max_new_tokens": 40, "min_new_tokens": 40}
-    found = quick(folder, "", settings, dtype="float32")
-    assert found is not None
-    ours, theirs = found.chat(IMAGES[:1]), plain.chat(IMAGES[:1])
-    for _ in range(8):
-        assert ours.ask("another one? " * 3, **settings) == theirs.ask("another one? " * 3, **settings)
-    assert len(plain.processor.prompt_ids(ours.messages)) > plain.engine.context
-
-
 @given(st.data())
 def test_the_next_token_is_the_engine_s(data):
     said = data.draw(st.lists(st.integers(0, 11), max_size=12))
@@ -342,6 +226,22 @@ def test_errors_are_the_same(systems):
             list(system.stream(IMAGES[:1], question, **settings))
         said.append(str(told.value))
     assert said[0] == said[1]
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A prepared system in a cache of its own, to be spoilt."""
+    monkeypatch.setenv("MINIGPT4_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(module, "may_have_gpu", lambda: False)
+    folder = stored(tmp_path)
+    load(folder)
+    return folder
+
+
+def kept(folder: Path) -> Path:
+    found = quick(folder, "what?", {})
+    assert found is not None
+    return found.folder
 
 
 def test_what_is_damaged_or_of_other_weights_is_not_taken(own):
@@ -409,27 +309,13 @@ def test_a_tokenizer_that_does_more_than_its_file_is_left_to_the_library(tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-ASK = """
-import sys
-from minigpt4 import cli
-from minigpt4.inference import quick
-quick.may_have_gpu = lambda: False
-try:
-    cli.main()
-except SystemExit as left:
-    assert not left.code
-heavy = [name for name in ("torch", "transformers", "onnx", "huggingface_hub") if name in sys.modules]
-assert not heavy, heavy
-"""
-
-
 def test_the_command_needs_no_torch_for_it(systems, tmp_path):
     folder, plain = systems["chatml"]
     for number, image in enumerate(IMAGES[:2]):
         image.save(tmp_path / f"{number}.png")
 
     for names in (["0.png"], ["0.png", "1.png"]):
-        command = [sys.executable, "-c", ASK, "ask", *names, "what?", "--model", str(folder), "--dtype", "float32"]
+        command = [sys.executable, "-c", NO_TORCH, "ask", *names, "what?", "--model", str(folder), "--dtype", "float32"]
         command += ["--max-new-tokens", "9"]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert done.returncode == 0, done.stderr
@@ -442,68 +328,19 @@ def test_captions_of_a_few_photos_need_no_torch_for_it(systems, tmp_path):
     for number, image in enumerate(IMAGES[:2]):
         image.save(tmp_path / f"{number}.png")
     (tmp_path / "2.png").write_bytes(b"no image")
-    command = [sys.executable, "-c", ASK, "caption", "0.png", "--model", str(folder), "--dtype", "float32"]
+    command = [sys.executable, "-c", NO_TORCH, "caption", "0.png", "--model", str(folder), "--dtype", "float32"]
     command += ["--max-new-tokens", "9"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert done.stdout == plain.caption(tmp_path / "0.png", max_new_tokens=9) + "\n"
     command[4:5] = ["0.png", "1.png", "2.png"]
-    command[2] = ASK.replace("assert not left.code", "assert left.code == 1")
+    command[2] = NO_TORCH.replace("assert not left.code", "assert left.code == 1")
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     wanted = plain.caption([tmp_path / "0.png", tmp_path / "1.png"], max_new_tokens=9)
     assert done.stdout == "".join(f"{number}.png: {text}\n" for number, text in enumerate(wanted))
     assert "2.png" in done.stderr
-
-
-def test_a_conversation_needs_no_torch_for_it(systems, tmp_path):
-    folder, plain = systems["chatml"]
-    for number, image in enumerate(IMAGES[:2]):
-        image.save(tmp_path / f"{number}.png")
-    command = [
-        sys.executable,
-        "-c",
-        ASK,
-        "chat",
-        "0.png",
-        "--model",
-        str(folder),
-        "--dtype",
-        "float32",
-        "--max-new-tokens",
-        "9",
-    ]
-    said = "what?\n[caption] so\n/image 1.png\nwhich?\n/draw drawn.png\n/reset\nso?\n"
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, input=said)
-    assert done.returncode == 0, done.stderr
-    chat = plain.chat(tmp_path / "0.png")
-    wanted = [chat.ask(question, max_new_tokens=9) for question in ("what?", "[caption] so")]
-    chat.show(tmp_path / "1.png")
-    wanted += [chat.ask("which?", max_new_tokens=9), plain.ask([], "so?", max_new_tokens=9)]
-    assert done.stdout == "".join(f"{answer}\n" for answer in wanted)
-    assert (tmp_path / "drawn.png").exists()
-
-
-def test_a_conversation_goes_on_with_the_whole_system_when_it_must(systems, tmp_path, monkeypatch, capsys):
-    """At the first question that the system wishes to be answered in another way, which is answered as `ask` answers it."""
-    folder, plain = systems["chatml"]
-    IMAGES[0].save(tmp_path / "0.png")
-    monkeypatch.chdir(tmp_path)
-    loaded: list[int] = []
-    monkeypatch.setattr(System, "load", lambda _: loaded.append(1) or plain)
-    monkeypatch.setattr(sys, "stdin", io.StringIO("what?\n[nope] it\n[refer] it\nwhy?\n[caption] so\n"))
-    monkeypatch.setattr(sys, "argv", f"minigpt4 chat 0.png --max-new-tokens 9 --model {folder} --dtype float32".split())
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    assert left.value.code == 1  # for the task that there is not
-    assert loaded == [1]
-    chat = plain.chat("0.png")
-    wanted = [chat.ask(question, max_new_tokens=9) for question in ("what?", "[refer] it", "why?", "[caption] so")]
-    told = capsys.readouterr()
-    assert told.out == "".join(f"{answer}\n" for answer in wanted)
-    assert "[nope]" in told.err
 
 
 @pytest.mark.parametrize(
