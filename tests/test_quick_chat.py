@@ -116,3 +116,4 @@ def test_a_conversation_goes_on_with_the_whole_system_when_it_must(systems, tmp_
     told = capsys.readouterr()
     assert told.out == "".join(f"{answer}\n" for answer in wanted)
     assert "[nope]" in told.err
+    assert told.err.count("the whole system") == 1

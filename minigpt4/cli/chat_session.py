@@ -94,6 +94,7 @@ class _Answering:
         """Whether the answer comes piece by piece, as `chat` can give it after this."""
         if self._quick is None or self._quick.can_answer(question, self._generation):
             return self._assistant.streams(question, self._generation)
+        remark("this question needs the whole system: loading it takes some seconds ...")
         whole = self._system.load()
         chat = whole.chat()
         chat.go_on(self.chat)
