@@ -78,21 +78,24 @@ def test_the_classifier_is_the_published_one_whatever_becomes_of_the_patches(pub
     assert not torch.allclose(trained[:, FIRST:], seen[:, FIRST:])
 
 
-@pytest.mark.parametrize("own", [0, 7])
+@pytest.mark.parametrize("own", [0, 7, [7], [3, 1, 5]])
 def test_each_class_has_a_vector_for_each_of_its_tokens(own):
     """The projection after the connector is a table of vectors, of which the probabilities make a mean."""
     model = tiny_model(vision_config=classifying(), class_tokens=3, own_classes=own, concat_order="square")
-    lists = LISTS + bool(own)
+    sizes = own if isinstance(own, list) else [own] * bool(own)
+    lists = LISTS + len(sizes)
     assert model.config.num_image_tokens == lists * 3 + 4
     tokens = torch.randn(2, FIRST + 16, 1280)
     tokens[:, 1:FIRST] = F.pad(torch.rand(2, LISTS, 1000).softmax(-1), (0, 280))
     seen = model.get_image_features(vision_tokens=tokens)
     weight, bias = model.projection.weight, model.projection.bias
-    table = weight[:, 4 * 1280 :].view(-1, 3, 1000 + own)
+    table = weight[:, 4 * 1280 :].view(-1, 3, 1000 + sum(sizes))
     probabilities = [(tokens[:, 1 + number, :1000], slice(1000)) for number in range(LISTS)]
     if own:
         scores = F.linear(tokens[:, 0], model.connector.own.weight, model.connector.own.bias)
-        probabilities.insert(0, (scores.softmax(-1), slice(1000, None)))
+        ends = [sum(sizes[: number + 1]) for number in range(len(sizes))]
+        parts = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+        probabilities[:0] = [(scores[:, p].softmax(-1), slice(1000 + p.start, 1000 + p.stop)) for p in parts]
     for number, (each, classes) in enumerate(probabilities):
         for place in range(3):
             wanted = bias + each @ table[:, place, classes].T
@@ -111,6 +114,10 @@ def test_each_class_has_a_vector_for_each_of_its_tokens(own):
         ({"vision_config": tiny_clip(), "class_tokens": 1}, "the vision encoder gives 0 lists"),
         ({"vision_config": classifying(), "class_tokens": -1}, "class_tokens must be at least 0, not -1"),
         ({"own_classes": 3}, "own_classes need what the vision encoder's classifier goes by"),
+        ({"own_classes": [3, 2]}, "own_classes need what the vision encoder's classifier goes by"),
+        ({"own_classes": -3}, "own_classes must be 0, a number of classes, or several, not -3"),
+        ({"own_classes": [3, 0]}, r"own_classes must be 0, a number of classes, or several, not \[3, 0\]"),
+        ({"own_classes": []}, r"own_classes must be 0, a number of classes, or several, not \[\]"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes, said):

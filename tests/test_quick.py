@@ -42,7 +42,9 @@ pytest.importorskip("onnx")
 @pytest.mark.parametrize(
     "order", [{"concat_order": "square"}, {"concat_order": "row", "position_octaves": 3, "position_scale": 2.0}]
 )
-@pytest.mark.parametrize("classes", [{}, {"class_tokens": 3}, {"class_tokens": 2, "own_classes": 5}])
+@pytest.mark.parametrize(
+    "classes", [{}, {"class_tokens": 3}, {"class_tokens": 2, "own_classes": 5}, {"class_tokens": 1, "own_classes": [4, 1, 2]}]
+)
 def test_the_vision_graph_gives_what_torch_gives(maps, order, classes, tmp_path):
     model = model_of(maps, (1, 2) if classes else (), **classes, **order)
     if classes:

@@ -62,11 +62,15 @@ def _class_tokens(graph: Graph, weights: Mapping[str, np.ndarray], config: Any, 
         product = graph.node("Gemm", [probabilities, graph.weight(name, side_by_side), bias])
         return graph.node("Reshape", [product, shape])
 
-    theirs = config.num_classes - config.own_classes
-    if config.own_classes:
-        weight = graph.weight("own", weights["connector.own.weight"].T)
-        scores = graph.node("Gemm", [features, weight, graph.weight("own.bias", weights["connector.own.bias"])])
-        yield tokens(graph.node("Softmax", [scores], axis=-1), "classes.own", slice(theirs, None))
+    theirs = config.num_classes - sum(config.own_lists)
+    first = 0
+    for number, size in enumerate(config.own_lists):
+        own = slice(first, first + size)
+        weight = graph.weight(f"own.{number}", weights["connector.own.weight"][own].T)
+        bias_of = graph.weight(f"own.{number}.bias", weights["connector.own.bias"][own])
+        probabilities = graph.node("Softmax", [graph.node("Gemm", [features, weight, bias_of])], axis=-1)
+        yield tokens(probabilities, f"classes.own.{number}", slice(theirs + first, theirs + first + size))
+        first += size
     yield tokens(lists, "classes", slice(theirs))
 
 

@@ -30,7 +30,7 @@ class MiniGPT4Config(PreTrainedConfig):
         class_tokens: image tokens for each list of class probabilities that the vision encoder gives
             (`EfficientNetLiteConfig.class_grids`), before those of the patches; the connector must be ``"concat"``.
         own_classes: classes of a classifier in the connector, which goes by the same features as the vision encoder's and makes
-            one more list of probabilities.
+            one more list of probabilities; several numbers are several classifiers with a list each.
         qformer_config: the Q-Former, when `connector` asks for one.
         projection_depth: 1 is the one Linear of both papers; more put a GELU between Linears of the language model's width (the
             MiniGPT-4 paper's ablation has 3).
@@ -57,7 +57,7 @@ class MiniGPT4Config(PreTrainedConfig):
     position_octaves: int = 0
     position_scale: float = 1.0
     class_tokens: int = 0
-    own_classes: int = 0
+    own_classes: int | list[int] = 0
     qformer_config: Any = None
     num_query_tokens: int = 32
     projection_depth: int = 1
@@ -113,9 +113,10 @@ class MiniGPT4Config(PreTrainedConfig):
                 self.position_octaves, self.position_scale = octaves, scale
 
     def _check_classes(self) -> None:
-        for name in ("class_tokens", "own_classes"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        if self.class_tokens < 0:
+            raise ValueError(f"class_tokens must be at least 0, not {self.class_tokens}")
+        if self.own_classes != 0 and (not self.own_lists or min(self.own_lists) < 1):
+            raise ValueError(f"own_classes must be 0, a number of classes, or several, not {self.own_classes!r}")
         lists = getattr(self.vision_config, "num_class_lists", 0)
         if bool(self.class_tokens) != bool(lists):
             raise ValueError(
@@ -164,13 +165,20 @@ class MiniGPT4Config(PreTrainedConfig):
 
     @property
     def num_class_lists(self) -> int:
-        """Lists of class probabilities: the vision encoder's, and that of one's own classes."""
-        return getattr(self.vision_config, "num_class_lists", 0) + bool(self.own_classes)
+        """Lists of class probabilities: the vision encoder's, and those of one's own classes."""
+        return getattr(self.vision_config, "num_class_lists", 0) + len(self.own_lists)
+
+    @property
+    def own_lists(self) -> list[int]:
+        """Classes of each of one's own classifiers."""
+        if isinstance(self.own_classes, int):
+            return [self.own_classes] if self.own_classes else []
+        return list(self.own_classes)
 
     @property
     def num_classes(self) -> int:
         """Classes of the vision encoder's classifier and one's own, in this order."""
-        return getattr(self.vision_config, "num_classes", 0) + self.own_classes
+        return getattr(self.vision_config, "num_classes", 0) + sum(self.own_lists)
 
     @property
     def class_channels(self) -> int:

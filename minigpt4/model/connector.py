@@ -49,8 +49,8 @@ class ConcatConnector(nn.Module):
 
     With `class_tokens` c, each list of C class probabilities becomes c tokens before those of the patches, and all are c C
     channels wider: (B, lists c + N / k, k V + c C). In the i-th token of a list its probabilities are the i-th C of these
-    channels, and all else is nought, so that the one Linear after this has a vector for each class and i. The first list is
-    that of one's own classes, if there are any.
+    channels, and all else is nought, so that the one Linear after this has a vector for each class and i. The first lists are
+    those of one's own classes, if there are any.
     """
 
     def __init__(self, config: MiniGPT4Config):
@@ -58,9 +58,9 @@ class ConcatConnector(nn.Module):
         self.positions = PositionChannels(config)
         self.factor, self.order, self.grid = config.concat_factor, config.concat_order, config.vision_grid
         self.class_tokens, self.classes = config.class_tokens, config.num_classes
-        self.own = None
-        if config.own_classes:
-            self.own = nn.Linear(config.vision_config.num_class_features, config.own_classes)
+        self.own, self.own_lists = None, config.own_lists
+        if self.own_lists:
+            self.own = nn.Linear(config.vision_config.num_class_features, sum(self.own_lists))
 
     def forward(self, tokens_BTV: torch.Tensor) -> torch.Tensor:
         patches = self.grid * self.grid
@@ -85,13 +85,16 @@ class ConcatConnector(nn.Module):
 
     def _class_lists(self, tokens_BTV: torch.Tensor) -> torch.Tensor:
         """Of what comes before the patches, features and lists: (B, lists, all classes)."""
-        theirs = self.classes - (self.own.out_features if self.own is not None else 0)
-        lists_BLC = F.pad(tokens_BTV[:, 1:, :theirs], (0, self.classes - theirs))
+        first = self.classes - sum(self.own_lists)
+        lists_BLC = F.pad(tokens_BTV[:, 1:, :first], (0, self.classes - first))
         if self.own is None:
             return lists_BLC
-        scores_BC = self.own(tokens_BTV[:, :1, : self.own.in_features].to(self.own.weight.dtype))
-        probabilities = scores_BC.float().softmax(-1).to(lists_BLC.dtype)
-        return torch.cat([F.pad(probabilities, (theirs, 0)), lists_BLC], 1)
+        own, scores_B1C = [], self.own(tokens_BTV[:, :1, : self.own.in_features].to(self.own.weight.dtype)).float()
+        for scores in scores_B1C.split(self.own_lists, -1):
+            size = scores.shape[-1]
+            own.append(F.pad(scores.softmax(-1).to(lists_BLC.dtype), (first, self.classes - first - size)))
+            first += size
+        return torch.cat([*own, lists_BLC], 1)
 
 
 class QFormerConnector(nn.Module):
