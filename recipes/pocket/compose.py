@@ -188,7 +188,8 @@ def topic(captions: list[str]) -> str:
 def composed(kind: str, sentences: list[str], about: str, rng: random.Random) -> str:
     if kind == "poem":
         lines = [text.rstrip(".") for text in sorted(sentences, key=len)]
-        ends = rng.sample([*LAST_LINE[about], *LAST_LINE[""]], 2 if len(lines) < 3 else 1)
+        known = [*LAST_LINE[about], *LAST_LINE[""]] if about else [*LAST_LINE[""]]
+        ends = rng.sample(known, min(len(known), 3 if len(lines) < 3 else 2))
         return ",\n".join([lines[0], *map(lower, lines[1:])]) + ".\n" + "\n".join(ends)
     if kind == "describe":
         return " ".join(capital(clause(text)) + "." for text in sentences)

@@ -17,10 +17,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from world import BY_KIND
 
 
+def held_out(source: Path) -> set[str]:
+    labelled = [json.loads(line)["image"] for line in (source / "coco/boxes80.jsonl").open(encoding="utf-8")]
+    return {f"coco/{image}" for image in labelled if zlib.crc32(image.encode()) % 2 == 0}
+
+
 def main() -> None:
     source, data = Path(sys.argv[1]), Path(sys.argv[2])
-    labelled = [json.loads(line)["image"] for line in (source / "coco/boxes80.jsonl").open()]
-    held = {f"coco/{image}" for image in labelled if zlib.crc32(image.encode()) % 2 == 0}
+    held = held_out(source)
     for path in sorted(data.glob("*.train.jsonl")):
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if json.loads(line).get("image") not in held]

@@ -11,11 +11,11 @@ import json
 import random
 import re
 import sys
-import zlib
 from collections import Counter, defaultdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+from hold import held_out
 from world import ANIMALS, BY_KIND, FOODS, IS_THERE, VEHICLES, WHAT, article, capital, is_dev
 
 
@@ -76,6 +76,14 @@ FOODS_TOO = (
 VEHICLES_TOO = VEHICLES | {"tractor", "helicopter"}
 ANIMALS_TOO = ANIMALS | set("cow giraffe duck goose chicken pigeon parrot owl penguin".split())
 ROOMS = {"kitchen", "bathroom", "bedroom"}
+WHERE = {
+    **{room: f"in a {room}" for room in sorted(ROOMS)},
+    **_pairs(
+        "street=on a street; beach=on a beach; field=in a field; snow=in the snow; ocean=in the ocean; river=near a river; "
+        "lake=on a lake; mountain=near a mountain"
+    ),
+}
+"""Places, as they are said of things that are there."""
 MANY = {
     "man": "men",
     "woman": "women",
@@ -178,7 +186,8 @@ class Image:
             elif found[2] == "doing" and answer.split()[0].endswith("ing"):
                 self.captions.append(f"{who(found[1])} {answer}")
         elif found := re.fullmatch(r"what (?:is|are) (on|in|behind|under|next to|in front of) the (\w+)", text):
-            self.captions.append(f"{an} {found[1]} a {found[2]}")
+            the = "the" if found[2] in ("water", "snow", "grass", "sand", "ground", "air", "sky", "ocean") else "a"
+            self.captions.append(f"{an} {found[1]} {the} {found[2]}")
         elif found := re.fullmatch(r"where (?:is|are) the (\w+)(?: \w+ing)?", text):
             where = answer if re.match(r"(in|on|at|under|behind|next|near) ", answer) else ""
             if where:
@@ -186,8 +195,8 @@ class Image:
                 self.captions.append(f"{who(found[1])} {where}")
         elif re.match(r"what (sport|game)", text):
             self.captions.append(f"a person {'playing ' if not answer.endswith('ing') else ''}{answer}")
-        elif re.match(r"what room", text):
-            self.captions.append(f"{an} with furniture" if answer not in ROOMS else f"the inside of {an}")
+        elif re.match(r"what room", text) and answer not in ROOMS:
+            self.captions.append(f"{an} with furniture")
 
     def named(self, most: int = 3) -> list[str]:
         """Things to be named, the surest first; people last, and once."""
@@ -210,6 +219,16 @@ def told(name: str, counts: dict[str, str]) -> str:
 def listed(names: list[str], counts: dict[str, str]) -> str:
     said = [told(name, counts) for name in names]
     return said[0] if len(said) == 1 else ", ".join(said[:-1]) + f" and {said[-1]}"
+
+
+def all_of(someone: list[str], things: list[str], counts: dict[str, str]) -> str:
+    """What there is in one phrase: "a man with a laptop in a kitchen"."""
+    places, rest = [name for name in things if name in WHERE], [name for name in things if name not in WHERE]
+    if places and not someone and (places[0] in ROOMS or not rest):
+        room = article(places[0]) if places[0] not in ("snow", "ocean") else f"the {places[0]}"
+        return f"{room} with {listed(rest, counts)}" if rest else f"a view of {room}"
+    said = f"{listed(someone, counts)} with {listed(rest, counts)}" if someone and rest else listed(someone or rest, counts)
+    return f"{said} {WHERE[places[0]]}" if places else said
 
 
 def kind_of(name: str) -> str | None:
@@ -252,8 +271,7 @@ def main() -> None:
     source, data = Path(sys.argv[1]), Path(sys.argv[2])
     images = gathered(source, data)
     captioned = {json.loads(line)["image"] for line in (data / "coco_captions.train.jsonl").open(encoding="utf-8")}
-    held = {f"coco/{json.loads(line)['image']}" for line in (source / "coco/boxes80.jsonl").open(encoding="utf-8")}
-    held = {image for image in held if zlib.crc32(image.removeprefix("coco/").encode()) % 2 == 0}
+    held = held_out(source)
     out: dict[str, list] = defaultdict(list)
     often = Counter(name for image in images.values() for name in image.named())
     common = [name for name, n in often.items() if n >= 8 and name not in UNSURE]
@@ -287,12 +305,9 @@ def main() -> None:
             continue
         rest = [name for name in names if name not in PEOPLE]
         someone = [name for name in names if name in PEOPLE]
-        both = (
-            f"{listed(someone, image.counts)} with {listed(rest[:2], image.counts)}"
-            if someone
-            else listed(rest[:3], image.counts)
-        )
-        texts = list(dict.fromkeys([*image.captions, both, listed(rest[:2] + someone, image.counts)]))
+        # What names one thing of several is a caption only where it says something of it.
+        texts = [text for text in image.captions if len(text.split()) >= 3] + [all_of(someone, rest, image.counts)]
+        texts = list(dict.fromkeys(texts))
         captions = [capital(text) + "." for text in texts if 2 <= len(text.split()) <= 16]
         if captions and not set(names) <= UNSURE:
             out["world_captions"].append({"image": path, "answers": captions[:4], "extra": {"kind": "coco"}})

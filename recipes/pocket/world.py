@@ -125,10 +125,14 @@ BY_KIND = {
     "place": ("What place is this?", "What kind of place is this?", "Where was this taken?"),
     "thing": ("What object is this?", "What thing is this?"),
 }
-PLAIN = ("{}.", "There is {}.")  # no "A photo of", "close up", no "in the middle": answers to everything began so
+# No "A photo of", "close up", no "in the middle": answers to everything began so.
+PLAIN, PLAIN_MANY = ("{}.", "There is {}."), ("{}.", "There are {}.")
 
 
-def article(name: str) -> str:
+def article(name: str, kind: str = "") -> str:
+    """A name as it is said of one thing: "a cat", "soup"; an animal counts even where it is a dish, too."""
+    if kind == "animal" and name in DISHES_UNCOUNTED:
+        return f"a {name}"
     if name.startswith(("pair", "plate", "group", "carton", "glass")):
         return f"a {name}"
     last = name.split()[-1]
@@ -223,7 +227,7 @@ def main() -> None:
     frequent = [name for name, n in common.items() if n >= 4]
     for image, name, kind in everything:
         rng = random.Random(image)
-        a = article(name)
+        a = article(name, kind)
         put("names", {"image": image, "question": rng.choice(BY_KIND[kind]), "answer": capital(a) + "."})
         put("names", {"image": image, "question": rng.choice(WHAT), "answer": capital(a) + "."})
         put("names_vqa", {"image": image, "question": rng.choice(BY_KIND[kind] + WHAT[:1]), "answer": name, "task": "vqa"})
@@ -242,7 +246,8 @@ def main() -> None:
                     "answer": f"Yes, there is {article(thing)}." if answer == "yes" else f"No, I see no {thing}, but {a}.",
                 },
             )
-        captions = [capital(text.format(a)) for text in PLAIN]
+        many = a == name and name.endswith("s") and name not in DISHES_UNCOUNTED
+        captions = [capital(text.format(a)) for text in (PLAIN_MANY if many else PLAIN)]
         if kind == "room":
             captions = [f"A {name} in a house.", f"The inside of a {name}."]
         put("world_captions", {"image": image, "answers": captions, "extra": {"kind": kind}})
