@@ -1,6 +1,7 @@
 """How much arithmetic a step is, and how much this machine can do: for the share of its peak that training reaches."""
 
 import time
+from functools import cache
 
 import torch
 from torch import nn
@@ -9,8 +10,9 @@ from ..data.collate import Batch
 from ..model.modeling import MiniGPT4ForConditionalGeneration
 
 
+@cache  # a pipeline's stages are of one process, and so are a test's many short runs
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a large matrix product here, best of five (a fraction of a second).
+    """FLOP/s of a large matrix product here, best of five (a fraction of a second, once in a process).
 
     Large is what takes a fiftieth of a second at least: in a precision that a machine only imitates, a product of the size that
     others need takes minutes.
