@@ -1,7 +1,10 @@
 """Small random systems that tests build and throw away: no download, no hub."""
 
+import gc
 import os
 
+if gc.isenabled():  # until all tests are imported: modules are no garbage, and to look at a million objects takes seconds
+    gc.disable()
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the hub is wrong, and should say so at once
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # nothing is compiled here, and to import bitsandbytes is a second less
 
@@ -22,6 +25,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jo
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # it may be a busy one
 settings.load_profile("any machine")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop():
+    """What was imported stays, and the collector need not look at it again."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
