@@ -10,8 +10,12 @@ is used to answer a question. While `transformers` is being imported
 
 Both are put back afterwards, so that later code which wants the compiler gets the real one. Only the command line does
 this, in processes that end with the answer; ``import minigpt4`` changes nothing.
+
+`without_collector` saves a fifth of what is left, and is for every command: a million objects are made by these imports, none
+of them garbage, and the collector looks at all of them again whenever they have become a quarter more.
 """
 
+import gc
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
@@ -22,12 +26,26 @@ from typing import Any
 _COMPILER = "torch._dynamo"
 
 
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Inside, no garbage is looked for: for imports, which make none. What the first of them made is not looked at later."""
+    was, first = gc.isenabled(), "torch" not in sys.modules
+    gc.disable()
+    try:
+        yield
+    finally:
+        if first:
+            gc.freeze()
+        if was:
+            gc.enable()
+
+
 def import_transformers_quickly() -> None:
     """Import what answering needs; the plain way if anything about the quick way fails."""
     if "transformers.modeling_utils" in sys.modules or _COMPILER in sys.modules:
         return
     try:
-        with _without_compiler_and_cluster():
+        with without_collector(), _without_compiler_and_cluster():
             from transformers.models.llama import modeling_llama  # noqa: F401
 
             from .. import model  # noqa: F401

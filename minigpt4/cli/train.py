@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ..errors import UserError
+from .fast_import import without_collector
 from .terminal import hear_the_log, remark, say_line
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", show_default=False)]
@@ -17,10 +18,11 @@ data = typer.Typer(no_args_is_help=True, help="Look at the data of a recipe.")
 def train(recipe: Recipe, set: Set = None) -> None:
     """Run a training stage, or a pipeline of them; started again, it goes on where it stopped."""
     hear_the_log()
-    from ..train.loop import Interrupted
-    from ..train.loop import train as run
-    from ..train.pipeline import is_pipeline, load_pipeline, run_pipeline
-    from ..train.recipe import load_recipe
+    with without_collector():
+        from ..train.loop import Interrupted
+        from ..train.loop import train as run
+        from ..train.pipeline import is_pipeline, load_pipeline, run_pipeline
+        from ..train.recipe import load_recipe
 
     try:
         if is_pipeline(recipe):
