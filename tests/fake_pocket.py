@@ -11,8 +11,8 @@ import time
 import zipfile
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
+import numpy as np
+from safetensors.numpy import load_file, save_file
 
 from minigpt4.checkpoints import pocket
 
@@ -65,7 +65,7 @@ def converter(pause: float):
     def convert(file: Path, target: Path) -> None:
         print("remarks of a library", file=sys.stderr)
         target.mkdir(parents=True)
-        weight = torch.frombuffer(bytearray(file.read_bytes() * 2), dtype=torch.uint8)
+        weight = np.frombuffer(file.read_bytes() * 2, dtype=np.uint8)
         save_file({"weight": weight}, target / "model.safetensors")
         (target / "config.json").write_text("{}")
         time.sleep(pause)
@@ -76,7 +76,7 @@ def converter(pause: float):
 def is_whole(folder: Path) -> bool:
     """Whether a prepared folder holds what the wheels carried."""
     return all(
-        bytes(load_file(folder / part.lower() / "model.safetensors")["weight"].tolist()) == CONTENTS[part] * 2 for part in PARTS
+        load_file(folder / part.lower() / "model.safetensors")["weight"].tobytes() == CONTENTS[part] * 2 for part in PARTS
     )
 
 
