@@ -223,7 +223,7 @@ def test_a_link_to_nothing_beside_the_weights_is_no_obstacle(folder):
     assert onnx_parts.prepared_folder(folder, "8bit") is not None
 
 
-def test_the_cache_keeps_the_four_graphs_that_were_used_last(tmp_path):
+def test_the_cache_keeps_the_graphs_that_were_used_last_as_far_as_there_is_room(tmp_path, monkeypatch):
     model = tiny_model(**WIDE)
 
     def graph(number):
@@ -232,6 +232,9 @@ def test_the_cache_keeps_the_four_graphs_that_were_used_last(tmp_path):
         return prepared_graph([system], model.config.text_config, None, lambda _: model.language_model).parent
 
     made = [graph(number) for number in range(4)]
+    assert all(folder.is_dir() for folder in made)
+    size = sum(file.stat().st_size for file in made[0].iterdir())
+    monkeypatch.setattr(onnx_parts, "_KEPT", int(4.5 * size))
     for number, folder in enumerate(made):
         os.utime(folder, (number, number))
     assert graph(0) == made[0]  # used again

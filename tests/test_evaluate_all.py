@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import tiny_folder
+from conftest import quick_folder
 from serving import picture
 
 from minigpt4 import cli
@@ -44,8 +44,7 @@ def data(tmp_path):
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
-    tiny_folder(folder)
-    return folder
+    return quick_folder(folder / "system")
 
 
 def command(*arguments):

@@ -26,7 +26,7 @@ from .onnx_graph import BITS, GRAPH, unsupported, write_graph
 log = logging.getLogger(__name__)
 
 _FORMAT = 4  # of the prepared folder; a change makes every graph anew
-_KEPT = 4  # prepared graphs, up to 0.6 GB each; who tries many weights shall not fill the disk
+_KEPT = 3_000_000_000  # bytes of prepared graphs, four of the pocket model; who tries many weights shall not fill the disk
 EMBEDDINGS = "embeddings.npy"
 """Beside the graph: the word embeddings, float32."""
 
@@ -153,5 +153,13 @@ def _tidy(newest: Path) -> None:
     """Remove what has gone unused for longest, beyond `_KEPT`. Who has one open goes on with it: its files are mapped."""
     with contextlib.suppress(OSError):  # another process tidies at the same time
         others = [path for path in newest.parent.glob("onnx-*-*") if path.is_dir() and path != newest]
-        for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT - 1 :]:
-            shutil.rmtree(path, ignore_errors=True)
+        room = _KEPT - _size(newest)
+        for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
+            room -= _size(path)
+            if room < 0:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _size(folder: Path) -> int:
+    """The bytes of a folder's files."""
+    return sum(path.stat().st_size for path in folder.iterdir())
