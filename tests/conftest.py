@@ -162,12 +162,12 @@ def tiny_folder(folder, kind: str = "concat", **changes):
     return folder
 
 
-def quick_folder(folder):
+def quick_folder(folder, **changes):
     """A system as the pocket model is: trained weights, a vision encoder and a language model in folders of their own. In a
     process of its own it is there a second or two sooner than a whole one, for which `transformers` imports the compiler.
     """
     vision = EfficientNetLiteConfig(image_size=128, width_multiplier=0.3, depth_multiplier=0.5)
-    model = tiny_model(vision_config=vision, concat_order="square")
+    model = tiny_model(vision_config=vision, concat_order="square", **changes)
     processor = tiny_processor(model.config)
     parts = folder.parent / f"{folder.name} parts"
     model.vision_tower.save_pretrained(parts / "vision")

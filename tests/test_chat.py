@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import shapes
 import torch
-from conftest import tiny_folder
+from conftest import quick_folder
 
 import minigpt4
 from minigpt4 import UserError, cli
@@ -30,7 +30,7 @@ def world(tmp_path_factory):
     """A tiny system with a long memory, and two pictures."""
     folder = tmp_path_factory.mktemp("world")
     torch.manual_seed(0)
-    tiny_folder(folder / "base", text_config=long_llama())
+    quick_folder(folder / "base", text_config=long_llama())
     for i, (colour, shape, place) in enumerate(shapes.things(2)):
         shapes.draw(colour, shape, place, random.Random(i)).save(folder / f"{i}.png")
     return folder

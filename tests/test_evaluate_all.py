@@ -121,6 +121,8 @@ def test_one_report_of_all_and_what_cannot_be_measured_says_why(data, tiny, tmp_
 KILLED = """
 import os, signal, sys
 from minigpt4 import cli
+from minigpt4.cli.options import import_quickly
+import_quickly()  # as the command does, before anything else imports slowly
 from minigpt4.inference.assistant import Assistant
 answer, asked = Assistant.ask_many, []
 def ask_many(self, items, **settings):
