@@ -20,7 +20,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SECURITY, CHAT, REMOTE = (f"tests/test_serve_{name}.py" for name in ("security", "chat", "remote_images"))
+SECURITY, CHAT, UNANSWERED, REMOTE = (
+    f"tests/test_serve_{name}.py" for name in ("security", "chat", "unanswered", "remote_images")
+)
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,28 @@ GUARDS = [
         "asyncio.timeout(answering.seconds)",
         "asyncio.timeout(None)",
         "time_is",
-        CHAT,
+        UNANSWERED,
     ),
-    Guard("seconds of a stream", "serve/chat.py", "asyncio.timeout(seconds)", "asyncio.timeout(None)", "time_is_limited", CHAT),
-    Guard("a full queue", "serve/errors.py", "if isinstance(error, EngineFull):", "if False:", "full_queue", CHAT),
-    Guard("who leaves is cancelled", "serve/answering.py", "await http.is_disconnected()", "False", "client_that_leaves", CHAT),
-    Guard("who leaves a stream is", "serve/answering.py", "self.ticket.cancel()", "self.ticket", "client_that_leaves", CHAT),
+    Guard(
+        "seconds of a stream",
+        "serve/chat.py",
+        "asyncio.timeout(seconds)",
+        "asyncio.timeout(None)",
+        "time_is_limited",
+        UNANSWERED,
+    ),
+    Guard("a full queue", "serve/errors.py", "if isinstance(error, EngineFull):", "if False:", "full_queue", UNANSWERED),
+    Guard(
+        "who leaves is cancelled",
+        "serve/answering.py",
+        "await http.is_disconnected()",
+        "False",
+        "client_that_leaves",
+        UNANSWERED,
+    ),
+    Guard(
+        "who leaves a stream is", "serve/answering.py", "self.ticket.cancel()", "self.ticket", "client_that_leaves", UNANSWERED
+    ),
     Guard(
         "words that mean an image",
         "serve/conversation.py",

@@ -86,3 +86,21 @@ def post_url(at, url):
     return post(
         at, {"model": "tiny", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]}
     )
+
+
+def slow(system, monkeypatch, seconds=0.02):
+    """Tokens that take their time."""
+    step = system.engine._scheduler._cache.__class__.step
+
+    def slowly(self, ids):
+        time.sleep(seconds)
+        return step(self, ids)
+
+    monkeypatch.setattr(system.engine._scheduler._cache.__class__, "step", slowly)
+
+
+def wait_until(true, shown=None, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, shown
+        time.sleep(0.01)

@@ -9,8 +9,7 @@ import pytest
 from browsing import chromium  # noqa: F401  (a fixture)
 from page_actions import ask, asked, at, begin, choose, page, photo, system  # noqa: F401  (some are fixtures)
 from PIL import Image, ImageDraw
-from serving import as_bytes, assistant, serving
-from test_serve_chat import slow, wait_until
+from serving import as_bytes, assistant, serving, slow, wait_until
 
 pytestmark = pytest.mark.browser
 

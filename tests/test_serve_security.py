@@ -19,8 +19,7 @@ import pytest
 import uvicorn
 from conftest import quick_folder
 from PIL import Image
-from serving import as_bytes, assistant, picture, post, post_url, serving, uri, with_image
-from test_serve_chat import slow, wait_until
+from serving import as_bytes, assistant, picture, post, post_url, serving, slow, uri, wait_until, with_image
 
 from minigpt4.cli.serve import SERVER
 from minigpt4.errors import UserError
