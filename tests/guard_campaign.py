@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SECURITY, CHAT, UNANSWERED, REMOTE = (
-    f"tests/test_serve_{name}.py" for name in ("security", "chat", "unanswered", "remote_images")
+SECURITY, LIMITS, CHAT, UNANSWERED, REMOTE = (
+    f"tests/test_serve_{name}.py" for name in ("security", "limits", "chat", "unanswered", "remote_images")
 )
 
 
@@ -56,26 +56,61 @@ GUARDS = [
         "requests are JSON", "serve/gate.py", 'kind not in ("application/json",', 'False and kind not in ("",', "other_sites"
     ),
     Guard("names that point here", "serve/app.py", "if hosts is not None:", "if False:", "name_that_was_made"),
-    Guard("rate by key", "serve/gate.py", "self._rates.take(caller)", "pass", "rate_is_limited"),
-    Guard("rates of each key alone", "serve/gate.py", "self._left[caller] = left - 1, now", "pass", "so_many_requests_in"),
-    Guard("concurrency by key", "serve/gate.py", "if self._running[caller] >= self", "if False and self", "one_key_at_a_time"),
-    Guard("concurrency of all", "serve/gate.py", "if self._all >= self.allowed.requests:", "if False:", "of_all_at_a_time"),
+    Guard("rate by key", "serve/gate.py", "self._rates.take(caller)", "pass", "rate_is_limited", LIMITS),
+    Guard(
+        "rates of each key alone", "serve/gate.py", "self._left[caller] = left - 1, now", "pass", "so_many_requests_in", LIMITS
+    ),
+    Guard(
+        "concurrency by key",
+        "serve/gate.py",
+        "if self._running[caller] >= self",
+        "if False and self",
+        "one_key_at_a_time",
+        LIMITS,
+    ),
+    Guard(
+        "concurrency of all", "serve/gate.py", "if self._all >= self.allowed.requests:", "if False:", "of_all_at_a_time", LIMITS
+    ),
     Guard(
         "body, by its length",
         "serve/gate.py",
         "int(length[:20]) > self.allowed",
         "False and self.allowed",
         "said_to_be_too_large",
+        LIMITS,
     ),
-    Guard("body, as it comes", "serve/gate.py", "if so_far > self.allowed.body_bytes:", "if False:", "bodies_are_bounded"),
-    Guard("a body that does not come", "serve/app.py", "asyncio.timeout(_BODY_SECONDS)", "asyncio.timeout(None)", "slow_body"),
-    Guard("images in a request", "serve/conversation.py", "if count > allowed.images:", "if False:", "so_many_images"),
     Guard(
-        "characters in a request", "serve/conversation.py", "if length > allowed.text", "if False and allowed.text", "so_many_i"
+        "body, as it comes", "serve/gate.py", "if so_far > self.allowed.body_bytes:", "if False:", "bodies_are_bounded", LIMITS
     ),
-    Guard("pixels", "serve/images.py", ", allowed.image_pixels)", ")", "pixels_are_counted or heic"),
-    Guard("bytes of an image", "serve/images.py", "if len(data) > allowed.image_bytes:", "if False:", "bytes_are_counted"),
-    Guard("bytes before base64", "serve/images.py", "// 4 > allowed.image_bytes + 2", "// 4 > 1 << 60", "bytes_are_counted"),
+    Guard(
+        "a body that does not come",
+        "serve/app.py",
+        "asyncio.timeout(_BODY_SECONDS)",
+        "asyncio.timeout(None)",
+        "slow_body",
+        LIMITS,
+    ),
+    Guard("images in a request", "serve/conversation.py", "if count > allowed.images:", "if False:", "so_many_images", LIMITS),
+    Guard(
+        "characters in a request",
+        "serve/conversation.py",
+        "if length > allowed.text",
+        "if False and allowed.text",
+        "so_many_i",
+        LIMITS,
+    ),
+    Guard("pixels", "serve/images.py", ", allowed.image_pixels)", ")", "pixels_are_counted or heic", LIMITS),
+    Guard(
+        "bytes of an image", "serve/images.py", "if len(data) > allowed.image_bytes:", "if False:", "bytes_are_counted", LIMITS
+    ),
+    Guard(
+        "bytes before base64",
+        "serve/images.py",
+        "// 4 > allowed.image_bytes + 2",
+        "// 4 > 1 << 60",
+        "bytes_are_counted",
+        LIMITS,
+    ),
     Guard(
         "seconds of an answer",
         "serve/answering.py",

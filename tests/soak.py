@@ -29,7 +29,7 @@ from pathlib import Path
 import httpx2
 from conftest import tiny_folder
 from serving import as_bytes, picture, uri, with_image
-from test_serve_security import bomb
+from test_serve_limits import bomb
 
 GROWTH = 0.10  # of memory after the first third, at most
 LONGEST = 60.0  # seconds for an answer asked in earnest
