@@ -52,7 +52,7 @@ def photographs(source: Path, number: int = 24) -> None:
     question = {"question": "What color is the cat?", "answers": ["black"] * 10}
     write(source / "coco/vqa.jsonl", [{"image": name, "qa": [question]} for name in coco])
     box = {"category": "cat", "bbox_xyxy_norm": [0.1, 0.2, 0.6, 0.7]}
-    write(source / "coco/boxes80.jsonl", [{"image": name, "boxes": [box]} for name in coco])
+    write(source / "coco/boxes80.jsonl", [{"image": name, "boxes": [box]} for name in coco[8:]])
     write(
         source / "coco/vsr.jsonl",
         [{"image": n, "vsr": [{"statement": "The cat is on the bed.", "label": 1}]} for n in coco[:12]],
@@ -150,16 +150,21 @@ def test_from_photographs_to_weights(tmp_path, monkeypatch):
     assert not torch.equal(weights["runs/talk"], weights["runs/talk_on"])
     named = minigpt4.load("runs/pocket", dtype="float32")
     assert named.ask(f"data/{seen[0]}", "what?", max_new_tokens=2) is not None
-    begun, plain = load_system("runs/named", dtype=torch.float32)[0], load_system("runs/talks", dtype=torch.float32)[0]
-    own = Path("runs/named/own_classes.txt").read_text().split("\n")[:-1]
-    assert own == ["photo", "pizza"]
     pixels = torch.rand(1, 3, 64, 64)
-    seen_by_both = begun.get_image_features(pixels)
-    torch.testing.assert_close(seen_by_both[:, 2 * 6 :], plain.get_image_features(pixels))
-    spelt = begun.get_input_embeddings().weight[first_and_last(named, " pizza")]
-    scores = begun.connector.own(begun.get_vision_tokens(pixels)[:, 0]).softmax(-1)
-    other = begun.get_input_embeddings().weight[first_and_last(named, " photo")]
-    torch.testing.assert_close(seen_by_both[0, :2], scores[0, 0] * other + scores[0, 1] * spelt, atol=1e-4, rtol=1e-3)
+    for before, after, which, classes in (
+        ("talks", "named", "labelled", ["photo", "pizza"]),
+        ("names", "things", "things", ["bed", "cat"]),
+    ):
+        assert Path(f"runs/{after}/classes_{which}.txt").read_text().split("\n")[:-1] == classes
+        begun, plain = (load_system(f"runs/{name}", dtype=torch.float32)[0] for name in (after, before))
+        sees, saw = begun.get_image_features(pixels), plain.get_image_features(pixels)
+        number = len(begun.config.own_lists) - 1
+        added = slice(2 * number, 2 * number + 2 if number else 2 * 6)  # the vision encoder's lists come with the first
+        torch.testing.assert_close(torch.cat([sees[:, : added.start], sees[:, added.stop :]], 1), saw)
+        scores = begun.connector.own(begun.get_vision_tokens(pixels)[:, 0])[..., -2:].softmax(-1)
+        spelt = [begun.get_input_embeddings().weight[first_and_last(named, f" {name}")] for name in classes]
+        means = scores[0, 0] * spelt[0] + scores[0, 1] * spelt[1]
+        torch.testing.assert_close(sees[0, 2 * number : 2 * number + 2], means, atol=1e-4, rtol=1e-3)
     rows = [json.loads(line) for line in Path("data/pocket/world_captions.train.jsonl").read_text().splitlines()]
     short = [json.loads(line) for line in Path("data/pocket/short.train.jsonl").read_text().splitlines()]
     assert {row["answer"] for row in short if row["question"] == "What food is this?"} == {"A pizza.", "pizza"}
@@ -185,6 +190,49 @@ def test_what_questions_tell_of_an_image(question, answers, things, absent, monk
     known = Known()
     known.question(question, answers)
     assert (set(known.things), known.absent) == (things, absent)
+
+
+@pytest.mark.parametrize(
+    ("someone", "seen", "said"),
+    [
+        ([], ["kitchen"], "a view of a kitchen"),
+        ([], ["sink", "kitchen", "oven"], "a kitchen with a sink and an oven"),
+        (["man"], ["donut", "kitchen"], "a man with a donut in a kitchen"),
+        (["man"], ["kitchen"], "a man in a kitchen"),
+        ([], ["bus", "street"], "a bus on a street"),
+        ([], ["snow"], "a view of the snow"),
+        (["group of people"], [], "a group of people"),
+        ([], ["cat", "bed", "lamp"], "a cat, a bed and a lamp"),
+    ],
+)
+def test_what_is_known_of_an_image_in_one_phrase(someone, seen, said, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "recipes/pocket")
+    from things import all_of
+
+    assert all_of(someone, seen, {}) == said
+
+
+def test_names_are_said_of_one_thing(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "recipes/pocket")
+    from world import article
+
+    said = [article("fish", "animal"), article("fish"), article("owl"), article("apples"), article("soup")]
+    assert said == ["a fish", "fish", "an owl", "apples", "soup"]
+
+
+@pytest.mark.parametrize("kind", ["poem", "story", "advertisement", "funny"])
+def test_an_answer_closes_with_what_its_captions_speak_of(kind, monkeypatch):
+    """Most of them, or chance decides; and it is long enough to be used."""
+    monkeypatch.syspath_prepend(ROOT / "recipes/pocket")
+    from compose import OF_THINGS, composed, fitting
+    from talk import fault
+
+    captions = ["A man rides a train.", "A train at a station.", "A man with a horse."]
+    assert fitting(kind, captions) == OF_THINGS[r"trains?|bus|buses|trucks?|cars?|traffic"][kind]
+    assert fitting(kind, [*captions, "A man.", "A hat.", "A coat."]) is None
+    answer = composed(kind, captions[:2], "vehicle", random.Random(0), captions)
+    assert fitting(kind, captions) in answer
+    assert fault(answer, captions) is None
 
 
 def test_answers_that_are_not_used(monkeypatch):

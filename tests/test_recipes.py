@@ -83,7 +83,7 @@ STEPPED = {
 
 STEPS = yaml.safe_load((RECIPES / "pocket/pipeline.yaml").read_text())["steps"]
 MADE_OF = {step["output"]: list(step["of"])[-1] for step in STEPS if step["kind"] == "average"} | {
-    step["command"][-1]: step["command"][-2] for step in STEPS if step.get("command", [""])[0].endswith("classes.py")
+    step["command"][4]: step["command"][3] for step in STEPS if step.get("command", [""])[0].endswith("classes.py")
 }
 """Of systems that a pipeline makes without training what they are made of; of a mean, the last of its parts."""
 

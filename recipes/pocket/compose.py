@@ -140,6 +140,129 @@ LAST_LINE = {
     "person": ("The heart beats fast, the day is young and bright.", "A smile, a breath, a moment in the sun."),
     "room": ("The walls are still, and keep what we have said.", "A quiet place where one can rest and dream."),
 }
+OF_THINGS: dict[str, dict[str, str]] = {
+    # what captions speak of -> the close of an answer that fits it, so that the close is read from the image, too
+    r"snow\w*|skis?|skiing|skier|sled\w*": {
+        "story": "The snow kept falling, and soon their tracks were gone.",
+        "poem": "The snow is white, and still, and everywhere.",
+        "advertisement": "The snow is fresh and the mountain is waiting for you!",
+        "funny": "The snow seems to be the only one that stays cool.",
+    },
+    r"beach|ocean|sea|waves?|surf\w*|shore": {
+        "story": "The waves came and went, and nobody wanted to leave the beach.",
+        "poem": "The waves come in, and take our words away.",
+        "advertisement": "Leave your worries at home, for the ocean is calling!",
+        "funny": "The waves do not seem to take it seriously.",
+    },
+    r"pool|lake|river|water|swim\w*": {
+        "story": "The water was cold, but nobody wanted to go home.",
+        "poem": "The water sings, and carries all away.",
+        "advertisement": "Jump in: the water has never been better!",
+        "funny": "The water does not look half as brave as that.",
+    },
+    r"soccer|football|baseball|tennis|basketball|volleyball|frisbee|ball": {
+        "story": "In the end nobody could say who had won the game, and nobody minded.",
+        "poem": "The game is on, and every heart beats fast.",
+        "advertisement": "Get into the game, and play as you have never played!",
+        "funny": "It looks as if the game had rules that nobody knows.",
+    },
+    r"dogs?|puppy": {
+        "story": "The dog had never been happier, and it slept all the way home.",
+        "poem": "The dog knows well what makes a perfect day.",
+        "advertisement": "Because your dog deserves the best day of the week!",
+        "funny": "The dog looks as if all of this had been its own idea.",
+    },
+    r"cats?|kitten": {
+        "story": "The cat fell asleep and dreamed of the next hunt.",
+        "poem": "The cat is still, and rules the world in dreams.",
+        "advertisement": "Because your cat knows what is good!",
+        "funny": "The cat looks as if it owned the place.",
+    },
+    r"horses?": {
+        "story": "The horse knew the way, and it did not hurry.",
+        "poem": "The horse runs on, and with it goes the wind.",
+        "advertisement": "Get on, and see the world from a horse!",
+        "funny": "The horse seems to wonder who is in charge.",
+    },
+    r"birds?|ducks?|geese": {
+        "story": "Then the birds rose into the air, and it was quiet again.",
+        "poem": "The birds are free, and do not ask us why.",
+        "advertisement": "Come out and listen to the birds!",
+        "funny": "The birds look as if they had a meeting.",
+    },
+    r"elephants?|giraffes?|zebras?|bears?|cows?|sheep|goats?|lions?|tigers?": {
+        "story": "The animal raised its head, listened, and went on eating.",
+        "poem": "So wild, so calm, it takes its time to live.",
+        "advertisement": "Come closer than you have ever been to wild animals!",
+        "funny": "The animal looks as if it were on holiday.",
+    },
+    r"bicycles?|bikes?|motorcycles?|cyclists?": {
+        "story": "The road went on, and so did the ride.",
+        "poem": "Two wheels, the wind, and nowhere to be soon.",
+        "advertisement": "Two wheels are all you need: ride today!",
+        "funny": "It looks as if the wheels had plans of their own.",
+    },
+    r"trains?|bus|buses|trucks?|cars?|traffic": {
+        "story": "Then it drove on, and the road was empty again.",
+        "poem": "The road is long, and home is far away.",
+        "advertisement": "Get in, and be there before you know it!",
+        "funny": "It looks as if it had lost its way.",
+    },
+    r"airplanes?|planes?|jets?|airport": {
+        "story": "High above the clouds nobody thought of the ground any more.",
+        "poem": "Above the clouds, the sky has room for all.",
+        "advertisement": "Fly with us: the sky is open!",
+        "funny": "It looks too heavy for the sky, and flies in spite of it.",
+    },
+    r"boats?|ships?|kayaks?|canoes?": {
+        "story": "The boat turned slowly and went home with the evening wind.",
+        "poem": "The boat goes out to where the sky begins.",
+        "advertisement": "Come on board, and let the shore stay behind!",
+        "funny": "The boat seems to know more than its captain.",
+    },
+    r"rocks?|cliff|mountains?|climb\w*|hills?": {
+        "story": "From the top one could see everything, and it was worth the way.",
+        "poem": "The stone is old, and has no need of words.",
+        "advertisement": "Climb higher than you have ever been!",
+        "funny": "The mountain does not seem to be impressed.",
+    },
+    r"pizza|cake|sandwich|bread|salad|fruits?|vegetables|plate|meal|food|soup|meat|dessert|bananas?|apples?|donuts?": {
+        "story": "Everybody sat down to eat, and soon the plate was empty.",
+        "poem": "A little feast to warm the heart and home.",
+        "advertisement": "Fresh, simple and delicious: taste it today!",
+        "funny": "The plate looks as if it did not want to be emptied.",
+    },
+    r"kitchen|bathroom|bedroom|toilet|sink|couch|sofa|bed": {
+        "story": "Somebody had just left the room, and the light was still on.",
+        "poem": "The room is still, and keeps what we have said.",
+        "advertisement": "Feel at home in this room from the first day!",
+        "funny": "The room is waiting for somebody to tidy it up.",
+    },
+    r"guitar|band|music\w*|sing\w*|stage|piano": {
+        "story": "When the music ended, nobody wanted to be the first to leave.",
+        "poem": "A song begins, and all the room is still.",
+        "advertisement": "Come and hear the music for yourself!",
+        "funny": "The music must be louder than it looks.",
+    },
+    r"phone|cellphone|laptop|computers?|keyboard|television|tv": {
+        "story": "Then the screen went dark, and the world was there again.",
+        "poem": "The screen is bright, the world outside can wait.",
+        "advertisement": "Stay close to everybody who matters to you!",
+        "funny": "The screen seems to be more interesting than the world.",
+    },
+    r"street|city|sidewalk|buildings?|town|sign|clock|tower": {
+        "story": "The city went on around it as if nothing had happened.",
+        "poem": "The city hums, and no one asks for names.",
+        "advertisement": "Come and see what the city has to offer!",
+        "funny": "The city has seen stranger things, but not many.",
+    },
+    r"grass|field|park|garden|trees?|forest|woods|flowers?": {
+        "story": "The grass was still warm when the evening came.",
+        "poem": "The green is deep, the afternoon is long.",
+        "advertisement": "Come outside, where everything is green!",
+        "funny": "The grass has surely never seen such a thing.",
+    },
+}  # fmt: skip
 FOLLOW_UP = (
     ("What is in the picture?", "{}"),
     ("And what do you see in it?", "I see {}."),
@@ -185,18 +308,29 @@ def topic(captions: list[str]) -> str:
     return kinds.most_common(1)[0][0] if kinds else ""
 
 
-def composed(kind: str, sentences: list[str], about: str, rng: random.Random) -> str:
+def fitting(kind: str, captions: list[str]) -> str | None:
+    """The close for what half of the captions or more speak of, the first of those that as many do."""
+    if kind not in OF_THINGS[next(iter(OF_THINGS))]:
+        return None
+    counts = {said: sum(bool(re.search(rf"\b(?:{said})\b", text.lower())) for text in captions) for said in OF_THINGS}
+    said = max(counts, key=lambda each: counts[each])
+    return OF_THINGS[said][kind] if 2 * counts[said] >= len(captions) else None
+
+
+def composed(kind: str, sentences: list[str], about: str, rng: random.Random, captions: list[str]) -> str:
+    fits = fitting(kind, captions)
     if kind == "poem":
         lines = [text.rstrip(".") for text in sorted(sentences, key=len)]
         known = [*LAST_LINE[about], *LAST_LINE[""]] if about else [*LAST_LINE[""]]
-        ends = rng.sample(known, min(len(known), 3 if len(lines) < 3 else 2))
+        ends = [fits] if fits else []
+        ends += rng.sample(known, min(len(known), (3 if len(lines) < 3 else 2) - len(ends)))
         return ",\n".join([lines[0], *map(lower, lines[1:])]) + ".\n" + "\n".join(ends)
     if kind == "describe":
         return " ".join(capital(clause(text)) + "." for text in sentences)
     past = kind == "story"
     first = rng.choice(OPEN[kind]).format(clause(sentences[0], past)) + "."
     rest = [capital(clause(text, past)) + "." for text in sentences[1:]]
-    ends = rng.choice([*CLOSE[kind].get(about, ()), *CLOSE[kind][about], *CLOSE[kind][""]])
+    ends = fits or rng.choice([*CLOSE[kind].get(about, ()), *CLOSE[kind][about], *CLOSE[kind][""]])
     return " ".join([first, *rest, ends])
 
 
@@ -224,7 +358,7 @@ def main() -> None:
                 ["next", "who", "advice", "mood", "describe"], 2
             )
             for kind in wanted:
-                answer = composed(kind, sentences, about, rng)
+                answer = composed(kind, sentences, about, rng, captions)
                 if fault(answer, captions) is None:
                     kinds[kind] += 1
                     made.append({"image": image, "question": rng.choice(KINDS[kind][1]), "answer": answer})
