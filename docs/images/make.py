@@ -10,7 +10,7 @@ import minigpt4
 HERE = Path(__file__).parent
 PHOTO = HERE / "cat.jpg"
 QUESTION = "What is in this picture?"
-REQUEST = "Can you craft a beautiful poem about this image?"
+REQUEST = "Tell me a short story about this image."
 WIDTH, HEIGHT, GAP = 1100, 412, 24
 DARK, LIGHT, GREEN = (24, 26, 31), (235, 235, 235), (120, 200, 130)
 
