@@ -5,6 +5,7 @@ import os
 
 if gc.isenabled():  # until all tests are imported: modules are no garbage, and to look at a million objects takes seconds
     gc.disable()
+os.environ.pop("PYTHONUNBUFFERED", None)  # who installs this has none: what is written at the end of a process counts, too
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the hub is wrong, and should say so at once
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # nothing is compiled here, and to import bitsandbytes is a second less
 

@@ -249,7 +249,9 @@ def test_captions_of_a_folder_go_on_where_they_stopped(run, here, system, monkey
 # leaving early ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_reader_that_leaves_is_no_accident(here):
+@pytest.mark.parametrize("at_once", ["", "1"])
+def test_a_reader_that_leaves_is_no_accident(here, at_once, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", at_once)
     process = start("caption", *["photos/a.JPG"] * 200, "--batch-size", 1, "--max-new-tokens", 30, *QUICK, cwd=here)
     assert process.stdout.readline().startswith(b"photos/a.JPG: ")
     process.stdout.close()

@@ -106,7 +106,9 @@ def shell(here, line):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no full device")
-def test_a_full_standard_output_is_one_line(here):
+@pytest.mark.parametrize("at_once", ["", "1"])
+def test_a_full_standard_output_is_one_line(here, at_once, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", at_once)
     for command in ("--help", "--version", "caption 0.png --model quick", "evaluate score p.jsonl"):
         write_lines(here / "p.jsonl", {"benchmark": "vsr", "image": "a", "statement": "x", "label": True, "answer": "true"})
         assert (

@@ -171,13 +171,17 @@ class _Errors:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
-            self._stream.write(text)
+        self._do("write", text)
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            self._stream.flush()
+        self._do("flush")
+
+    def _do(self, name: str, *given: Any) -> None:
+        try:
+            getattr(self._stream, name)(*given)
+        except OSError:
+            to_nowhere(self._stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -218,3 +222,9 @@ def standard_streams() -> Iterator[None]:
         progress_log.setLevel(logging.NOTSET)
         logging.root.removeHandler(log)
         sys.stdin, sys.stdout, sys.stderr = before
+        for stream in before[1:]:  # of a reader that has left, whom the library of commands waves off in its own way
+            try:
+                if stream is not None:
+                    stream.flush()
+            except OSError:
+                to_nowhere(stream)
