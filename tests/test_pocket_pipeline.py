@@ -235,6 +235,17 @@ def test_an_answer_closes_with_what_its_captions_speak_of(kind, monkeypatch):
     assert fault(answer, captions) is None
 
 
+def test_no_line_of_a_poem_is_said_twice(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "recipes/pocket")
+    from compose import LAST_LINE, OF_THINGS, composed
+
+    captions = ["A pizza on a plate.", "A plate of food."]
+    assert any(close["poem"] in LAST_LINE["food"] for close in OF_THINGS.values())  # two places have the same line
+    for seed in range(20):
+        lines = composed("poem", captions, "food", random.Random(seed), captions).split("\n")
+        assert len(set(lines)) == len(lines)
+
+
 def test_answers_that_are_not_used(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "recipes/pocket")
     from talk import fault

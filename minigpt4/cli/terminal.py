@@ -224,7 +224,7 @@ def standard_streams() -> Iterator[None]:
         sys.stdin, sys.stdout, sys.stderr = before
         for stream in before[1:]:  # of a reader that has left, whom the library of commands waves off in its own way
             try:
-                if stream is not None:
+                if stream is not None and not stream.closed:
                     stream.flush()
             except OSError:
                 to_nowhere(stream)

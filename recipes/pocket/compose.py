@@ -310,7 +310,7 @@ def topic(captions: list[str]) -> str:
 
 def fitting(kind: str, captions: list[str]) -> str | None:
     """The close for what half of the captions or more speak of, the first of those that as many do."""
-    if kind not in OF_THINGS[next(iter(OF_THINGS))]:
+    if kind not in ("story", "poem", "advertisement", "funny"):
         return None
     counts = {said: sum(bool(re.search(rf"\b(?:{said})\b", text.lower())) for text in captions) for said in OF_THINGS}
     said = max(counts, key=lambda each: counts[each])
@@ -323,6 +323,7 @@ def composed(kind: str, sentences: list[str], about: str, rng: random.Random, ca
         lines = [text.rstrip(".") for text in sorted(sentences, key=len)]
         known = [*LAST_LINE[about], *LAST_LINE[""]] if about else [*LAST_LINE[""]]
         ends = [fits] if fits else []
+        known = [line for line in known if line != fits]  # a line that is said twice makes a loop, and is thrown away
         ends += rng.sample(known, min(len(known), (3 if len(lines) < 3 else 2) - len(ends)))
         return ",\n".join([lines[0], *map(lower, lines[1:])]) + ".\n" + "\n".join(ends)
     if kind == "describe":
