@@ -16,6 +16,7 @@ from minigpt4.checkpoints.trained import read_trained
 from minigpt4.cli import app
 from minigpt4.errors import UserError
 from minigpt4.train.average import average
+from minigpt4.train.loop import train
 from minigpt4.train.pipeline import is_pipeline, load_pipeline, run_pipeline
 from minigpt4.train.recipe import load_recipe
 
@@ -93,6 +94,37 @@ def test_what_changed_is_done_again_and_what_follows(place):
     Path("runs/mean/trained.safetensors").write_bytes(b"")
     assert run_pipeline(load_pipeline(Path("pipeline.yaml"))) == ["skipped"] * 3 + ["done"]
     assert Path("runs.txt").read_text() == "script\n"
+
+
+def test_a_stage_begins_anew_when_what_it_learns_from_has_changed(place, caplog):
+    """Its own finished checkpoint was taken for its work: the base differed in what was trained, at which nobody looked."""
+    pipeline = yaml.safe_load(Path("pipeline.yaml").read_text())
+    pipeline["steps"][2]["set"] += ["model.base=runs/one", "model.fresh=[]"]
+    Path("pipeline.yaml").write_text(yaml.safe_dump(pipeline))
+    run_pipeline(load_pipeline(Path("pipeline.yaml")))
+    stage = yaml.safe_load(Path("stage.yaml").read_text())
+    before = read_trained(Path("runs/two"))
+    for seed, expected in ((3, ["skipped", "done", "done", "done"]), (3, ["skipped"] * 4)):
+        Path("stage.yaml").write_text(yaml.safe_dump(stage | {"seed": seed}))
+        assert run_pipeline(load_pipeline(Path("pipeline.yaml"))) == expected
+    again = read_trained(Path("runs/two"))
+    assert any(not torch.equal(before[name], again[name]) for name in before)
+    assert all(Path(f"runs/{name}/checkpoints-before-1").is_dir() for name in ("one", "two"))
+    assert "what the base has learnt has changed); it begins anew" in caplog.text
+    shutil.rmtree("runs/two")
+    run_pipeline(load_pipeline(Path("pipeline.yaml")))
+    anew = read_trained(Path("runs/two"))
+    assert all(torch.equal(again[name], anew[name]) for name in again)
+
+
+def test_a_training_notices_that_its_base_has_learnt_something_else(place):
+    run_pipeline(load_pipeline(Path("pipeline.yaml")))
+    recipe = load_recipe("stage.yaml", ["model.base=runs/one", "model.fresh=[]", "output=runs/three"])
+    train(recipe)
+    shutil.copy("runs/two/trained.safetensors", "runs/one/trained.safetensors")
+    with pytest.raises(UserError, match=r"runs/three/checkpoints/step-00000002 .*what the base has learnt has changed"):
+        train(recipe)
+    train(recipe.model_copy(update={"on_change": "continue"}))
 
 
 def test_a_step_that_fails_keeps_those_before_it(place):

@@ -13,6 +13,7 @@ manifest is moved aside (``damaged-step-...``), with a warning, and the one befo
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import shutil
@@ -31,6 +32,22 @@ log = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
 STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"
+CHECKPOINTS = "checkpoints"
+"""The folder of a run's checkpoints in its output."""
+
+
+def set_aside(output: Path) -> Path:
+    """Give the folder of a run's checkpoints another name, so that the run begins anew; returns that name.
+
+    Raises:
+        UserError: it cannot be renamed.
+    """
+    folder = output / CHECKPOINTS
+    names = (folder.with_name(f"{CHECKPOINTS}-before-{number}") for number in itertools.count(1))
+    aside = next(name for name in names if not name.exists())
+    with saying(folder):
+        folder.rename(aside)
+    return aside
 
 
 class Checkpoints:

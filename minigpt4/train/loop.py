@@ -25,6 +25,7 @@ from ..io.atomic import saying, write_folder
 from ..io.lock import hold
 from ..io.progress import telling
 from .checkpoint import (
+    CHECKPOINTS,
     OPTIMIZER,
     STATE,
     Checkpoints,
@@ -35,7 +36,7 @@ from .checkpoint import (
 )
 from .distributed import World, join_world, leave_world, shard_frozen
 from .features import fill, wants_features
-from .fingerprint import difference, fingerprints
+from .fingerprint import OtherBeginning, check_recipe, difference, fingerprints
 from .flops import StepFlops, matmul_peak
 from .loader import Loader
 from .recipe import Dataset, Recipe, load_recipe, save_recipe
@@ -48,11 +49,6 @@ from .validate import Validator
 from .watch import Watch
 
 log = logging.getLogger(__name__)
-
-# Keys of a recipe that may differ when a run is continued: they do not touch what is learnt.
-_HARMLESS = ("trackers", "keep", "checkpoint_every", "validation", "compile", "on_change", "output")
-# And of its data: cached or computed, features are the same, and who reads the data changes nothing in it.
-_HARMLESS_DATA = ("cache_features", "cache_folder", "workers")
 
 
 class Interrupted(Exception):
@@ -128,7 +124,7 @@ class Trainer:
         parts = build_parts(recipe, recipe.data.datasets)
         valid = build_parts(recipe, recipe.validation.datasets)
         features = None
-        self.began_with = fingerprints(self.model, recipe.data.datasets, parts)
+        self.began_with = fingerprints(self.model, recipe, parts)
         if wants_features(recipe, self.model, parts, world):
             features = fill(recipe, self.model, self.processor, [*parts, *valid], world)
         stage = features.stage if features else "pixel_values"
@@ -150,7 +146,7 @@ class Trainer:
         self.average = {n: p.detach().clone() for n, p in self.trained.items()} if settings.average else None
 
         self.critic: SelfCritic | None = None
-        self.checkpoints = Checkpoints(self.output / "checkpoints", recipe.keep)
+        self.checkpoints = Checkpoints(self.output / CHECKPOINTS, recipe.keep)
         self.step, self.best, self.data_state = 0, math.inf, self.mixture.state_dict()
         self.best_step: int | None = None
         self.watch = Watch(self.output)
@@ -373,7 +369,7 @@ class Trainer:
         folder = self.world.gather(self.checkpoints.latest() if self.world.leads else None)[0]
         if folder is None:
             return
-        self._same_recipe(load_recipe(folder / "recipe.yaml"), folder)
+        check_recipe(load_recipe(folder / "recipe.yaml"), self.recipe, folder)
         state = json.loads((folder / STATE).read_text())
         self._same_beginning(state.get("began_with", {}), folder)
         if len(state["processes"]) != self.world.size:
@@ -391,23 +387,12 @@ class Trainer:
             self.checkpoints.mark_best(self.best_step)
         log.info("continuing after step %d", self.step)
 
-    def _same_recipe(self, saved: Recipe, folder: Path) -> None:
-        old, new = saved.model_dump(mode="json"), self.recipe.model_dump(mode="json")
-        for key in _HARMLESS_DATA:
-            del old["data"][key], new["data"][key]
-        for key in new:
-            if key not in _HARMLESS and old[key] != new[key]:
-                raise UserError(
-                    f"{folder} was trained by another recipe ({_difference(key, old[key], new[key])}): "
-                    f"name another output, or remove {self.output} to begin anew"
-                )
-
     def _same_beginning(self, before: dict[str, str], folder: Path) -> None:
         changed = difference(before, self.began_with)
         if changed and self.recipe.on_change == "refuse":
-            raise UserError(
-                f"{folder} was trained with something else than is there now: {changed} has changed. Put back what it was, "
-                "name another output, or go on with what is there now: --set on_change=continue"
+            raise OtherBeginning(
+                f"{folder} was trained with something else than is there now ({changed} has changed)",
+                "put back what it was, name another output, or go on with what is there now: --set on_change=continue",
             )
         if changed:
             log.warning("%s has changed since the run began; it goes on with what is there now", changed)
@@ -417,15 +402,3 @@ class Trainer:
             self.output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{self.output}: {error.strerror}") from None
-
-
-def _difference(key: str, old: Any, new: Any) -> str:
-    """The first thing that differs, by its full name."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        name = next(name for name in {**old, **new} if old.get(name) != new.get(name))
-        return _difference(f"{key}.{name}", old.get(name), new.get(name))
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        place = next(i for i, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1])
-        return _difference(f"{key}.{place}", old[place], new[place])
-    either = isinstance(old, dict | list) or isinstance(new, dict | list)
-    return f"{key} is different" if either else f"{key} was {old}, and is {new} now"

@@ -10,7 +10,7 @@ A pipeline is a YAML file (`minigpt4 train pipeline.yaml`; ``--set source=FOLDER
 
 A step is skipped when all of its output is there and it was made by the same step (`STATE`, beside the outputs of training,
 keeps a digest of each). When a step is done again, so are those after it. A training that was stopped goes on from its
-newest checkpoint.
+newest checkpoint; if what it begins with has changed, its checkpoints are put aside, and it begins anew.
 """
 
 import hashlib
@@ -31,6 +31,8 @@ from ..io.atomic import saying, write_text
 from ..io.lock import hold
 from ..io.yaml_file import read_yaml
 from .average import average
+from .checkpoint import set_aside
+from .fingerprint import OtherBeginning
 from .loop import train
 from .recipe import Recipe, load_recipe
 
@@ -162,7 +164,11 @@ def _do(step: Step, recipe: Recipe | None, name: str) -> None:
         average({str(FOLDERS.get(folder, folder)): share for folder, share in step.of.items()}, step.output)
     else:
         assert recipe is not None
-        train(recipe)
+        try:
+            train(recipe)
+        except OtherBeginning as error:
+            log.warning("%s: %s; it begins anew, and %s is kept", name, error.reason, set_aside(Path(recipe.output)))
+            train(recipe)
 
 
 def _outputs(step: Step, recipe: Recipe | None) -> list[Path]:
