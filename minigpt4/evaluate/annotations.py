@@ -73,9 +73,14 @@ def read_places(path: Path, split: str | None, problems: Problems) -> list[Place
                 places += list(_lines(row, where))
         return places
     data = load_json(str(path))
+    refuse_split(path, split)
+    return list(_coco(path, problems) if isinstance(data, dict) else _refcoco(data, path, problems))
+
+
+def refuse_split(path: Path, split: str | None) -> None:
+    """For files whose rows are all of one split. Raises UserError if one is asked for."""
     if split is not None:
         raise UserError(f"{path}: has no parts to choose from; leave out --split")
-    return list(_coco(path, problems) if isinstance(data, dict) else _refcoco(data, path, problems))
 
 
 def rows_of(path: Path, split: str | None, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:

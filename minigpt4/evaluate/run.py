@@ -84,6 +84,7 @@ def run_benchmark(
         UserError: annotations, images or answers that are not there or not what they should be; before the system is loaded.
     """
     benchmark, settings = BENCHMARKS[name], settings or {}
+    benchmark.check(asked)
     if not asked.identifier:
         benchmark = replace(benchmark, question=partial(_without_identifier, benchmark.question))
     choice = Choice(split=asked.split, single_box=asked.single_box, things=asked.things)
@@ -92,6 +93,8 @@ def run_benchmark(
         rows = [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), asked.limit))]
     if asked.prior_split and not asked.prior:
         raise UserError("--prior-split goes with --prior FILE")
+    if asked.prior_split:
+        benchmark.check(Choice(split=asked.prior_split))
     prior = benchmark.rows(asked.prior, replace(choice, split=asked.prior_split))[0] if asked.prior else None
     images = asked.images or (annotations if annotations.is_dir() else annotations.parent)
     if not images.is_dir():
@@ -158,6 +161,7 @@ def score_answers(predictions: Path, blank_image: Path | None = None, grid: int 
         UserError: answers to several benchmarks, to none, or none in common with those about a grey image.
     """
     benchmark, rows = kept(predictions)
+    benchmark.check(Against(grid=grid))
     sightless = None
     if blank_image is None and predictions.is_dir() and (predictions / BLANK).exists():
         blank_image = predictions / BLANK
@@ -179,8 +183,8 @@ def _unread(benchmark: Benchmark, rows: Sequence[Row]) -> list[str]:
 
 
 def compare(a: Path, b: Path) -> Report:
-    """Two runs of one benchmark, question by question: the scores of each on the questions that both have answered, and how far
-    the first is ahead, with an interval of the difference (paired bootstrap: the same images are drawn for both).
+    """Two runs of one benchmark, question by question: the scores of each on the questions that both have answered, and the
+    first's less the second's, with an interval of the difference (paired bootstrap: the same images are drawn for both).
 
     Raises:
         UserError: runs of different benchmarks, or without a question in common.
@@ -198,9 +202,10 @@ def compare(a: Path, b: Path) -> Report:
         if one.name.rpartition(": ")[2].partition(",")[0] != "model":
             continue
         what = one.name.replace("model", "", 1).strip(", ")
+        as_read = one.note if [line.name for line, _ in pairs].count(one.name) > 1 else ""  # two ways to read the same answers
         ahead = {name: score - two.scores[name] for name, score in one.scores.items() if name in two.scores}
         for name, scores in (("A", one.scores), ("B", two.scores), ("A - B", ahead)):
-            lines.append(Line(f"{what} {name}".strip(), scores))
+            lines.append(Line(f"{what} {name}".strip(), scores, as_read))
     left = count - 2 * len(rows)
     notes = [f"A: {a} ({rows[0].get(BY)})", f"B: {b} ({others[0].get(BY)})"]
     if left:

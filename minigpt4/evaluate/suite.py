@@ -174,7 +174,8 @@ def _run(
 ) -> Measured:
     same = {f.name for f in fields(Asked)} & {f.name for f in fields(Wanted)}
     given = {name: getattr(one, name) for name in same} | {"limit": one.limit or limit}
-    given["blank_image"] = blank_image if one.blank_image is None else one.blank_image
+    if one.blank_image is None:
+        given["blank_image"] = blank_image and "blank_image" in BENCHMARKS[one.benchmark].takes
     asked = Asked(**given, predictions=folder / ANSWERS)
     settings = {} if BENCHMARKS[one.benchmark].candidates is not None else settings
     return run_benchmark(one.benchmark, one.data, load, by, asked, batch_size=batch_size, settings=settings, watch=watch)

@@ -1,7 +1,7 @@
 """What an evaluation says: lines of scores side by side, as a table or as JSON."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,9 @@ from ..metrics.interval import Score
 
 _MODEL, _BLIND = "model", "model, blank-image"
 """How lines of the model's own answers are called, and of those before a grey picture."""
+
+_NEITHER = {"words", "yes ratio", "chance"}
+"""Measures of which neither more nor less is better."""
 
 _PLAIN = {"CIDEr": (1, 3), "words": (1, 1), "captions covered": (1, 2)}
 """Measures that are no shares: by what they are multiplied to be shown, and with how many decimals."""
@@ -30,12 +33,14 @@ class Report:
     Args:
         items: how many questions were scored.
         notes: what a reader of the numbers must know.
+        less: measures of which less is better.
     """
 
     benchmark: str
     items: int
     lines: Sequence[Line]
     notes: Sequence[str] = ()
+    less: Collection[str] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; what was not defined is null. ``ahead`` is how far the model is ahead of the line, by each measure."""
@@ -71,7 +76,12 @@ class Report:
         found = next((own for own in self.lines if own.name == (f"{block}: {model}" if block else model)), None)
         if found is None or found is line:
             return {}
-        return {name: found.scores[name] - score for name, score in line.scores.items() if name in found.scores}
+        both = {name: (found.scores[name], score) for name, score in line.scores.items() if name in found.scores}
+        return {
+            name: theirs - own if name in self.less else own - theirs
+            for name, (own, theirs) in both.items()
+            if name not in _NEITHER
+        }
 
 
 def _numbers(score: Score) -> dict[str, float | None]:

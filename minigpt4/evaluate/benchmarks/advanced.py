@@ -69,9 +69,17 @@ def report(rows: Sequence[Row], against: Against) -> Report:
             words = [len(row["answer"].split()) for row in own]
             scores = {"flawed": bootstrap(flawed, groups=images), "words": bootstrap(words, groups=images)}
             lines.append(Line(f"model, {asked}", scores, f"{len(own):,} images"))
-    return Report(NAME, len(rows), lines, ["whether they do what was asked, people say: minigpt4 evaluate rate"])
+    return Report(
+        NAME, len(rows), lines, ["whether they do what was asked, people say: minigpt4 evaluate rate"], less=("flawed",)
+    )
 
 
 BENCHMARK = Benchmark(
-    name=NAME, read=read, question=question, needs={"asked": one_of(QUESTIONS)}, report=report, parse=parsing.words
+    name=NAME,
+    read=read,
+    question=question,
+    needs={"asked": one_of(QUESTIONS)},
+    report=report,
+    takes=frozenset({"split"}),
+    parse=parsing.words,
 )

@@ -16,6 +16,10 @@ Row = dict[str, Any]
 """A question with its truth, and once it is answered with ``answer``; see docs/pointing.md for each benchmark's keys."""
 
 
+OPTIONS = ("split", "single_box", "things", "prior", "grid", "blank_image")
+"""What may be asked of some benchmarks and not of others (`run.Asked`)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """What of the annotations is asked."""
@@ -78,6 +82,8 @@ class Benchmark:
     """(Answered rows, `Against`) -> report."""
     needs: Mapping[str, Kind]
     """The fields that a row has beside its image."""
+    takes: frozenset[str]
+    """Of `OPTIONS`, those that mean something to it; others are refused."""
     parse: Callable[[Row], Any]
     """What an answered row's answer says, for JSON; None where nothing can be read in it. It stands beside the answer."""
     candidates: Callable[[Row], list[str]] | None = None
@@ -86,6 +92,19 @@ class Benchmark:
     """What a folder of the official data has; `read` takes the folder then, and images are named from there."""
     images: File | None = None
     """The folder of images in it."""
+
+    def check(self, asked: Any) -> None:
+        """See that everything that is asked for means something to it.
+
+        Args:
+            asked: has `OPTIONS` as attributes, or some of them.
+
+        Raises:
+            UserError: an option that would change nothing.
+        """
+        for name in OPTIONS:
+            if getattr(asked, name, None) and name not in self.takes:
+                raise UserError(f"{self.name}: {name} would change nothing; leave it out")
 
     def rows(self, path: Path, choice: Choice = Choice()) -> tuple[list[Row], Problems]:
         """The questions in annotations, each with its prompt, no two the same; and what is wrong with rows that cannot be used.

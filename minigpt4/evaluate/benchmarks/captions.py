@@ -12,7 +12,7 @@ from ...metrics.caption import TOKENIZERS, bleu, cider, rouge_l
 from ...metrics.interval import Score, bootstrap
 from ...metrics.meteor import has_stemmer, meteor
 from ...prompt.templates import CAPTION
-from ..annotations import Problems, rows_in_format, rows_of
+from ..annotations import Problems, refuse_split, rows_in_format, rows_of
 from ..baselines import most_common
 from ..table import Line, Report
 from . import parsing
@@ -28,6 +28,7 @@ def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     schema has it), from COCO's ``captions_val2017.json``, or from Karpathy's lists (``coco_karpathy_test.json``)."""
     captions: dict[str, list[str]] = defaultdict(list)
     if path.suffix == ".json":
+        refuse_split(path, choice.split)
         for row in rows_in_format("coco_caption", path, problems, split="all", clean=False):
             assert isinstance(row, Description)
             captions[row.images[0]] += row.answers
@@ -83,4 +84,12 @@ def report(rows: Sequence[Row], against: Against, tokens: str = "plain") -> Repo
     return Report(NAME, len(rows), lines, notes)
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, needs={"captions": TEXTS}, report=report, parse=parsing.words)
+BENCHMARK = Benchmark(
+    name=NAME,
+    read=read,
+    question=question,
+    needs={"captions": TEXTS},
+    report=report,
+    takes=frozenset({"split", "blank_image"}),
+    parse=parsing.words,
+)

@@ -81,7 +81,12 @@ def report(rows: Sequence[Row], against: Against, name: str, written: bool = Fal
 
 
 def _benchmark(
-    name: str, read: Callable, files: tuple[File, ...] = (), images: File | None = None, written: bool = False
+    name: str,
+    read: Callable,
+    files: tuple[File, ...] = (),
+    images: File | None = None,
+    written: bool = False,
+    split: bool = False,
 ) -> Benchmark:
     return Benchmark(
         name=name,
@@ -89,6 +94,7 @@ def _benchmark(
         question=ask_with_choices if written else ask,
         needs={"question": TEXT, "choices": TEXTS, "truth": TEXT},
         report=partial(report, name=name, written=written),
+        takes=frozenset({"prior", "blank_image"} | ({"split"} if split else set())),
         parse=parsing.written if written else parsing.chosen,
         candidates=None if written else lambda row: row["choices"],
         files=files,
@@ -97,13 +103,13 @@ def _benchmark(
 
 
 BENCHMARKS = [
-    _benchmark("choice", read_own),
-    _benchmark("choice_written", partial(read_own, name="choice_written"), written=True),
+    _benchmark("choice", read_own, split=True),
+    _benchmark("choice_written", partial(read_own, name="choice_written"), written=True, split=True),
     _benchmark("iconqa", read_iconqa, (ICONQA_FILE,), ICONQA_IMAGES),
     _benchmark("aokvqa_mc", read_aokvqa, (AOKVQA_FILE,), AOKVQA_IMAGES),
     _benchmark(
         "aokvqa_mc_written", partial(read_aokvqa, name="aokvqa_mc_written"), (AOKVQA_FILE,), AOKVQA_IMAGES, written=True
     ),
-    _benchmark("scienceqa", scienceqa.read, (scienceqa.PROBLEMS, scienceqa.SPLITS), scienceqa.IMAGES),
-    _benchmark("mmbench", mmbench.read, (mmbench.TABLE,)),
+    _benchmark("scienceqa", scienceqa.read, (scienceqa.PROBLEMS, scienceqa.SPLITS), scienceqa.IMAGES, split=True),
+    _benchmark("mmbench", mmbench.read, (mmbench.TABLE,), split=True),
 ]

@@ -78,7 +78,7 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     }
     if grid := against.grid:
         ways[f"best on {grid} x {grid} cells"] = [[on_grid(box, grid, grid) for box in boxes] for boxes in truth]
-    lines = [line(name, predicted, "sees a grey picture" if "blank_image" in name else "") for name, predicted in ways.items()]
+    lines = [line(name, predicted, "sees a grey picture" if "blank-image" in name else "") for name, predicted in ways.items()]
     phrases = list(dict.fromkeys(row["phrase"] for row in rows))
     if 1 < len(phrases) <= _FEW:
         for phrase in phrases:
@@ -89,5 +89,11 @@ def report(rows: Sequence[Row], against: Against) -> Report:
 
 
 BENCHMARK = Benchmark(
-    name=NAME, read=read, question=question, needs={"phrase": TEXT, "boxes": BOXES}, report=report, parse=parsing.boxes
+    name=NAME,
+    read=read,
+    question=question,
+    needs={"phrase": TEXT, "boxes": BOXES},
+    report=report,
+    takes=frozenset({"split", "things", "prior", "grid", "blank_image"}),
+    parse=parsing.boxes,
 )

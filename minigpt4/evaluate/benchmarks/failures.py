@@ -72,7 +72,8 @@ def report(rows: Sequence[Row], against: Against) -> Report:
         return made
 
     blank_image = [] if against.blank_image is None else lines("model, blank-image", against.blank_image, "sees a grey picture")
-    return Report(NAME, len(rows), [*lines("model", rows), *blank_image], ["counted by rules: see docs/evaluation.md"])
+    notes = ["counted by rules: see docs/evaluation.md; less is better"]
+    return Report(NAME, len(rows), [*lines("model", rows), *blank_image], notes, less=("failed", *KINDS))
 
 
 @dataclass(frozen=True)
@@ -115,5 +116,11 @@ def agreement(rows: Sequence[Row]) -> list[Agreement]:
 
 
 BENCHMARK = Benchmark(
-    name=NAME, read=read, question=question, needs={"asked": one_of(QUESTIONS), "captions": TEXTS}, report=report, parse=parse
+    name=NAME,
+    read=read,
+    question=question,
+    needs={"asked": one_of(QUESTIONS), "captions": TEXTS},
+    report=report,
+    takes=frozenset({"split", "blank_image"}),
+    parse=parse,
 )

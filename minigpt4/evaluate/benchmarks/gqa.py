@@ -47,6 +47,7 @@ BENCHMARK = Benchmark(
     question=question,
     needs={"question": TEXT, "truth": TEXT},
     report=report,
+    takes=frozenset({"prior", "blank_image"}),
     parse=parsing.short_answer,
     files=(QUESTIONS,),
     images=IMAGES,

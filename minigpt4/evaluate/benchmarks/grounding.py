@@ -93,4 +93,12 @@ def _count(said: Sequence[Phrase], truth: Sequence[tuple[str, Box]]) -> tuple[in
     return len(said), named, right, len(found), len({box for _, box in truth})
 
 
-BENCHMARK = Benchmark(name=NAME, read=read, question=question, needs={"phrases": PHRASES}, report=report, parse=parsing.phrases)
+BENCHMARK = Benchmark(
+    name=NAME,
+    read=read,
+    question=question,
+    needs={"phrases": PHRASES},
+    report=report,
+    takes=frozenset({"split", "prior", "blank_image"}),
+    parse=parsing.phrases,
+)

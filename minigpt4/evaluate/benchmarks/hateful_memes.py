@@ -47,6 +47,7 @@ BENCHMARK = Benchmark(
     question=question,
     needs={"text": TEXT, "label": LABEL},
     report=report,
+    takes=frozenset({"prior", "blank_image"}),
     parse=parsing.yes_no,
     files=(ANNOTATIONS,),
     images=IMAGES,

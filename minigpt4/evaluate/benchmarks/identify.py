@@ -65,5 +65,11 @@ def report(rows: Sequence[Row], against: Against) -> Report:
 
 
 BENCHMARK = Benchmark(
-    name=NAME, read=read, question=question, needs={"boxes": BOXES, "phrases": TEXTS}, report=report, parse=parsing.words
+    name=NAME,
+    read=read,
+    question=question,
+    needs={"boxes": BOXES, "phrases": TEXTS},
+    report=report,
+    takes=frozenset({"split", "prior", "blank_image"}),
+    parse=parsing.words,
 )

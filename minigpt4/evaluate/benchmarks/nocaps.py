@@ -72,6 +72,7 @@ BENCHMARK = Benchmark(
     question=question,
     needs={"captions": TEXTS, KIND: TEXT},
     report=report,
+    takes=frozenset({"split", "blank_image"}),
     parse=parsing.words,
     files=(ANNOTATIONS,),
     images=IMAGES,

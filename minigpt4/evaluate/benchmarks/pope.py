@@ -92,6 +92,7 @@ BENCHMARK = Benchmark(
     question=question,
     needs={"question": TEXT, "label": LABEL, "set": TEXT},
     report=report,
+    takes=frozenset({"split", "blank_image"}),
     parse=parsing.yes_no,
     files=FILES,
     images=IMAGES,

@@ -101,5 +101,11 @@ def _official(rows: Sequence[Row], images: Sequence[str]) -> dict[str, Score]:
 
 
 BENCHMARK = Benchmark(
-    name=NAME, read=read, question=question, needs={"phrase": TEXT, "boxes": BOXES}, report=report, parse=parsing.boxes
+    name=NAME,
+    read=read,
+    question=question,
+    needs={"phrase": TEXT, "boxes": BOXES},
+    report=report,
+    takes=frozenset({"split", "single_box", "prior", "grid", "blank_image"}),
+    parse=parsing.boxes,
 )

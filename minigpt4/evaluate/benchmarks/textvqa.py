@@ -55,6 +55,7 @@ BENCHMARK = Benchmark(
     question=question,
     needs={"question": TEXT, "answers": TEXTS},
     report=report,
+    takes=frozenset({"prior", "blank_image"}),
     parse=parsing.short_answer,
     files=(ANNOTATIONS,),
     images=IMAGES,

@@ -14,7 +14,7 @@ from ...errors import UserError
 from ...metrics.interval import bootstrap
 from ...metrics.vqa import exact, vqa_accuracy
 from ...prompt.tasks import TASKS
-from ..annotations import Problems, rows_in_format, rows_of
+from ..annotations import Problems, refuse_split, rows_in_format, rows_of
 from ..baselines import most_common
 from ..table import Line, Report
 from . import parsing
@@ -30,6 +30,7 @@ def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     ({image, qa: [{question, answers or answer}]}), or from the JSON of VQAv2, OK-VQA, A-OKVQA and GQA that training reads."""
     rows: list[Row] = []
     if path.suffix == ".json":
+        refuse_split(path, choice.split)
         for row in rows_in_format(_format_of(load_json(str(path)), path), path, problems, clean=False):
             assert isinstance(row, Question)
             rows.append(new_row(NAME, row.images[0], question=row.question, answers=list(row.answers)))
@@ -117,5 +118,6 @@ BENCHMARK = Benchmark(
     question=question,
     needs={"question": TEXT, "answers": TEXTS},
     report=report,
+    takes=frozenset({"split", "prior", "blank_image"}),
     parse=parsing.short_answer,
 )

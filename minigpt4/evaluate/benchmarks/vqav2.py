@@ -80,6 +80,7 @@ BENCHMARKS = [
         question=question,
         needs={"question": TEXT, "answers": TEXTS},
         report=partial(report, name=name),
+        takes=frozenset({"prior", "blank_image"}),
         parse=parsing.short_answer,
         files=files,
         images=_IMAGES,

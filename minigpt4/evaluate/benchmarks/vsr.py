@@ -68,5 +68,11 @@ def report(rows: Sequence[Row], against: Against) -> Report:
 
 
 BENCHMARK = Benchmark(
-    name=NAME, read=read, question=question, needs={"statement": TEXT, "label": LABEL}, report=report, parse=parsing.true_false
+    name=NAME,
+    read=read,
+    question=question,
+    needs={"statement": TEXT, "label": LABEL},
+    report=report,
+    takes=frozenset({"split", "blank_image"}),
+    parse=parsing.true_false,
 )
