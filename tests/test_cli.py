@@ -64,7 +64,7 @@ def test_decoding_options_do_what_they_do_in_transformers(run, here, system):
     assert ask("--self-consistency", 4, "--mirrored", "--max-new-tokens", 20) == system.ask(
         "0.png", "hm?", mirrored=True, **several
     )
-    assert "mirrored goes with self-consistency" in refused(run("ask", "0.png", "hm?", "--mirrored", *PLAIN))
+    assert "mirrored goes with self_consistency of 4 or more" in refused(run("ask", "0.png", "hm?", "--mirrored", *PLAIN))
     longest = system.ask("0.png", "hm?", min_new_tokens=250, max_new_tokens=250)
     assert ask("--min-new-tokens", 250, "--max-new-tokens", 250) == longest
     assert len(longest) > len(greedy)

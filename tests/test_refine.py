@@ -71,11 +71,15 @@ def test_half_of_the_answers_are_drawn_before_the_image_in_a_mirror(monkeypatch)
 
 def test_looking_twice_is_for_several_answers(system):
     short = {"max_new_tokens": 6}
-    with pytest.raises(UserError, match="mirrored goes with self-consistency"):
+    with pytest.raises(UserError, match="mirrored goes with self_consistency of 4 or more"):
         system.refer(IMAGES[0], "a dog", mirrored=True, **short)
-    few = system.refer(IMAGES[0], "a dog", self_consistency=3, **short)
-    assert system.refer(IMAGES[0], "a dog", self_consistency=3, mirrored=True, **short) == few
+    with pytest.raises(
+        UserError, match="mirrored goes with self_consistency of 4 or more"
+    ):  # it was taken, and changed nothing
+        system.refer(IMAGES[0], "a dog", self_consistency=3, mirrored=True, **short)
     both = assistant(task_settings={"refer": {"self_consistency": 6, "mirrored": True}})
+    few = {"self_consistency": 3} | short
+    assert both.refer(IMAGES[0], "a dog", **few) == system.refer(IMAGES[0], "a dog", **few)  # what is wished gives way
     items = [(image, f"[refer] dog {i}") for i, image in enumerate(IMAGES)]
     alone = [both.ask(*item, **short) for item in items]
     assert both.ask_many(items, batch_size=4, **short) == alone

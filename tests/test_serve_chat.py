@@ -149,6 +149,27 @@ def test_a_seed_says_what_is_sampled(client):
     assert ask(client, temperature=0, top_p=0.5).choices == ask(client).choices, "the likeliest token is always let through"
 
 
+def test_what_changes_nothing_is_taken_and_changes_nothing(client):
+    plain = ask(client).choices[0].message.content
+    assert [ask(client, **same).choices[0].message.content for same in ({"top_p": 1}, {"extra_body": {"top_k": 0}})] == [
+        plain
+    ] * 2
+
+
+def test_beams_that_the_system_wishes_give_way():
+    system = assistant()
+    system.task_settings = {"caption": {"num_beams": 2}}
+    with serving(system) as at:
+        client = openai.OpenAI(base_url=f"{at}/v1", api_key="none", max_retries=0)
+        caption = with_image("[caption] describe")
+        assert ask(client, caption, logprobs=True).choices[0].logprobs.content
+        assert len(ask(client, caption, n=2).choices) == 2
+        with pytest.raises(openai.BadRequestError, match="n=3 answers would all be the same: set a temperature above 0"):
+            ask(client, caption, n=3)
+        with pytest.raises(openai.BadRequestError, match="n=3 answers cannot come from num_beams=2"):
+            ask(client, caption, n=3, extra_body={"num_beams": 2})
+
+
 def test_stop_ends_an_answer_and_is_not_in_it(client):
     whole = ask(client).choices[0].message.content
     mark = whole[4:6]
@@ -188,6 +209,9 @@ def test_a_task_is_answered_as_the_assistant_does(client, system):
     done = ask(client, with_image("[refer] the dog"), seed=3, temperature=1.0, extra_body={"self_consistency": 4})
     assert done.choices[0].message.content == system.ask(picture(), "[refer] the dog", **settings)
     assert done.usage.completion_tokens > 12, "all samples count"
+    twice = ask(client, with_image("[refer] the dog"), max_tokens=3, extra_body={"self_consistency": 4, "mirrored": True})
+    assert twice.usage.prompt_tokens_details.image_tokens == 2 * system.processor.num_image_tokens, "and both prompts"
+    assert twice.usage.prompt_tokens == 2 * done.usage.prompt_tokens
 
 
 def test_boxes_come_with_shares_and_pixels(monkeypatch):

@@ -65,6 +65,51 @@ def test_who_samples_where_the_system_wishes_greedy_answers_samples():
     assert plan.sampled(4).samples
 
 
+def test_what_lets_every_token_through_does_not_ask_for_sampling():
+    """OpenAI's clients send ``top_p: 1`` when they mean nothing by it."""
+    for given in ({"top_p": 1.0}, {"top_k": 0}, {"top_p": 1, "top_k": 0}):
+        assert not SamplingParams.from_settings(given).samples
+        assert SamplingParams.from_settings({"num_beams": 3, "length_penalty": 2.0}, given).num_beams == 3
+        assert SamplingParams.from_settings({"temperature": 0.7, "top_p": 0.9, "top_k": 5}, given | {"seed": 1}).samples
+    assert SamplingParams.from_settings({"top_p": 0.9, "temperature": 0.7}, {"top_p": 1.0}).top_p == 1.0
+
+
+def planned(question, **given):
+    return plan_of(question, read_task_settings(FOLDERS["pocket"]), given, SamplingParams.from_settings)
+
+
+def test_what_the_system_wishes_gives_way_to_what_is_given():
+    one = planned("[refer] the cat", temperature=0)
+    assert (one.samples, one.zoom_in, one.mirrored, one.params.temperature) == (1, False, False, 0)
+    assert planned("[detection] cats", temperature=0).samples == 1
+    assert planned("[refer] the cat", temperature=0.5).samples == 16
+    assert not planned("[grounding] describe", logprobs=0).zoom_in  # they would be another text's
+    caption = planned("[caption] describe", logprobs=0)
+    assert (caption.params.num_beams, caption.params.no_repeat_ngram_size) == (1, 4)
+    assert planned("[caption] describe").params.num_beams == 3
+    weighed = plan_of(
+        "hm?", {"question": {"num_beams": 2, "length_penalty": 2.0}}, {}, SamplingParams.from_settings, streamed=True
+    )
+    assert weighed.params.num_beams == weighed.params.length_penalty == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"self_consistency": 4, "temperature": 0}, "self_consistency samples its answers: leave out temperature=0"),
+        ({"self_consistency": 4, "do_sample": False}, "leave out do_sample=False, or self_consistency"),
+        ({"self_consistency": 4, "num_beams": 2}, "leave out num_beams=2, or self_consistency"),
+        ({"self_consistency": 3, "mirrored": True}, "mirrored goes with self_consistency of 4 or more"),
+        ({"zoom_in": True, "logprobs": 0, "self_consistency": 1}, "zoom_in goes with .grounding."),
+    ],
+)
+def test_given_settings_that_do_not_go_together_are_named(given, says):
+    with pytest.raises(UserError, match=says):
+        planned("[refer] the cat", **given)
+    with pytest.raises(UserError, match="zoom_in does not go with logprobs"):
+        planned("[grounding] describe", zoom_in=True, logprobs=0)
+
+
 @pytest.mark.parametrize("name", FOLDERS)
 def test_what_ships_can_be_followed(name):
     check_task_settings(read_task_settings(FOLDERS[name]), SamplingParams.from_settings)

@@ -15,6 +15,8 @@ from ..errors import UserError
 MOST_LOGPROBS = 20
 MOST_ANSWERS = 128  # to one prompt
 _SAMPLING = ("temperature", "top_p", "top_k")
+_PLAIN = {"top_p": 1.0, "top_k": 0}
+"""What lets every token through: given alone, it does not ask for sampling."""
 COLDEST = 1e-4
 """The lowest temperature at which tokens are sampled; logits over a smaller one may be infinite in float32."""
 
@@ -87,7 +89,7 @@ class SamplingParams:
 
     def _together(self) -> None:
         if not self.temperature:
-            for name, plain in (("top_p", 1.0), ("top_k", 0), ("stratified", False)):
+            for name, plain in (_PLAIN | {"stratified": False}).items():
                 if getattr(self, name) != plain:
                     raise UserError(f"{name} is for sampling: set a temperature above 0")
         if self.num_beams > 1:
@@ -114,8 +116,9 @@ class SamplingParams:
     def from_settings(cls, *layers: Mapping[str, Any]) -> "SamplingParams":
         """Parameters from settings with the names of `transformers` generation, the most important ones last.
 
-        ``do_sample`` says whether to sample; a temperature, top_p or top_k alone says so too. What a later layer says of the
-        way of decoding (beams, sampling, greedy) takes the earlier layers' settings of other ways out. None: not given.
+        ``do_sample`` says whether to sample; a temperature alone says so too, and a top_p or top_k that leaves tokens out. What
+        a later layer says of the way of decoding (beams, sampling, greedy) takes the earlier layers' settings of other ways
+        out. None: not given.
 
         Raises:
             UserError: an unknown name, or what `SamplingParams` refuses.
@@ -168,7 +171,7 @@ def layered(*layers: Mapping[str, Any], others: frozenset[str] = frozenset()) ->
             if given.get("do_sample"):
                 raise UserError("do_sample does not go with temperature=0, which is greedy: leave one of them out")
             given["do_sample"] = False
-        elif any(name in given for name in _SAMPLING):
+        elif any(name in given and given[name] != _PLAIN.get(name) for name in _SAMPLING):
             given["do_sample"] = True
         beams = given.get("num_beams", 1)
         if isinstance(beams, int) and beams > 1 and given.get("do_sample"):

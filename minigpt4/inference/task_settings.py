@@ -13,7 +13,8 @@ OWN = frozenset(("self_consistency", "mirrored", "zoom_in"))
 _BESIDE = frozenset(("max_new_tokens", "temperature", "top_p", "top_k", "seed", *OWN))
 """Given settings that leave a wished self-consistency in place."""
 
-
+_LEAST_MIRRORED = 4
+_MIRRORED = f"mirrored goes with self_consistency of {_LEAST_MIRRORED} or more"
 _ZOOM_IN = f"zoom_in goes with {TASKS['grounding'].identifier}, or with {TASKS['refer'].identifier} and self-consistency"
 
 
@@ -56,8 +57,9 @@ def plan_for(
 ) -> Plan:
     """How a question of a task, or of none, is answered: as is wished for its task, unless other settings are given.
 
-    A wished self-consistency gives way to settings that do not go with it, and with wished beams to streaming;
-    ``self_consistency=1`` leaves it out. A wished zoom-in refinement, or mirror, gives way where there can be none.
+    What is wished gives way to what is given: self-consistency to settings that do not go with it (``self_consistency=1``
+    leaves it out), beams and a zoom-in refinement to streaming and to log-probabilities, a zoom-in refinement or mirror also
+    where there can be none.
 
     Args:
         wished: a system's settings for the question's task.
@@ -70,35 +72,44 @@ def plan_for(
     """
     given = {name: value for name, value in given.items() if value is not None}
     check_names(given, OWN)
-    wished = dict(wished)
-    if streamed:
-        wished.pop("num_beams", None)
-        if given.get("num_beams", 1) != 1:
-            raise UserError("beam search cannot be streamed: leave out num_beams, or ask without streaming")
-        if given.get("self_consistency", 1) != 1:
-            raise UserError(
-                "an answer chosen among several cannot be streamed: leave out self_consistency, or ask without streaming"
-            )
-    if streamed or official or set(given) - _BESIDE:
-        wished.pop("self_consistency", None)
-    if streamed or official:
-        wished.pop("zoom_in", None)
+    if streamed and given.get("num_beams", 1) != 1:
+        raise UserError("beam search cannot be streamed: leave out num_beams, or ask without streaming")
+    if streamed and given.get("self_consistency", 1) != 1:
+        raise UserError(
+            "an answer chosen among several cannot be streamed: leave out self_consistency, or ask without streaming"
+        )
+    wished = {name: value for name, value in wished.items() if name not in _giving_way(given, streamed, official)}
     settings = wished | given
     samples = _samples(settings, given, official)
     mirrored, zoom_in = (_yes_or_no(name, settings) for name in ("mirrored", "zoom_in"))
-    if given.get("mirrored") and samples == 1:
-        raise UserError("mirrored goes with self-consistency: say how many answers are to be sampled")
+    if given.get("mirrored") and samples < _LEAST_MIRRORED:
+        raise UserError(_MIRRORED)
     if streamed or not (task is TASKS["grounding"] or (task is TASKS["refer"] and samples > 1)):
         if given.get("zoom_in"):
             raise UserError(f"{_ZOOM_IN}, and with answers that come all at once")
         zoom_in = False
+    if zoom_in and given.get("logprobs") is not None:
+        raise UserError("zoom_in does not go with logprobs: the answer is put together of several")
     layers = [{name: value for name, value in layer.items() if name not in OWN} for layer in (wished, given)]
     if samples > 1:
         layers.append({"do_sample": True})
     decoded = params(*layers)
     if decoded.n != 1:
         raise UserError("n does not go with a question, which has one answer; self_consistency chooses among several")
-    return Plan(params=decoded, samples=samples, mirrored=mirrored and samples >= 4, zoom_in=zoom_in)
+    return Plan(params=decoded, samples=samples, mirrored=mirrored and samples >= _LEAST_MIRRORED, zoom_in=zoom_in)
+
+
+def _giving_way(given: Mapping[str, Any], streamed: bool, official: bool) -> set[str]:
+    """The wished settings that do not go with what is given."""
+    found: set[str] = set()
+    logprobs = given.get("logprobs") is not None
+    if streamed or official or given.get("temperature") == 0 or set(given) - _BESIDE:
+        found.add("self_consistency")
+    if streamed or official or (logprobs and not given.get("zoom_in")):
+        found.add("zoom_in")
+    if streamed or (logprobs and "num_beams" not in given):
+        found |= {"num_beams", "length_penalty"}
+    return found
 
 
 def plan_of(
@@ -155,7 +166,7 @@ def check_task_settings(
             check_names(wished, OWN)
             plan = plan_for(task, wished, {}, params, official=official)
             if wished.get("mirrored") and not (plan.mirrored or official):
-                raise UserError("mirrored goes with self_consistency of 4 or more")
+                raise UserError(_MIRRORED)
             if wished.get("zoom_in") and not (plan.zoom_in or official):
                 raise UserError(_ZOOM_IN)
         except UserError as error:
@@ -177,8 +188,10 @@ def _samples(settings: Mapping[str, Any], given: Mapping[str, Any], official: bo
         return 1
     if official:
         raise UserError("official behaviour with self-consistency is not offered")
-    if given.get("do_sample") is False or given.get("temperature") == 0 or given.get("num_beams", 1) != 1:
-        raise UserError("self-consistency samples its answers: leave out num_beams and do_sample")
+    greedy = {"do_sample": given.get("do_sample") is False, "temperature": given.get("temperature") == 0}
+    for name, clashes in (greedy | {"num_beams": given.get("num_beams", 1) != 1}).items():
+        if clashes:
+            raise UserError(f"self_consistency samples its answers: leave out {name}={given[name]}, or self_consistency")
     if given.get("logprobs") is not None:
         raise UserError("self_consistency does not go with logprobs")
     return samples

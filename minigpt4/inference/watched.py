@@ -26,7 +26,8 @@ class Watched(Engine):
         self.__dict__ |= engine.__dict__
         self._outer = engine if isinstance(engine, Watched) else None  # which is to hear of everything, and can cancel it
         self.tickets: list[Ticket] = []
-        self.completions: list[Completion] = []
+        self.done: list[list[Completion]] = []
+        """The answers to each request."""
         self._cancelled = False
 
     def submit(self, request: Request, deliver: Callable[[Piece | Exception], None] | None = None) -> Ticket:
@@ -40,7 +41,7 @@ class Watched(Engine):
 
     def generate(self, requests: Any, batch_size: int | None = None) -> list[list[Completion]]:
         done = super().generate(requests, batch_size)
-        self.completions += [one for some in done for one in some]
+        self.done += done
         return done
 
     def cancel(self) -> None:
@@ -50,13 +51,16 @@ class Watched(Engine):
             ticket.cancel()
 
     def account(self, text: str, seconds: float) -> Completion:
-        """One completion for all of them, which took so many seconds."""
-        first = self.completions[0]
-        chosen = next((done for done in self.completions if done.text == text), first)
-        timings = replace(first.timings, total=seconds)
+        """One completion for all of them, which took so many seconds: each prompt counts once, and every answer."""
+        completions = [one for some in self.done for one in some]
+        first, prompts = completions[0], [some[0] for some in self.done]
+        chosen = next((done for done in completions if done.text == text), first)
         return replace(
             chosen,
             text=text,
-            token_ids=tuple(token for done in self.completions for token in done.token_ids),
-            timings=timings,
+            token_ids=tuple(token for done in completions for token in done.token_ids),
+            prompt_tokens=sum(one.prompt_tokens for one in prompts),
+            image_tokens=sum(one.image_tokens for one in prompts),
+            cached_tokens=sum(one.cached_tokens for one in prompts),
+            timings=replace(first.timings, total=seconds),
         )

@@ -34,10 +34,22 @@ def fitting_ids(
     ids = ids_of(messages)
     if len(ids) + new <= context:
         return ids
-    shorter = without_oldest(messages)
-    if shorter is None:
+    shorter = [list(messages)]
+    while (less := without_oldest(shorter[-1])) is not None:
+        shorter.append(less)
+    if len(shorter) > 1:
+        ids = ids_of(shorter[-1])
+    if len(ids) + new > context:
         raise too_long(len(ids), new, context)
-    return fitting_ids(shorter, ids_of, new, context)
+    most, least = 0, len(shorter) - 1  # how many questions are too few to give up, and how many are enough
+    while least - most > 1:  # by halves: a long conversation is read a few times, not once for each question
+        middle = (most + least) // 2
+        found = ids_of(shorter[middle])
+        if len(found) + new <= context:
+            least, ids = middle, found
+        else:
+            most = middle
+    return ids
 
 
 def too_long(tokens: int, new: int, context: int) -> UserError:

@@ -61,7 +61,10 @@ class Answering:
         several = [name for name in ("self_consistency", "zoom_in", "mirrored") if settings.get(name)]
         if several:
             raise UserError(f"{several[0]} gives one answer: leave it out, or n")
-        plan = self.assistant.plan(said.question, settings | {"self_consistency": 1, "zoom_in": False}, streamed=streamed)
+        settings = settings | {"self_consistency": 1, "zoom_in": False}
+        plan = self.assistant.plan(said.question, settings, streamed=streamed)
+        if "num_beams" not in settings and plan.params.num_beams < n:  # beams that the system wishes are too few for it
+            plan = self.assistant.plan(said.question, settings | {"num_beams": 1}, streamed=streamed)
         return Plan(params=replace(plan.params, n=n))
 
     async def submit(self, said: Conversation, plan: Plan) -> "Pieces":
