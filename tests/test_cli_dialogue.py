@@ -70,6 +70,13 @@ def test_a_dialogue_about_a_video(run, here):
         (("0.png", "--questioner", "http://x/v1#m", "--max-cost", 1), "prices"),
         (("0.png", "--prices", "cheap"), "two numbers"),
         (("--video", "nothing.mp4"), "no such file"),
+        (("--video", "a.mp4", "--context", 2), "--context is for images"),
+        (("--video", "a.mp4", "--detect"), "--detect is for images"),
+        (("0.png", "--frames", 4), "--frames is for a video"),
+        (("0.png", "--segments", 2), "--segments is for a video"),
+        (("--video", "a.mp4", "--interval", 1), "--interval goes with --sampling interval"),
+        (("0.png", "--max-cost", 1), "--max-cost and --cache go with an endpoint"),
+        (("0.png", "--cache", "replies"), "--max-cost and --cache go with an endpoint"),
     ],
 )
 def test_what_does_not_go_together_is_refused(run, arguments, says):

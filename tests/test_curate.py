@@ -2,6 +2,7 @@
 
 import json
 import random
+import tarfile
 import textwrap
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from scripted import Scripted
 
 from minigpt4.curate.export import exported
 from minigpt4.curate.pipeline import Pipeline
-from minigpt4.curate.recipe import CONTINUE, DESCRIBE, load_recipe
+from minigpt4.curate.recipe import CONTINUE, DESCRIBE, Draw, load_recipe
 from minigpt4.curate.review import LOG, Review, about
 from minigpt4.curate.work import Work, repaired_by
 from minigpt4.data.formats import build_source
@@ -252,6 +253,25 @@ def test_settings_of_a_recipe_that_have_the_wrong_type(settings):
     (name,) = settings
     with pytest.raises(UserError, match=f"^{name} must be "):
         SamplingParams.from_settings(settings)
+
+
+def test_the_rule_about_repairs_can_be_left_out(world):
+    """It is no rule about texts, and was not asked whether it is wanted."""
+    text = "repair: {how: agent, agent: {model: scripted}}\n"
+    for without in ([], ["repair_refused"]):
+        wanted = recipe(world, text, **{"rules.without": json.dumps([*without, "near_duplicate"]), "draw.count": 2})
+        done, _ = run(wanted, lambda prompt: sentence("x") if prompt.images else "The paragraph is incomplete.")
+        found = {flaw["rule"] for row in done.steps["rules"] for flaw in row["flaws"]}
+        assert ("repair_refused" in found) is not bool(without)
+
+
+def test_a_stream_without_images_is_said(world, tmp_path):
+    tarfile.open(tmp_path / "0.tar", "w").close()
+    wanted = recipe(world).model_copy(
+        update={"draw": Draw(dataset={"format": "webdataset_stream", "shards": str(tmp_path / "0.tar")})}
+    )
+    with pytest.raises(UserError, match=r"no samples in .*0\.tar; expected images to draw from"):
+        run(wanted)
 
 
 def test_two_runs_in_one_folder_are_refused(world):

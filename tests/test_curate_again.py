@@ -13,7 +13,7 @@ from test_curate import describer, recipe, run, world  # noqa: F401  (the last i
 from minigpt4.curate.export import exported
 from minigpt4.curate.pipeline import FILES
 from minigpt4.curate.review import LOG, Review, about
-from minigpt4.dialogue.agents import CostCeiling
+from minigpt4.dialogue.agents import AgentError, CostCeiling
 from minigpt4.errors import UserError
 
 MADE = {step: name for step, name in FILES.items() if step != "check"}  # where nobody checks
@@ -56,6 +56,50 @@ def test_what_a_person_edits_stays_and_what_follows_is_made_anew(world):
     )
     done, _ = run(recipe(world, **{"draw.count": 6, "describe.prompt": "Other."}))  # other settings: what was edited stays
     assert done.steps["describe"][good]["raw"].startswith("A zebra")
+
+
+def edit(file, text, ids):
+    rows = [row | ({"text": f"{text} {row['id']}."} if row["id"] in ids else {}) for row in written(file)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_edited_rows_outlive_a_run_that_has_no_use_for_them(world):
+    """A smaller draw, or an endpoint that failed, took them away without a word."""
+    whole, few = recipe(world, **{"draw.count": 8}), recipe(world, **{"draw.count": 1})
+    run(whole)
+    file, aside = world / "out" / FILES["repair"], world / "out" / "4_repair.aside.jsonl"
+    ids = [row["id"] for row in written(file)][:3]
+    edit(file, "Written by hand:", ids)
+    before = file.read_bytes()
+    run(few)
+    assert {row["id"] for row in written(aside)} >= set(ids) - {row["id"] for row in written(file)}
+    run(few)
+    run(whole)
+    assert file.read_bytes() == before
+    assert not aside.exists()
+    other = recipe(world, **{"draw.count": 8, "describe.prompt": "Describe it."})
+    run(other, lambda prompt: AgentError("HTTP 400"))
+    assert [row["text"] for row in written(aside)] == [f"Written by hand: {id}." for id in ids]
+    done, _ = run(other)
+    assert [row["text"] for row in done.steps["repair"] if row["id"] in ids] == [f"Written by hand: {id}." for id in ids]
+    assert not aside.exists()
+
+
+def test_an_edited_row_is_not_given_to_another_image(world):
+    wanted = recipe(world, **{"draw.count": "null"})
+    run(wanted)
+    file, aside = world / "out" / FILES["repair"], world / "out" / "4_repair.aside.jsonl"
+    row = written(file)[0]
+    edit(file, "Written by hand:", [row["id"]])
+    image = Path(row["image"])
+    kept = image.read_bytes()
+    Image.new("RGB", (31, 17), "purple").save(image)
+    done, _ = run(wanted)
+    assert not any(one["text"].startswith("Written by hand") for one in done.steps["repair"])
+    image.write_bytes(kept)
+    done, _ = run(wanted)
+    assert done.steps["repair"][0]["text"] == f"Written by hand: {row['id']}."
+    assert not aside.exists()
 
 
 def test_a_line_that_a_person_broke_is_named_and_nothing_is_lost(world):

@@ -140,7 +140,7 @@ def test_the_server_gives_items_and_takes_decisions(client, tmp_path):
     assert {flaw["rule"] for flaw in flawed["flaws"]} >= {"loop", "cut_ending"}
     image = client.get("/api/images/0")
     assert image.headers["content-type"] == "image/jpeg"
-    body = {"index": 0, "reviewer": "ann", "action": "edit", "text": "A boat."}
+    body = {"index": 0, "id": item["id"], "about": item["about"], "reviewer": "ann", "action": "edit", "text": "A boat."}
     assert client.post("/api/decisions", json=body, headers=HEADERS).json() == {"mine": {"action": "edit", "text": "A boat."}}
     assert client.get("/api/state?reviewer=ann").json()["codes"] == "e....."
     assert client.get("/api/items/0?reviewer=bob").json()["others"] == {"ann": "edit"}
@@ -156,8 +156,32 @@ def test_the_server_is_for_its_own_page_alone(client):
     assert "unsafe" not in policy
     for path in ("/review_server.py", "/..%2freview.py", "/index.html", "/docs", "/openapi.json", "/api/items/6?reviewer=a"):
         assert client.get(path).status_code == 404, path
-    for wrong in ({"index": True}, {"index": "0"}, {"reviewer": 1}, {"action": "x"}, {"text": 3}, {"index": -1}, {"index": 99}):
-        assert client.post("/api/decisions", json=body | wrong, headers=HEADERS).status_code in (400, 404), wrong
+    item = client.get("/api/items/0?reviewer=ann").json()
+    body |= {"id": item["id"], "about": item["about"]}
+    for wrong in ({"index": True}, {"index": "0"}, {"reviewer": 1}, {"action": "x"}, {"text": 3}):
+        assert client.post("/api/decisions", json=body | wrong, headers=HEADERS).status_code == 400, wrong
+    for other in ({"index": -1}, {"index": 99}, {"index": 1}, {"id": "000009"}, {"about": "x"}, {"id": None, "about": None}):
+        assert client.post("/api/decisions", json=body | other, headers=HEADERS).status_code == 409, other
+    assert client.post("/api/decisions", json=body, headers=HEADERS).json()["mine"]["action"] == "accept"
+
+
+def test_a_decision_reaches_the_text_that_was_on_the_page_or_none(client, tmp_path):
+    """The page stays open while the recipe is run again, and the order of the texts is another one then."""
+    from fastapi.testclient import TestClient
+
+    from minigpt4.curate.review_server import review_app
+
+    item = client.get("/api/items/0?reviewer=ann").json()
+    rows = [json.loads(line) for line in (tmp_path / "6_rules.jsonl").read_text().splitlines()]
+    rows = [row | {"keep": row["keep"] and row["id"] != item["id"]} for row in rows]
+    (tmp_path / "6_rules.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    later = TestClient(review_app(tmp_path), base_url="http://127.0.0.1")
+    assert later.get("/api/items/0?reviewer=ann").json()["id"] != item["id"]
+    body = {key: item[key] for key in ("index", "id", "about")} | {"reviewer": "ann", "action": "edit", "text": "Of the first."}
+    told = later.post("/api/decisions", json=body, headers=HEADERS)
+    assert (told.status_code, "reload" in told.json()["error"]) == (409, True)
+    assert not (tmp_path / "review.jsonl").exists() or not (tmp_path / "review.jsonl").read_text()
+    assert later.get("/api/images/0").headers["cache-control"] == "no-cache"  # the next text's image has the same address
 
 
 # the page ----------------------------------------------------------------------------------------------------------------

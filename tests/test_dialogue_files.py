@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 
 import pytest
 from PIL import Image
@@ -26,8 +27,8 @@ def files(tmp_path):
     return [tmp_path / f"{i}.png" for i in range(6)]
 
 
-def run(file):
-    return converse(file, Partners(questioner=numbered(), answerer=growing()), WORDING, Rules(rounds=3))
+def run(file, listener=None):
+    return converse(file, Partners(questioner=numbered(), answerer=growing()), WORDING, Rules(rounds=3), listener)
 
 
 def names(output):
@@ -73,9 +74,9 @@ def test_a_file_is_continued_neither_by_others_nor_about_another_image(files, tm
 def test_at_a_full_disk_nothing_more_is_asked(files, tmp_path, monkeypatch):
     asked = []
 
-    def counted(file):
+    def counted(file, listener):
         asked.append(file)
-        return run(file)
+        return run(file, listener)
 
     def full(self, rows):
         raise UserError("out.jsonl: cannot write (No space left on device)")
@@ -86,12 +87,40 @@ def test_at_a_full_disk_nothing_more_is_asked(files, tmp_path, monkeypatch):
     assert len(asked) <= 2
 
 
+def test_who_is_stopped_asks_no_more_and_keeps_what_is_finished(files, tmp_path):
+    """Ctrl-C, while one dialogue has just ended and another would go on for long: its rounds were paid for and thrown away."""
+    rounds, output = [], tmp_path / "out.jsonl"
+    going, interrupted = threading.Event(), threading.Event()
+
+    def held(file, listener):
+        if file == files[0]:
+            assert going.wait(20)
+            interrupted.set()
+            raise KeyboardInterrupt  # as waiting would in the main thread
+        if file == files[1]:  # it is about to end
+            assert interrupted.wait(20)
+            time.sleep(0.2)
+            return run(file)
+        for number in range(100):
+            rounds.append(number)
+            going.set()
+            assert interrupted.wait(20)
+            time.sleep(0.2)
+            listener("answer", str(number))
+        raise AssertionError("it was not told to stop")
+
+    with pytest.raises(KeyboardInterrupt):
+        converse_files(files[:3], output, held, lambda *_: None, "us", workers=3)
+    assert len(rounds) <= 3
+    assert names(output) == ["1.png"]
+
+
 @pytest.mark.parametrize("end", [CostCeiling, AgentGone])
 def test_at_the_cost_ceiling_or_with_nobody_there_no_more_dialogues_begin(files, tmp_path, end):
     files = [file for file in files if file.name != "3.png"]
     begun, lock = [], threading.Lock()
 
-    def run_until(file):
+    def run_until(file, listener):
         with lock:
             begun.append(file)
             dear = len(begun) > 2
@@ -102,6 +131,13 @@ def test_at_the_cost_ceiling_or_with_nobody_there_no_more_dialogues_begin(files,
     output = tmp_path / "out.jsonl"
     assert converse_files(files, output, run_until, lambda *_: None, "us", workers=1) == 3
     assert (len(begun), names(output)) == (3, ["0.png", "1.png"])
+
+
+@pytest.mark.parametrize("mark", ["'", "\u2019"])
+def test_two_things_that_are_not_there_are_not_the_same(mark):
+    assert not agrees(f"It isn{mark}t a cat.", f"It isn{mark}t a bus.")
+    marked = marked_words(f"It isn{mark}t a cat{mark}s toy.", set(), None, frozenset())
+    assert [text for kind, text in marked if kind] == [f"cat{mark}s", "toy"]
 
 
 # figures ---------------------------------------------------------------------------------------------------------------

@@ -116,14 +116,16 @@ def test_the_page_shows_and_keeps(client, run):
     assert sorted(one["prompt"] for one in shown) == sorted([QUESTIONS["meme"], QUESTIONS["meme"], QUESTIONS["poem"]])
     assert client.get("/api/images/0").headers["content-type"] == "image/jpeg"
     assert client.get("/api/items/3").status_code == client.get("/api/images/-1").status_code == 404
-    given = {"index": 1, "rater": "Ann", "rating": "yes"}
+    given = {"index": 1, "about": shown[1]["about"], "rater": "Ann", "rating": "yes"}
+    other = client.post("/api/ratings", json=given | {"about": shown[0]["about"]}, headers={"x-rating": "1"})
+    assert other.status_code == 409  # the page shows something else
     assert client.post("/api/ratings", json=given, headers={"x-rating": "1"}).json() == {"rating": "yes"}
     assert client.get("/api/state", params={"rater": "Ann"}).json()["ratings"] == [None, "yes", None]
     assert Ratings(run).of("Ann") == {Ratings(run).order()[1]: "yes"}
 
 
 def test_nobody_else_can_rate(client):
-    given = {"index": 1, "rater": "Ann", "rating": "yes"}
+    given = {"index": 1, "about": client.get("/api/items/1").json()["about"], "rater": "Ann", "rating": "yes"}
     assert client.post("/api/ratings", json=given).status_code == 403
     assert client.get("/", headers={"host": "evil.example"}).status_code == 400
     for wrong in ({"index": "1"}, {"index": True}, {"rater": ""}, {"rating": "perhaps"}, {"rating": None}):

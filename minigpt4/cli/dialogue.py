@@ -23,14 +23,24 @@ _AGENT_HELP = "a system like those of --model, or an endpoint: URL#MODEL. The sy
 def converse(
     images: Annotated[list[Path] | None, typer.Argument(metavar="IMAGE... | FOLDER", show_default=False)] = None,
     video: Annotated[Path | None, typer.Option(help="A video in place of images.", rich_help_panel=_VIDEO)] = None,
-    frames: Annotated[int, typer.Option(min=1, help="Frames to take from it.", rich_help_panel=_VIDEO)] = 8,
-    sampling: Annotated[Sampling, typer.Option(help="How frames are chosen.", rich_help_panel=_VIDEO)] = "uniform",
-    interval: Annotated[float, typer.Option(help="Seconds, with --sampling interval.", rich_help_panel=_VIDEO)] = 2.0,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames to take from it: 8 when not given.", rich_help_panel=_VIDEO)
+    ] = None,
+    sampling: Annotated[
+        Sampling | None, typer.Option(help="How frames are chosen: uniform when not given.", rich_help_panel=_VIDEO)
+    ] = None,
+    interval: Annotated[
+        float | None, typer.Option(help="Seconds, with --sampling interval: 2 when not given.", rich_help_panel=_VIDEO)
+    ] = None,
     segments: Annotated[
-        int, typer.Option(min=1, help="Parts that are told by themselves, then merged.", rich_help_panel=_VIDEO)
-    ] = 4,
+        int | None,
+        typer.Option(min=1, help="Parts that are told by themselves, then merged: 4 when not given.", rich_help_panel=_VIDEO),
+    ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Most questions: 10 for an image, 30 for a video.")] = None,
-    context: Annotated[int, typer.Option(min=-1, help="Earlier rounds that the answerer is told; -1 for all.")] = 1,
+    context: Annotated[
+        int | None,
+        typer.Option(min=-1, help="Earlier rounds that the answerer is told, of an image: 1 when not given; -1 for all."),
+    ] = None,
     patience: Annotated[int, typer.Option(min=0, help="End after so many rounds without a new noun; 0: never early.")] = 2,
     temperature: Annotated[float | None, typer.Option(min=0.0, help="Of questioner and summariser.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="YAML with other prompts (see docs/chatcaptioner.md).")] = None,
@@ -77,12 +87,24 @@ def converse(
         raise UserError("--from-caption goes with --html FILE")
     if json and output is not None:
         raise UserError("--json prints; with --output FILE the dialogues are JSON already")
-    if detect and video is not None:
-        raise UserError("--detect is for images")
+    of_video = {"--frames": frames, "--sampling": sampling, "--interval": interval, "--segments": segments}
+    of_images = {"--detect": detect or None, "--context": context}
+    for name, value in (of_images if video is not None else of_video).items():
+        if value is not None:
+            raise UserError(f"{name} is for {'images' if video is not None else 'a video: --video FILE'}")
+    if interval is not None and sampling != "interval":
+        raise UserError("--interval goes with --sampling interval")
+    frames, sampling, interval, segments = (
+        frames or 8,
+        sampling or "uniform",
+        2.0 if interval is None else interval,
+        segments or 4,
+    )
     files = [video] if video is not None else images_in(images or [])
     wording = load_prompts(prompts)
     wanted = rounds or (30 if video is not None else 10)
-    rules = Rules(rounds=wanted, context=context, patience=patience, temperature=temperature)
+    told = 1 if context is None else context
+    rules = Rules(rounds=wanted, context=told, patience=patience, temperature=temperature)
     if len(files) > 1 and output is None and not json:
         raise UserError("several images need --output FILE for the dialogues, or --json")
     if video is not None:
@@ -97,6 +119,9 @@ def converse(
 
     account = Account(key_env, prices, max_cost)
     prices_of(prices)  # a wrong price is said now
+    spending = key_env != KEY or prices is not None or max_cost is not None or cache_folder is not None
+    if spending and not any(is_endpoint(name or system.model) for name in (questioner, answerer, summariser)):
+        raise UserError("--key-env, --prices, --max-cost and --cache go with an endpoint: --questioner http://host/v1#NAME")
     make = _Agents(system, account, cache_folder)
 
     @cache
@@ -122,7 +147,7 @@ def converse(
         named = {"questioner": questioner, "answerer": answerer, "summariser": summariser or questioner}
         how: dict[str, Any] = {
             "rounds": wanted,
-            "context": context,
+            "context": told,
             "patience": patience,
             "temperature": temperature,
             "detect": detect or None,

@@ -57,6 +57,8 @@ def _of_stream(source: Any, count: int | None, rng: random.Random, keep: Path) -
             held.append((number, record))
         elif (place := rng.randrange(number + 1)) < count:
             held[place] = (number, record)
+    if not held:
+        raise UserError(f"{source.name}: no samples in {', '.join(map(str, source.shards))}; expected images to draw from")
     rows = []
     for number, record in sorted(held, key=lambda pair: pair[0]):
         sample = source.sample(record, random.Random(0))

@@ -112,7 +112,7 @@ class Pipeline:
         return Step(name, path, settings, work, batch, partial(_spread, self.recipe, name, batch, self.cluster))
 
     def _drawn(self) -> list[Row]:
-        """The images. They are drawn once; a file that a person has shortened or lengthened is taken as it is."""
+        """The images. They are drawn again where the recipe's draw has changed; a row that a person has edited stays."""
         draw = self.recipe.draw
         settings = draw.model_dump() | {"seed": self.recipe.seed}
         found: list[Row] = drawn(draw, self.recipe.seed, self.recipe.output / "images")
@@ -152,7 +152,8 @@ class Pipeline:
         wanted = self.recipe.rules
         found = flaws_of(row["text"], wanted.min_words, wanted.max_words, wanted.without)
         found += seen_flaws(row, wanted.not_found, wanted.no_gain, wanted.least_gain, wanted.without)
-        return [{"rule": "repair_refused", "evidence": row["refused"]}, *found] if "refused" in row else found
+        refused = "refused" in row and "repair_refused" not in wanted.without
+        return [{"rule": "repair_refused", "evidence": row["refused"]}, *found] if refused else found
 
 
 def _spread(recipe: Recipe, step: str, batch: int, cluster: Cluster, rows: Sequence[Row]) -> Iterator[dict[str, Row]]:

@@ -11,6 +11,7 @@ from .review import LOG, Review, about, agreement, texts_to_review
 from .rules import SAYS, changed_words
 
 PAGE = Path(__file__).with_name("review_page")
+CHANGED = "not saved: the texts are others than when this page was opened; reload it"
 _SIDE = 1024
 
 
@@ -46,6 +47,7 @@ def review_app(folder: Path) -> Any:
         return {
             "index": index,
             "id": row["id"],
+            "about": about(row),
             "caption": row.get("caption", ""),
             "raw": raw,
             "continued": changed_words(raw, continued),
@@ -66,13 +68,16 @@ def review_app(folder: Path) -> Any:
         picture.thumbnail((_SIDE, _SIDE))
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=88)
-        return Response(buffer.getvalue(), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+        return Response(buffer.getvalue(), media_type="image/jpeg", headers={"Cache-Control": "no-cache"})
 
     @app.post("/api/decisions")
     def decide(decision: dict[str, Any] = Body(...)) -> Any:
         index, reviewer, action, text = (decision.get(key) for key in ("index", "reviewer", "action", "text"))
         if type(index) is not int or not isinstance(reviewer, str) or not isinstance(action, str):
-            return JSONResponse({"error": "expected index, reviewer and action"}, 400)
+            return JSONResponse({"error": "expected index, id, about, reviewer and action"}, 400)
+        seen = {"id": decision.get("id"), "about": decision.get("about")}
+        if not 0 <= index < len(rows) or seen != {"id": rows[index]["id"], "about": about(rows[index])}:
+            return JSONResponse({"error": CHANGED}, 409)  # a page that was opened before the recipe was run again
         if text is not None and not isinstance(text, str):
             return JSONResponse({"error": "text must be text"}, 400)
         try:

@@ -2,7 +2,8 @@
 
 A row says what it was made from (``from``: a digest of the row before it and of the step's settings) and what it was when it
 was made (``made``: a digest of itself). So a row is made anew when something before it has changed, and a row that a person has
-edited is left as the person wrote it.
+edited is left as the person wrote it. An edited row that a run has no use for (its image was not drawn this time, is another
+one now, or a step before it failed) waits in a file beside the step's (``aside``), and comes back when its image does.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..io.jsonl import Output, Row, read_rows, write_rows
+from ..jobs.made_by import IMAGES
 
 Work = Callable[[Sequence[Row]], Sequence[Row]]
 """A batch of rows -> for each what the step adds; ``{"error": why}`` where it failed."""
@@ -50,7 +52,8 @@ class Step:
             out.close()
 
     def _run(self, out: Output, inputs: Sequence[Row], progress: Progress) -> list[Row]:
-        known: dict[str, Row] = {row["id"]: row for row in out.rows}
+        aside = _Aside(self.path)
+        known = aside.exchanged(out.rows, inputs)
         made = {row["id"]: digest([self._settings, _content(row)]) for row in inputs}
         todo = [row for row in inputs if not self._stands(known.get(row["id"]), made[row["id"]])]
         done = len(inputs) - len(todo)
@@ -65,6 +68,7 @@ class Step:
         rows = [known[row["id"]] for row in inputs]
         if rows != out.rows:
             write_rows(self.path, rows)
+        aside.close(rows)
         return rows
 
     def _here(self, rows: Sequence[Row]) -> Iterator[dict[str, Row]]:
@@ -88,6 +92,47 @@ class Step:
                         f'{self.path}:{number}: no "{missing[0]}" in this row; take the line out to have it made anew'
                     )
         return Output(self.path, "made")
+
+
+class _Aside:
+    """Edited rows that a run has no use for, by id and image, in a file of their own; gone with the last of them."""
+
+    def __init__(self, step: Path):
+        self.path = step.with_suffix(".aside.jsonl")
+        self._rows: dict[tuple[str, str | None], Row] = {}
+        for _, row in read_rows(self.path) if self.path.is_file() else ():
+            if isinstance(row, UserError):
+                raise row
+            self._rows[row["id"], row.get(IMAGES)] = row
+
+    def exchanged(self, rows: Sequence[Row], inputs: Sequence[Row]) -> dict[str, Row]:
+        """A step's rows by id, less the edited ones that no input is for, and with those that one is for again. What is put
+        aside is on disk when this returns."""
+        wanted = {row["id"]: row for row in inputs}
+        kept = {row["id"]: row for row in rows}
+        useless = [row for row in rows if edited(row) and not _of_image(row, wanted.get(row["id"]))]
+        for row in useless:
+            self._rows[row["id"], row.get(IMAGES)] = kept.pop(row["id"])
+        if useless:
+            write_rows(self.path, list(self._rows.values()))
+        for row in self._rows.values():
+            if _of_image(row, wanted.get(row["id"])) and not (row["id"] in kept and edited(kept[row["id"]])):
+                kept[row["id"]] = row
+        return kept
+
+    def close(self, rows: Sequence[Row]) -> None:
+        """Let go of what is in the step's file again."""
+        there = {row["id"]: row for row in rows}
+        left = [row for row in self._rows.values() if there.get(row["id"]) != row]
+        if not left:
+            self.path.unlink(missing_ok=True)
+        elif len(left) < len(self._rows):
+            write_rows(self.path, left)
+
+
+def _of_image(row: Row, other: Row | None) -> bool:
+    """Whether two rows are about the same image, as far as both say so."""
+    return other is not None and (IMAGES not in row or IMAGES not in other or row[IMAGES] == other[IMAGES])
 
 
 def sealed(row: Row, origin: str) -> Row:

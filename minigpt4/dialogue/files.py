@@ -3,8 +3,10 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from ..errors import UserError
@@ -12,7 +14,7 @@ from ..io.jsonl import Output, read_rows
 from ..jobs.made_by import BY, IMAGES, check_maker, check_unchanged, digest
 from .agents import AgentError, AgentGone, CostCeiling
 from .analysis import Truth
-from .captioner import Transcript
+from .captioner import Listener, Transcript
 
 Done = Callable[[str, Transcript | str], object]
 """Told the file's name, and its transcript or why there is none."""
@@ -21,7 +23,7 @@ Done = Callable[[str, Transcript | str], object]
 def converse_files(
     files: Sequence[Path],
     output: str | os.PathLike,
-    run: Callable[[Path], Transcript],
+    run: Callable[[Path, Listener], Transcript],
     done: Done,
     by: str,
     workers: int = 4,
@@ -31,10 +33,11 @@ def converse_files(
 
     Rows are ``{"image": name, "dialogue": transcript, "by", "image_digest"}``, in the order of `files` at the end. A file that
     fails is not written, so that the next run tries it again. At the cost ceiling, or where nobody answers at an
-    endpoint, no further dialogue is begun; those cut off by it are not kept.
+    endpoint, no further dialogue is begun; those cut off by it are not kept. Stopped (Ctrl-C, a full disk), those that run
+    end after the round in hand, and what is finished by then is kept.
 
     Args:
-        run: holds the dialogue about one file; called from several threads.
+        run: holds the dialogue about one file, and tells a listener of each round; called from several threads.
         by: who takes part, and how (`jobs.made_by`).
         prepare: called before the first dialogue, if any is to be held.
 
@@ -52,7 +55,7 @@ def converse_files(
 def _converse(
     files: Sequence[Path],
     out: Output,
-    run: Callable[[Path], Transcript],
+    run: Callable[[Path, Listener], Transcript],
     done: Done,
     by: str,
     workers: int,
@@ -71,30 +74,44 @@ def _converse(
     todo = iter(waiting)
     failed = 0
     ended: str | None = None
+    stopping = Event()
+
+    def listen(kind: str, text: str) -> None:
+        if stopping.is_set() and kind != "caption":  # with that, a dialogue is finished
+            raise AgentGone("stopped")
+
+    def row_of(file: Path, transcript: Transcript) -> dict[str, Any]:
+        if transcript.stopped == "cost ceiling":
+            raise CostCeiling(transcript.problems[-1])
+        return {"image": str(file), "dialogue": transcript.row(), BY: by, IMAGES: digest([file])}
+
     with ThreadPoolExecutor(workers) as pool:
-        going: dict[Future[Transcript], Path] = {pool.submit(run, file): file for file in islice(todo, workers)}
+        going: dict[Future[Transcript], Path] = {pool.submit(run, file, listen): file for file in islice(todo, workers)}
         try:
             while going:
                 ready, _ = wait(going, return_when=FIRST_COMPLETED)
                 for future in ready:
-                    file = going.pop(future)
+                    file = going[future]
                     try:
-                        transcript = future.result()
-                        if transcript.stopped == "cost ceiling":
-                            raise CostCeiling(transcript.problems[-1])
-                        seen = digest([file])
+                        row = row_of(file, future.result())
                     except (UserError, AgentError) as error:
                         failed += 1
                         done(str(file), str(error))
                         if isinstance(error, AgentGone):
                             ended = str(error)
                     else:
-                        out.write([{"image": str(file), "dialogue": transcript.row(), BY: by, IMAGES: seen}])
-                        done(str(file), transcript)
+                        out.write([row])
+                        done(str(file), future.result())
+                    del going[future]
                     if ended is None:
-                        going |= {pool.submit(run, file): file for file in islice(todo, 1)}
-        except BaseException:  # a full disk, Ctrl-C: nothing more is begun
-            pool.shutdown(wait=False, cancel_futures=True)
+                        going |= {pool.submit(run, file, listen): file for file in islice(todo, 1)}
+        except BaseException:  # nothing more is begun, and nobody goes on asking for what would be thrown away
+            stopping.set()
+            pool.shutdown(cancel_futures=True)
+            for future, file in going.items():
+                if not future.cancelled() and future.exception() is None:
+                    with suppress(UserError, AgentError):  # a disk that is full still is
+                        out.write([row_of(file, future.result())])
             raise
     out.sort(rows)
     return failed + len(list(todo))

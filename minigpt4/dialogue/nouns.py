@@ -5,7 +5,8 @@ import re
 
 from ..metrics.words import singular
 
-_WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
+_WORD = re.compile(r"[a-z]+(?:['\u2019-][a-z]+)*")
+_ENDINGS = re.compile(r"['\u2019].*")  # of an owner or a shortened verb: the dog's, it's; a word with n't names nothing
 _OTHERS = frozenset(
     # grammar
     "a about above across after again against all along also although always an and another any are around as at away back "
@@ -37,5 +38,6 @@ _OTHERS = frozenset(
 
 def nouns(text: str) -> list[str]:
     """Words that may name things, in their singular, each once, in order."""
-    found = (singular(word) for word in _WORD.findall(text.lower()) if word not in _OTHERS and len(word) > 2)
+    words = (_ENDINGS.sub("", word) for word in _WORD.findall(text.lower()) if not word.endswith(("n't", "n\u2019t")))
+    found = (singular(word) for word in words if word not in _OTHERS and len(word) > 2)
     return list(dict.fromkeys(word for word in found if word not in _OTHERS and not word.endswith("ly")))

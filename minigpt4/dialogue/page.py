@@ -13,7 +13,7 @@ from ..reports.page import page, thumbnail
 from .analysis import Truth, analyse, objects_of
 from .nouns import nouns
 
-_WORD = re.compile(r"([A-Za-z]+(?:-[a-z]+)*)")
+_WORD = re.compile(r"([A-Za-z]+(?:['\u2019-][a-z]+)*)")
 
 
 def comparison_page(

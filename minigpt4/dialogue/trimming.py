@@ -45,7 +45,7 @@ def frame_and_question(text: str, frames: int) -> tuple[int, str] | None:
 
 def unsure(answer: str) -> bool:
     """Whether an answer says that it is none."""
-    return bool(_UNSURE.search(answer))
+    return bool(_UNSURE.search(answer.replace("\u2019", "'")))
 
 
 def key(text: str) -> str:

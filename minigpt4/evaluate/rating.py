@@ -1,5 +1,6 @@
 """People say whether an answer does what was asked: a page on this machine, an append-only file, and what came of it."""
 
+import hashlib
 import io
 import json
 import os
@@ -51,6 +52,11 @@ class Ratings:
     @staticmethod
     def _key(row: Row) -> str:
         return json.dumps([row["image"], row.get("prompt", ""), row["answer"]], ensure_ascii=False)
+
+    @classmethod
+    def about(cls, row: Row) -> str:
+        """A digest of what is rated: an image, a prompt and an answer."""
+        return hashlib.blake2b(cls._key(row).encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
     def rate(self, place: int, rater: str, rating: str) -> None:
         """Note a rating; it is on disk when this returns.
@@ -146,7 +152,7 @@ def rating_app(folder: Path, images: Path) -> Any:
     @app.get("/api/items/{index}")
     def item(index: int) -> dict[str, Any]:
         row = ratings.rows[place_at(index)]
-        return {"prompt": row.get("prompt", ""), "answer": row["answer"]}
+        return {"prompt": row.get("prompt", ""), "answer": row["answer"], "about": ratings.about(row)}
 
     @app.get("/api/images/{index}")
     def image(index: int) -> Response:
@@ -157,13 +163,15 @@ def rating_app(folder: Path, images: Path) -> Any:
         picture.thumbnail((_SIDE, _SIDE))
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=88)
-        return Response(buffer.getvalue(), media_type="image/jpeg")
+        return Response(buffer.getvalue(), media_type="image/jpeg", headers={"Cache-Control": "no-cache"})
 
     @app.post("/api/ratings")
     def rate(given: dict[str, Any] = Body(...)) -> Any:
         index, rater, rating = (given.get(key) for key in ("index", "rater", "rating"))
         if type(index) is not int or not isinstance(rater, str) or not isinstance(rating, str):
-            return JSONResponse({"error": "expected index, rater and rating"}, 400)
+            return JSONResponse({"error": "expected index, about, rater and rating"}, 400)
+        if not 0 <= index < len(order) or given.get("about") != ratings.about(ratings.rows[order[index]]):
+            return JSONResponse({"error": "the answers are others than when this page was opened; reload it"}, 409)
         try:
             ratings.rate(place_at(index), rater, rating)
         except UserError as error:

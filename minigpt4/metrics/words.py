@@ -51,7 +51,7 @@ def stem(word: str) -> str:
 
 def said(text: str) -> list[str]:
     """The words of a text, in lower case and in order."""
-    return re.findall(r"[a-z0-9]+(?:['-][a-z]+)*", text.lower())
+    return re.findall(r"[a-z0-9]+(?:['-][a-z]+)*", text.lower().replace("\u2019", "'"))
 
 
 def stems(text: str) -> list[str]:

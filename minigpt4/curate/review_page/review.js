@@ -7,7 +7,7 @@ const KEYS = { a: "accept", r: "reject", i: "ignore", u: "undo" };
 let reviewer = sessionStorage.getItem("reviewer") || new URLSearchParams(location.search).get("reviewer") || "reviewer";
 let codes = [], at = 0, shown = null;
 const items = new Map();   // index -> promise of an item
-const history = [];        // indices decided here, the last one last: what undo goes back to
+const history = [];        // what was decided here, the last one last: what undo goes back to
 const queue = [];          // decisions that are not saved yet
 
 async function get(address) {
@@ -89,7 +89,7 @@ async function send() {
       const answer = await fetch("api/decisions", {
         method: "POST", headers: { "content-type": "application/json", "x-review": "1" }, body: JSON.stringify(decision), keepalive: true,
       });
-      if (answer.ok || answer.status === 400) {
+      if (answer.ok || answer.status === 400 || answer.status === 409) {
         queue.shift();
         const said = await answer.json();
         if (!answer.ok) { status("failed", said.error); sending = false; return; }
@@ -107,16 +107,21 @@ async function send() {
 }
 
 function decide(action, text) {
-  let index = at;
+  // A decision says what it is about: the server's texts may be others by the time it gets there.
+  let one = shown && shown.index === at ? { index: at, id: shown.id, about: shown.about } : null;
   if (action === "undo") {
-    if (history.length) index = history.pop();
+    if (history.length) one = history.pop();
     else if (codes[at] === ".") return;
-  } else history.push(index);
-  if (action !== "undo") {
-    codes[index] = LETTERS[action];
-    if (shown && shown.index === index) { shown.mine = { action, text: text || null }; decided(shown); }
   }
-  queue.push(text === undefined ? { index, reviewer, action } : { index, reviewer, action, text });
+  if (!one) return;  // nobody has seen it yet
+  const { index } = one;
+  if (action !== "undo") {
+    history.push(one);
+    codes[index] = LETTERS[action];
+    shown.mine = { action, text: text || null };
+    decided(shown);
+  }
+  queue.push(text === undefined ? { ...one, reviewer, action } : { ...one, reviewer, action, text });
   send();
   if (action === "undo") { items.delete(index); saved().then(() => show(index)); } else show(index + 1);
 }

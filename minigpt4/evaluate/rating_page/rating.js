@@ -1,7 +1,7 @@
 "use strict";
 // One answer at a time. What is decided is on the server's disk before the page goes on.
 const at = (id) => document.getElementById(id);
-let ratings = [], place = 0, busy = false, begun = 0;
+let ratings = [], place = 0, about = null, busy = false, begun = 0;
 
 async function get(path) {
   const reply = await fetch(path);
@@ -31,6 +31,7 @@ function count() {
 async function show(next) {
   place = Math.max(0, Math.min(ratings.length - 1, next));
   const item = await get(`api/items/${place}`);
+  about = item.about;  // what a rating is of: the server's answers may be others by the time it gets there
   at("image").src = `api/images/${place}`;
   at("prompt").textContent = item.prompt;
   at("answer").textContent = item.answer || "(nothing)";
@@ -55,7 +56,7 @@ async function begin() {
 async function rate(rating) {
   if (!at("rater").value.trim()) { told("first say who you are"); at("rater").focus(); return; }
   const headers = { "Content-Type": "application/json", "X-Rating": "1" };
-  const body = JSON.stringify({ index: place, rater: at("rater").value, rating });
+  const body = JSON.stringify({ index: place, about, rater: at("rater").value, rating });
   const mine = begun;
   const reply = await fetch("api/ratings", { method: "POST", headers, body });
   if (!reply.ok) { told(`not saved: ${(await reply.json()).error}`); return; }
