@@ -4,14 +4,17 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
 from conftest import tiny_folder
 from PIL import Image
+from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from minigpt4.cli import app
+from minigpt4.train.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs/your-own-data.md").read_text()
@@ -48,3 +51,16 @@ def test_every_command_of_the_guide_works(folder):
         assert result.exit_code == 0, (command, result.output)
     assert (folder / "runs/own_data/report.html").exists()
     assert (folder / "runs/photos/trained.safetensors").exists()
+
+
+def test_every_key_of_a_recipe_that_the_guides_name_is_there():
+    guides = [path for path in (ROOT / "docs").glob("*.md") if path.name != "LOG.md"]
+    parts = "|".join(("model", "trained", "data", "schedule", "optimizer", "validation"))
+    named = {key for guide in guides for key in re.findall(rf"`((?:{parts})(?:\.[a-z_]+)+)[`:]", guide.read_text())}
+    assert {"schedule.lr", "validation.images"} <= named
+    for key in named:
+        section: Any = Recipe
+        for name in key.split("."):
+            assert name in section.model_fields, key
+            kinds = [section.model_fields[name].annotation, *get_args(section.model_fields[name].annotation)]
+            section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

@@ -324,3 +324,40 @@ def test_a_name_without_its_folder_is_no_ones_if_two_could_be_meant(tmp_path, fo
     assert source.images(2) == (tmp_path / "flat/2.jpg",)  # left out of its folder, but there is only one of this name
     with pytest.raises(UserError, match="no picture b/1.jpg in"):
         source.images(1)
+
+
+COCO_BOXES = {
+    "images": [{"id": 9, "file_name": "COCO_val2014_000000000009.jpg", "width": 10, "height": 10}],
+    "annotations": [{"id": 1, "image_id": 9, "category_id": 1, "bbox": [1, 1, 5, 5]}],
+    "categories": [{"id": 1, "name": "dog"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("format", "rows"),
+    [
+        ("coco_caption", [{"image": "train2014/COCO_train2014_000000000009.jpg", "caption": "A dog."}]),
+        (
+            "coco_caption",
+            {
+                "images": [{"id": 9, "file_name": "COCO_train2014_000000000009.jpg"}],
+                "annotations": [{"image_id": 9, "caption": "A dog."}],
+            },
+        ),
+        ("coco_vqa", [{"image": "val2014/COCO_val2014_000000000009.jpg", "question": "What?", "answer": ["dog"]}]),
+        ("ok_vqa", [{"image": "val2014/COCO_val2014_000000000009.jpg", "question": "What?", "answer": ["dog"]}]),
+        ("coco_instances", COCO_BOXES),
+    ],
+)
+@pytest.mark.parametrize("there", ["000000000009.jpg", "train2017/000000000009.jpg"])
+def test_pictures_of_coco_are_found_under_the_names_of_2017(folder, format, rows, there):
+    own = "2014/" in json.dumps(rows)  # a list that names folders is looked for in those of 2017 as well
+    source = build_source(format, **folder(rows, there if own else "000000000009.jpg"))
+    assert source.images(0)[0].name == "000000000009.jpg"
+    assert not list(source.problems())
+
+
+def test_pictures_of_coco_are_found_under_the_names_of_2014(folder):
+    rows = [{"image": "000000000009.jpg", "caption": "A dog."}]
+    source = build_source("coco_caption", **folder(rows, "COCO_val2014_000000000009.jpg"), split="all")
+    assert source.images(0)[0].name == "COCO_val2014_000000000009.jpg"

@@ -77,3 +77,13 @@ def test_what_cannot_be_side_by_side_is_said(images, tmp_path):
         Together(build_source("jsonl", name="talk", annotations=str(tmp_path / "talk.jsonl")), 2).sample(0, random.Random(0))
     with pytest.raises(ValueError, match="before the questions"):
         Sample(images=(images[0],), turns=(Turn(question="<Img><ImageHere></Img> a", answers=("b",)),), apart=True, placed=True)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_question_that_says_where_its_image_stands_is_no_part_of_a_group(images, tmp_path, first):
+    """Whichever came first: the group took the word of its first sample alone, and of the other's place made text."""
+    rows = [{"image": images[0].name, "question": text, "answer": "x"} for text in ("What is in <ImageHere>?", "What is this?")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (rows[first], rows[1 - first])))
+    source = Together(build_source("jsonl", annotations=str(tmp_path / "rows.jsonl")), 2)
+    with pytest.raises(UserError, match=rf"jsonl:{first}: together shows images before the questions"):
+        source.sample(0, random.Random(0))

@@ -152,6 +152,8 @@ def test_official_numbers():
     assert sum(d.ratio for d in finetune.data.datasets) == 730
     mean = sum(d.ratio * d.batch for d in finetune.data.datasets) / 730
     assert mean == pytest.approx(3.90, abs=0.005)
+    third = load_recipe(RECIPES / "minigptv2_stage3.yaml")  # it has the same datasets, each as often and as many at a time
+    assert (third.data.mixing, third.data.datasets) == (finetune.data.mixing, finetune.data.datasets)
 
 
 BASE = {"data": {"datasets": [{"format": "jsonl"}]}, "steps": 1, "output": "x"}
@@ -177,6 +179,7 @@ BASE = {"data": {"datasets": [{"format": "jsonl"}]}, "steps": 1, "output": "x"}
             },
             "no vision_dropout",
         ),
+        ({"data": {"datasets": [{"format": "jsonl", "batch": 2}]}}, r"batch of a dataset \(jsonl\) needs mixing: step"),
         ({"data": {"datasets": []}}, "data.datasets: .*at least 1"),
         ({"data": {"datasets": [{"ratio": 1}]}}, r"data\.datasets\.0\.format is needed"),
     ],

@@ -75,13 +75,16 @@ def metrics(output, key="loss"):
 
 
 def test_a_run_learns_and_leaves_a_system_that_loads(world, tmp_path):
-    output = run(recipe_of(world, tmp_path / "out", steps=30))
+    nameless = {"format": "jsonl", "annotations": str(world / "data/valid.jsonl")}
+    output = run(recipe_of(world, tmp_path / "out", steps=30, validation__datasets=[nameless, nameless]))
     losses = metrics(output)
     assert sorted(losses) == list(range(1, 31))
     assert losses[30] < losses[1] * 0.8
     valid = metrics(output, "valid_loss")
     assert list(valid) == [0, 5, 10, 15, 20, 25, 30]
     assert valid[30] < valid[0]
+    for name in ("jsonl", "jsonl-2"):  # none is lost
+        assert metrics(output, f"valid_loss/{name}") == pytest.approx(valid)
     assert len(metrics(output, f"answer/{world / 'data/shapes-0.png'}")) == 7
     assistant = minigpt4.load(output, dtype="float32")
     answer = assistant.ask(world / "data/shapes-0.png", "colour?", max_new_tokens=5)

@@ -43,11 +43,17 @@ class Together:
         return len(self._groups)
 
     def sample(self, index: int, rng: random.Random) -> Sample:
-        """The samples of a group as one. Raises UserError where one of them is a conversation of several turns."""
+        """The samples of a group as one.
+
+        Raises:
+            UserError: one of them is a conversation of several turns, or says where its images stand.
+        """
         samples = [self.source.sample(i, rng) for i in self._groups[index]]
         for sample in samples:
             if len(sample.turns) != 1:
                 raise UserError(f"{sample.id}: together is for single questions, this is a conversation")
+            if sample.placed:
+                raise UserError(f"{sample.id}: together shows images before the questions; this one says where they stand")
         turns = tuple(sample.turns[0] for sample in samples)
         return replace(samples[0], turns=turns, apart=True)
 

@@ -93,7 +93,7 @@ class Dataset(_Section):
     ratio: float = Field(1.0, gt=0)
     """Share of the steps (or examples) that this dataset gets, relative to the others."""
     batch: int | None = Field(None, ge=1)
-    """Samples a step of this dataset takes on each process; the recipe's `batch` when not given."""
+    """Samples a step of this dataset takes on each process, with `mixing: step`; the recipe's `batch` when not given."""
     reward: Literal["cider", "cider_objects"] | None = None
     """Learn from the model's own answers by how they score against the sample's (`train.self_critical`), instead of the
     sample's answers themselves; for captions, with `mixing: step`. ``cider_objects`` is CIDEr and the things that are named."""
@@ -146,6 +146,15 @@ class Data(_Section):
             raise ValueError("a dataset with a reward needs mixing: step")
         if any(dataset.reward and dataset.together > 1 for dataset in self.datasets):
             raise ValueError("a dataset with a reward learns one question at a time: together cannot be more than 1")
+        return self
+
+    @model_validator(mode="after")
+    def _batches_by_step(self) -> "Data":
+        if self.mixing == "example" and (named := next((d for d in self.datasets if d.batch is not None), None)):
+            raise ValueError(
+                f"the batch of a dataset ({named.format}) needs mixing: step; where steps mix datasets (mixing: example), its "
+                "ratio alone says how much of it there is"
+            )
         return self
 
 

@@ -1,6 +1,8 @@
 """Measuring on the way: loss on samples that are not learnt, and answers about fixed pictures."""
 
+import itertools
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -36,6 +38,7 @@ class Validator:
         for part in parts:
             if isinstance(part.source, StreamSource):
                 raise UserError(f"{part.source.name}: a streamed dataset cannot be one for validation")
+        self.names = _told_apart([part.source.name for part in parts])
 
     @torch.no_grad()
     def __call__(self, world: World) -> dict[str, Any]:
@@ -67,7 +70,7 @@ class Validator:
                 loss += weight * out.loss.item()
                 count += weight * batch.supervised
             loss, count = world.sum(loss, count)
-            values[f"valid_loss/{source.name}"] = loss / max(count, 1)
+            values[f"valid_loss/{self.names[number]}"] = loss / max(count, 1)
             all_loss, all_count = all_loss + loss, all_count + count
         if all_count:
             values["valid_loss"] = all_loss / all_count
@@ -88,3 +91,12 @@ class Validator:
             text = self.processor.tokenizer.decode(said[0], skip_special_tokens=True)
             values[f"answer/{name}"] = cut_at(text, chat.stop).strip()
         return values
+
+
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """The names, with a number where one was taken: a dataset that has none is called by its format."""
+    found: list[str] = []
+    for name in names:
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        found.append(next(new for new in itertools.chain([name], numbered) if new not in found))
+    return found

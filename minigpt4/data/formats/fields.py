@@ -1,5 +1,7 @@
 """Rows of published annotation files: found in the file, read value by value, and named where they are wrong."""
 
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -122,3 +124,13 @@ def coco_names(number: str) -> tuple[str, str]:
     """The names of a COCO picture: as of 2014, which the published datasets use, and as of 2017."""
     padded = number.zfill(12)
     return (f"COCO_train2014_{padded}.jpg", f"{padded}.jpg")
+
+
+def coco_aliases(image: str) -> tuple[str, ...]:
+    """Other names of a picture that is named, with or without its folder, as COCO's are: those of 2014 and of 2017."""
+    folder, name = os.path.split(image)
+    if old := re.fullmatch(r"COCO_(?:train|val)2014_(\d{12}\.jpg)", name):
+        return tuple(os.path.join(place, old[1]) for place in (("", "train2017", "val2017") if folder else ("",)))
+    if re.fullmatch(r"\d{12}\.jpg", name):
+        return tuple(f"COCO_{part}2014_{name}" for part in ("train", "val"))
+    return ()

@@ -17,7 +17,7 @@ from ...media.images import ImageInput
 from ..sample import Sample, Turn, ask
 from ..schema import Description, Row, Style
 from ..source import Problem, Remark
-from .fields import choose, malformed
+from .fields import choose, coco_aliases, malformed
 from .files import Folders
 
 log = logging.getLogger(__name__)
@@ -257,7 +257,10 @@ class Indexed:
 
     def _possible(self, image: str, row: Row) -> tuple[str, ...]:
         """The names that an image may have, in the order in which they are tried."""
-        return (image, *(name for name in row.aliases if name not in self._shared))
+        others = [name for name in row.aliases if name not in self._shared]
+        if row.aliases:  # a published list, whose pictures may have been fetched under COCO's later names
+            others += coco_aliases(image)
+        return tuple(dict.fromkeys((image, *others)))
 
     def _found(self, image: str | Stored, row: Row, store: Store) -> Path | None:
         if not isinstance(image, str) or store.folders is None:
