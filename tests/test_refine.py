@@ -15,7 +15,6 @@ from minigpt4.engine.completion import Completion, Request
 from minigpt4.inference.answer import Answer
 from minigpt4.inference.looks import Look
 from minigpt4.inference.refine import around, at_each_thing, at_what_was_found
-from minigpt4.inference.self_consistency import agreed
 from minigpt4.prompt.boxes import Box, parse_boxes, parse_phrases, render_phrases, with_boxes_moved, with_other_boxes
 
 IMAGES = [shapes.draw(*thing, random.Random(i)) for i, thing in enumerate(shapes.things(4))]
@@ -128,15 +127,6 @@ def test_what_surrounds_a_found_box_is_looked_at(monkeypatch):
     system.detect(image, "it")
     system.ask([image, image], "[refer] it")  # of two pictures, which one?
     assert list(map(len, calls)) == [2, 1, 2]
-
-
-def test_the_first_answers_count_beside_those_of_the_part():
-    (look,) = [Look.at([IMAGES[0]], "[refer] it")]
-    first = ["{<40><40><60><80>}"] * 4
-    scattered = [["{<0><0><9><9>}", "{<90><90><99><99>}", "nothing", "{<0><90><9><99>}"]]
-    (texts,) = at_what_was_found([look], [first], lambda some: scattered)
-    assert texts[3:] == first
-    assert [parse_boxes(agreed(texts))] == [parse_boxes(first[0])]
 
 
 def test_the_same_is_not_looked_at_twice():

@@ -17,9 +17,9 @@ _LEAST_SIDE = 0.3
 def at_what_was_found(
     looks: Sequence[Look], answers: Sequence[list[str]], ask: Callable[[Sequence[Look]], list[list[str]]]
 ) -> list[list[str]]:
-    """More answers to questions for one box: as many again, of the part of the image that surrounds the box on which the first
-    ones agree, before those. The first ones stay alone where the question is not about one image, or has not one box, where
-    nothing is found in the part, or where the part is the whole.
+    """Other answers to questions for one box: as many, of the part of the image that surrounds the box on which the first
+    ones agree. The first ones stay where the question is not about one image, or has not one box, where nothing is found in
+    the part, or where the part is the whole.
 
     Args:
         ask: questions -> answers to each.
@@ -35,8 +35,7 @@ def at_what_was_found(
     ]
     now = list(answers)
     for (number, part), texts in zip(views, ask(zoomed) if zoomed else [], strict=True):
-        nearer = [with_boxes_moved(text, partial(_out_of, part)) for text in texts if parse_boxes(text)]
-        now[number] = nearer + now[number]  # of two boxes that as many agree on, the one that was seen nearer is the first
+        now[number] = [with_boxes_moved(text, partial(_out_of, part)) for text in texts if parse_boxes(text)] or now[number]
     return now
 
 
