@@ -162,7 +162,7 @@ def test_answers_end_where_the_model_ends_them():
         ({"zoom_in": [1]}, r"zoom_in must be true or false, not \[1\]"),
         ({"self_consistency": 0}, "a number of answers, from 1 to 128, not 0"),
         ({"self_consistency": 4, "num_beams": 3}, "leave out num_beams"),
-        ({"self_consistency": 4, "do_sample": False}, "leave out num_beams and do_sample"),
+        ({"self_consistency": 4, "do_sample": False}, "leave out do_sample=False"),
         ({"self_consistency": 4, "logprobs": 2}, "does not go with logprobs"),
     ],
 )

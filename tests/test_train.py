@@ -76,7 +76,8 @@ def metrics(output, key="loss"):
 
 def test_a_run_learns_and_leaves_a_system_that_loads(world, tmp_path):
     nameless = {"format": "jsonl", "annotations": str(world / "data/valid.jsonl")}
-    output = run(recipe_of(world, tmp_path / "out", steps=30, validation__datasets=[nameless, nameless]))
+    changes = {"steps": 30, "validation__datasets": [nameless, nameless]}
+    output = run(recipe_of(world, tmp_path / "out", **changes))
     losses = metrics(output)
     assert sorted(losses) == list(range(1, 31))
     assert losses[30] < losses[1] * 0.8
@@ -91,7 +92,7 @@ def test_a_run_learns_and_leaves_a_system_that_loads(world, tmp_path):
     assert isinstance(answer, str)
     assert "<svg" in (output / "report.html").read_text()
     again = yaml.safe_load((output / "recipe.yaml").read_text())
-    assert parse_recipe(again, "saved").model_dump() == parse_recipe(recipe_of(world, output, steps=30), "x").model_dump()
+    assert parse_recipe(again, "saved").model_dump() == parse_recipe(recipe_of(world, output, **changes), "x").model_dump()
 
 
 def test_merged_adapters_learn_the_same(world, tmp_path):

@@ -23,7 +23,7 @@ from minigpt4.train.distributed import World
 from minigpt4.train.fingerprint import difference, fingerprints
 from minigpt4.train.loop import Trainer
 from minigpt4.train.pipeline import Pipeline, run_pipeline
-from minigpt4.train.recipe import Dataset, load_recipe
+from minigpt4.train.recipe import Dataset, load_recipe, parse_recipe
 from minigpt4.train.report import write_report
 from minigpt4.train.tracking import JsonLines
 
@@ -106,6 +106,12 @@ def test_changed_data_is_noticed(world, tmp_path, caplog):
     assert "it goes on with what is there now" in caplog.text
 
 
+def new_system(dataset):
+    """A recipe that learns from a dataset, of a system without a base."""
+    data = {"datasets": [dataset.model_dump(exclude_defaults=True)]}
+    return parse_recipe({"model": {"vision": "v", "text": "t"}, "data": data, "steps": 1, "output": "x"}, "r.yaml")
+
+
 def hf_rows(folder, words):
     folder.mkdir(exist_ok=True)
     Image.new("RGB", (4, 4)).save(folder / "x.png")
@@ -124,7 +130,7 @@ def test_any_row_of_a_dataset_that_changes_is_noticed(how, tmp_path):
 
     def now():
         part = Part(build_source("jsonl", annotations=str(tmp_path / "rows/train.jsonl")), 1.0, 1)
-        return fingerprints(torch.nn.Identity(), [dataset], [part])
+        return fingerprints(torch.nn.Identity(), new_system(dataset), [part])
 
     before = now()
     (tmp_path / "rows" / "0.png").write_bytes(b"an image")
@@ -141,7 +147,7 @@ def test_another_commit_of_a_dataset_on_the_hub_is_noticed(monkeypatch, tmp_path
     found = []
     for commit in ("1", "2", None):
         monkeypatch.setattr(fingerprint, "commit_of", lambda name, kind, revision, commit=commit: commit)
-        found.append(fingerprints(torch.nn.Identity(), [dataset], [part]))
+        found.append(fingerprints(torch.nn.Identity(), new_system(dataset), [part]))
     assert difference(found[0], found[1]) == "dataset 0 (hf) on the hub"
     assert difference(found[0], found[2]) is None  # offline, nobody knows
 

@@ -48,7 +48,7 @@ def fingerprints(model: nn.Module, recipe: Recipe, parts: Sequence[Part]) -> dic
     each dataset: the files that its options name, those in folders of rows among them, how many samples it has, some of them
     as they are read, and its commit on the hub. The contents of images are not looked at."""
     found = {"the base": _weights(model)}
-    if recipe.model.base is not None:
+    if recipe.model.vision is None:  # a new system has no base
         found["what the base has learnt"] = _learnt(find_folder(recipe.model.base))
     for number, (dataset, part) in enumerate(zip(recipe.data.datasets, parts, strict=True)):
         name = f"dataset {number} ({dataset.format})"
