@@ -11,6 +11,7 @@ from minigpt4.dialogue.prompts import SHIPPED, load_prompts
 from minigpt4.dialogue.trimming import answer_in, frame_and_question, question_in, summary_in, unsure, without_frames
 from minigpt4.errors import UserError
 from minigpt4.inference.answer import Answer
+from minigpt4.metrics.words import said as said_words
 
 PICTURE = Image.new("RGB", (64, 48), "green")
 WORDING = load_prompts()["image"]
@@ -100,6 +101,7 @@ def test_shortened_words_name_nothing(mark):
     text = "The man doesn't hold the dog's ball; they aren't there. It isn't a bus. Wasn't it? I don't know.".replace("'", mark)
     assert nouns(text) == ["man", "dog", "ball", "bus"]
     assert unsure(f"I don{mark}t know.")
+    assert said_words(f"It isn{mark}t.") == ["it", "isn't"]
 
 
 def test_the_algorithm_goes_as_published():

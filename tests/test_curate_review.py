@@ -276,6 +276,23 @@ def test_decisions_wait_while_the_server_is_away(chromium, served):
     assert page.evaluate("codes.join('')") == "a..."
 
 
+def test_a_decision_that_is_refused_is_said_and_holds_up_no_other(chromium, served):
+    page = ready(chromium, served(4), "ann")
+    stale = True
+    told = {"status": 409, "json": {"error": "the texts are others: reload"}}
+    intercepted(page, "**/api/decisions", lambda route: route.fulfill(**told) if stale else route.continue_())
+    sees(page, "#raw", "Picture")
+    page.keyboard.press("a")
+    sees(page, "#saved", "the texts are others: reload")
+    stale = False
+    about(page, "2 of 4")
+    page.keyboard.press("r")
+    saved(page)
+    page.reload()
+    sees(page, "#raw", "Picture")
+    assert page.evaluate("codes.join('')") == ".r.."
+
+
 def test_ten_thousand_texts_load_no_more_than_ten_do(chromium, served):
     page = chromium.new_context().new_page()
     fetched = []

@@ -29,7 +29,7 @@ def test_an_option_that_a_benchmark_does_not_know_is_refused_by_name(name):
 def test_a_part_of_other_questions_too(tmp_path):
     questions = {"1": {"imageId": "a", "question": "What is it?", "answer": "dog"}}
     (tmp_path / "testdev_balanced_questions.json").write_text(json.dumps(questions))
-    with pytest.raises(UserError, match="^gqa: split would change nothing"):
+    with pytest.raises(UserError, match="^gqa: prior_split would change nothing"):
         run_benchmark("gqa", tmp_path, never, "", Asked(prior=tmp_path, prior_split="train"))
 
 

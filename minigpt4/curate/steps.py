@@ -95,7 +95,7 @@ class Step:
 
 
 class _Aside:
-    """Edited rows that a run has no use for, by id and image, in a file of their own; gone with the last of them."""
+    """Edited rows that a run has no use for, by id and image. They have a file of their own, which is removed with the last."""
 
     def __init__(self, step: Path):
         self.path = step.with_suffix(".aside.jsonl")
@@ -106,8 +106,8 @@ class _Aside:
             self._rows[row["id"], row.get(IMAGES)] = row
 
     def exchanged(self, rows: Sequence[Row], inputs: Sequence[Row]) -> dict[str, Row]:
-        """A step's rows by id, less the edited ones that no input is for, and with those that one is for again. What is put
-        aside is on disk when this returns."""
+        """A step's rows by id. Edited ones whose image is not among the inputs are put aside, on disk when this returns; those
+        that were put aside earlier come back where their image is there again."""
         wanted = {row["id"]: row for row in inputs}
         kept = {row["id"]: row for row in rows}
         useless = [row for row in rows if edited(row) and not _of_image(row, wanted.get(row["id"]))]

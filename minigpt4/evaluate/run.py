@@ -93,8 +93,8 @@ def run_benchmark(
         rows = [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), asked.limit))]
     if asked.prior_split and not asked.prior:
         raise UserError("--prior-split goes with --prior FILE")
-    if asked.prior_split:
-        benchmark.check(Choice(split=asked.prior_split))
+    if asked.prior_split and "split" not in benchmark.takes:
+        raise UserError(f"{name}: prior_split would change nothing; leave it out")
     prior = benchmark.rows(asked.prior, replace(choice, split=asked.prior_split))[0] if asked.prior else None
     images = asked.images or (annotations if annotations.is_dir() else annotations.parent)
     if not images.is_dir():

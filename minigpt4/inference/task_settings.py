@@ -57,9 +57,9 @@ def plan_for(
 ) -> Plan:
     """How a question of a task, or of none, is answered: as is wished for its task, unless other settings are given.
 
-    What is wished gives way to what is given: self-consistency to settings that do not go with it (``self_consistency=1``
-    leaves it out), beams and a zoom-in refinement to streaming and to log-probabilities, a zoom-in refinement or mirror also
-    where there can be none.
+    What is wished gives way to what is given. Self-consistency gives way to settings that do not go with it, and
+    ``self_consistency=1`` leaves it out. Beams and zoom-in refinement give way to streaming and to log-probabilities.
+    Zoom-in refinement and mirror give way where there can be none.
 
     Args:
         wished: a system's settings for the question's task.

@@ -41,14 +41,14 @@ def fitting_ids(
         ids = ids_of(shorter[-1])
     if len(ids) + new > context:
         raise too_long(len(ids), new, context)
-    most, least = 0, len(shorter) - 1  # how many questions are too few to give up, and how many are enough
-    while least - most > 1:  # by halves: a long conversation is read a few times, not once for each question
-        middle = (most + least) // 2
+    few, enough = 0, len(shorter) - 1  # how many questions are too few to give up, and how many are enough
+    while enough - few > 1:  # by halves: a long conversation is read a few times, not once for each question
+        middle = (few + enough) // 2
         found = ids_of(shorter[middle])
         if len(found) + new <= context:
-            least, ids = middle, found
+            enough, ids = middle, found
         else:
-            most = middle
+            few = middle
     return ids
 
 

@@ -63,7 +63,7 @@ class Answering:
             raise UserError(f"{several[0]} gives one answer: leave it out, or n")
         settings = settings | {"self_consistency": 1, "zoom_in": False}
         plan = self.assistant.plan(said.question, settings, streamed=streamed)
-        if "num_beams" not in settings and plan.params.num_beams < n:  # beams that the system wishes are too few for it
+        if "num_beams" not in settings and 1 < plan.params.num_beams < n:  # beams that the system wishes are too few for it
             plan = self.assistant.plan(said.question, settings | {"num_beams": 1}, streamed=streamed)
         return Plan(params=replace(plan.params, n=n))
 
