@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from minigpt4.cli.preview import table_of
+from minigpt4.cli.preview import check_data, table_of
 from minigpt4.data.check import check
 from minigpt4.data.formats import build_source
+from minigpt4.train.recipe import load_recipe
 
 
 def save(path, colour, kind=None):
@@ -109,6 +110,39 @@ def test_images_that_are_validated_on_and_trained_on_are_told(rows):
     assert places(report.datasets[1], "also trained on") == ["2"]
     assert not report.ok
     assert check([train, train]).ok
+
+
+SAID = [("user", "a?"), ("assistant", "b"), ("user", "c?"), ("assistant", "d")]
+TALK = {"image": "1.png", "conversation": [{"role": role, "content": text} for role, text in SAID]}
+
+
+def test_samples_that_cannot_share_their_image_are_told_before_a_training_refuses_them(rows, tmp_path):
+    placed = {"image": "0.png", "question": "What is in <ImageHere>?", "answer": "x"}
+    mixed = rows(caption("0.png"), placed, TALK, name="mixed.jsonl")
+    tar = write_tar(tmp_path / "a.tar", ("0.png", png("red")), ("0.json", b'{"task": "caption", "answer": "x"}'))
+    stream = ("webdataset_stream", {"shards": tar, "name": "stream"})
+    assert check([mixed, stream]).ok
+    found = check([mixed], held_out=[mixed, stream], together=[1, 2]).datasets
+    told = [[p.message.partition(": ")[2] for p in one.problems if p.kind == "not for together"] for one in found]
+    assert told == [
+        [],
+        [
+            "together shows images before the questions; this one says where they stand",
+            "together is for single questions, this is a conversation",
+        ],
+        ["together is not for streamed datasets"],
+    ]
+    assert places(found[1], "not for together") == ["2", "3"]
+
+
+def test_a_recipe_whose_training_would_refuse_a_group_is_refused(rows, tmp_path, capsys):
+    kind, options = rows(TALK)
+    recipe = tmp_path / "recipe.yaml"
+    for most, status in ((1, 0), (2, 1)):
+        data = {"datasets": [{"format": kind, "together": most, **options}]}
+        recipe.write_text(json.dumps({"output": str(tmp_path / "run"), "steps": 1, "data": data}))
+        assert check_data(load_recipe(recipe, ()), "all", as_json=True) == status
+        assert ("this is a conversation" in capsys.readouterr().out) == bool(status)
 
 
 def write_tar(path, *files):

@@ -71,9 +71,10 @@ def test_images_stored_in_rows_are_told_apart_by_what_they_show(images, tmp_path
 
 
 def test_what_cannot_be_side_by_side_is_said(images, tmp_path):
-    talk = [{"question": "a?", "answer": "b"}, {"question": "c?", "answer": "d"}]
+    said = [("user", "a?"), ("assistant", "b"), ("user", "c?"), ("assistant", "d")]
+    talk = [{"role": role, "content": text} for role, text in said]
     (tmp_path / "talk.jsonl").write_text(json.dumps({"image": images[0].name, "conversation": talk}) + "\n")
-    with pytest.raises(UserError, match=r"talk.*conversation"):
+    with pytest.raises(UserError, match="talk:0: together is for single questions, this is a conversation"):
         Together(build_source("jsonl", name="talk", annotations=str(tmp_path / "talk.jsonl")), 2).sample(0, random.Random(0))
     with pytest.raises(ValueError, match="before the questions"):
         Sample(images=(images[0],), turns=(Turn(question="<Img><ImageHere></Img> a", answers=("b",)),), apart=True, placed=True)

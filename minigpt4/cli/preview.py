@@ -58,8 +58,10 @@ def check_data(recipe: Recipe, open_images: int | Literal["all"], as_json: bool)
         [(dataset.format, dataset.options) for dataset in datasets]
         for datasets in (recipe.data.datasets, recipe.validation.datasets)
     )
+    every = [*recipe.data.datasets, *recipe.validation.datasets]
+    together = [number for number, dataset in enumerate(every) if dataset.together > 1]
     with _bars() as progress:
-        report = check(trained, open_images, held_out, progress)
+        report = check(trained, open_images, held_out, together, progress)
     if as_json:
         say(report.to_json())
     else:

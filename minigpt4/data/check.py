@@ -5,7 +5,7 @@ import json
 import random
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice, pairwise
@@ -18,6 +18,7 @@ from ..media.images import open_image
 from .formats import open_source
 from .formats.index import Indexed
 from .formats.streams import Stream
+from .group import STREAMED, why_not_together
 from .source import Problem, Source, StreamSource
 
 Dataset = Source | StreamSource | tuple[str, Mapping[str, Any]]
@@ -76,6 +77,7 @@ def check(
     datasets: Sequence[Dataset],
     open_images: OpenImages = 100,
     held_out: Sequence[Dataset] = (),
+    together: Collection[int] = (),
     progress: Progress | None = None,
 ) -> Report:
     """Count samples and pictures, and list what is missing, broken or there twice.
@@ -84,6 +86,7 @@ def check(
         datasets: what is trained on.
         open_images: how many pictures of each dataset to open, evenly spread, or ``all``.
         held_out: what is validated on; pictures that are trained on too are told.
+        together: numbers of the datasets, those held out counted on, whose samples share their image (`Together`).
         progress: told how far it is.
     """
     reports = []
@@ -94,9 +97,11 @@ def check(
         if source is None:
             continue
         if isinstance(source, Stream):
+            if number in together:
+                report.add(Problem(kind="not for together", where=report.name, message=f"{report.name}: {STREAMED}"))
             _check_stream(source, report, open_images, progress)
         elif isinstance(source, Indexed):
-            images = _check_indexed(source, report, open_images, progress)
+            images = _check_indexed(source, report, open_images, number in together, progress)
             if number < len(datasets):
                 trained |= images.keys()
             else:
@@ -121,7 +126,7 @@ def _open(dataset: Dataset) -> tuple[Source | StreamSource | None, DatasetReport
 
 
 def _check_indexed(
-    source: Indexed, report: DatasetReport, open_images: OpenImages, progress: Progress | None
+    source: Indexed, report: DatasetReport, open_images: OpenImages, together: bool, progress: Progress | None
 ) -> dict[str, int]:
     """Fills the report; returns the pictures, each with the first sample that has it."""
     report.samples = len(source)
@@ -131,8 +136,11 @@ def _check_indexed(
         report.add(problem)
     for index in _told(range(len(source)), source.name, progress):
         try:
-            said, keys = source.outline(index)
-            content = repr((said, source.outline(index, seed=1)[0], keys))  # twice: answers of several people are drawn
+            said, keys, placed = source.outline(index)
+            content = repr((said, source.outline(index, seed=1).turns, keys))  # twice: answers of several people are drawn
+            if together and (refused := why_not_together(said, placed)):
+                where = source.where(index)
+                report.add(Problem(kind="not for together", where=where, message=f"{where}: {refused}"))
         except UserError as error:
             if not source.is_missing(index):
                 report.add(Problem(kind="malformed row", where=source.where(index), message=str(error)))

@@ -6,13 +6,24 @@ same picture again. Side by side, the picture is read once and each question is 
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ..errors import UserError
 from ..media.images import ImageInput, image_digest
-from .sample import Sample
+from .sample import Sample, Turn
 from .source import Problem, Source
+
+STREAMED = "together is not for streamed datasets"
+
+
+def why_not_together(turns: Sequence[Turn], placed: bool) -> str | None:
+    """What a sample of these turns has that no group of samples can have; None where nothing is wrong."""
+    if len(turns) != 1:
+        return "together is for single questions, this is a conversation"
+    if placed:
+        return "together shows images before the questions; this one says where they stand"
+    return None
 
 
 def _name(image: ImageInput) -> str:
@@ -50,10 +61,8 @@ class Together:
         """
         samples = [self.source.sample(i, rng) for i in self._groups[index]]
         for sample in samples:
-            if len(sample.turns) != 1:
-                raise UserError(f"{sample.id}: together is for single questions, this is a conversation")
-            if sample.placed:
-                raise UserError(f"{sample.id}: together shows images before the questions; this one says where they stand")
+            if refused := why_not_together(sample.turns, sample.placed):
+                raise UserError(f"{sample.id}: {refused}")
         turns = tuple(sample.turns[0] for sample in samples)
         return replace(samples[0], turns=turns, apart=True)
 

@@ -17,7 +17,7 @@ from ..checkpoints.loading import load_trained, save_trained
 from ..checkpoints.trained import read_trained
 from ..data.collate import Batch, Collator, Formatter, Reader, inputs_to
 from ..data.formats import build_source
-from ..data.group import Together
+from ..data.group import STREAMED, Together
 from ..data.mixture import Mixture, Part
 from ..data.source import StreamSource
 from ..errors import UserError
@@ -87,7 +87,7 @@ def build_parts(recipe: Recipe, datasets: list[Dataset]) -> list[Part]:
             raise UserError(f"dataset {number} ({dataset.format}): {error}") from None
         if dataset.together > 1:
             if isinstance(source, StreamSource):
-                raise UserError(f"dataset {number} ({dataset.format}): together is not for streamed datasets")
+                raise UserError(f"dataset {number} ({dataset.format}): {STREAMED}")
             source = Together(source, dataset.together)
         if not isinstance(source, StreamSource) and (problem := next(source.problems(), None)):
             log.warning("%s: %s (minigpt4 data check lists all)", source.name, problem.message)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ...errors import UserError
 from ...media.images import ImageInput
@@ -23,6 +23,14 @@ from .files import Folders
 log = logging.getLogger(__name__)
 
 ALL = -1  # instead of the number of one answer
+
+
+class Outline(NamedTuple):
+    """A sample without its images: by what these are told apart (`keys`), and whether questions say where they stand."""
+
+    turns: tuple[Turn, ...]
+    keys: tuple[str, ...]
+    placed: bool
 
 
 class Stored(Protocol):
@@ -218,8 +226,8 @@ class Indexed:
         """Whether an image of a sample is not there."""
         return self._absent(self._kept[index]) is not None
 
-    def outline(self, index: int, seed: int = 0) -> tuple[tuple[Turn, ...], tuple[str, ...]]:
-        """What a sample asks and answers, and by what its images are told apart, without looking at them."""
+    def outline(self, index: int, seed: int = 0) -> Outline:
+        """What a sample says, without looking at its images."""
         item = self._kept[index]
         row, store = self._read(item)
         found = [self._found(image, row, store) for image in row.images]
@@ -227,7 +235,8 @@ class Indexed:
             image.key if not isinstance(image, str) else str(path or image)
             for image, path in zip(row.images, found, strict=True)
         ]
-        return self._turns(item, row.seen(found[0] if found else None), random.Random(seed)), tuple(keys)
+        turns = self._turns(item, row.seen(found[0] if found else None), random.Random(seed))
+        return Outline(turns, tuple(keys), row.places(turns, self.placing))
 
     def rows(self) -> Iterator[Row]:
         """What the files say, in order, without a look for images, which are named as the files name them."""
