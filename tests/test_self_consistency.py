@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_assistant import assistant
 
 from minigpt4 import UserError
-from minigpt4.engine.completion import Request
+from minigpt4.engine.completion import Completion, Request
 from minigpt4.engine.engine import Engine
 from minigpt4.engine.params import SamplingParams
 from minigpt4.engine.sampling import sample
@@ -199,6 +199,23 @@ def test_official_behaviour_knows_no_self_consistency():
     assert system.plan("[refer] a dog", {}).samples == 1
     with pytest.raises(UserError, match="official behaviour with self-consistency"):
         system.ask(IMAGES[0], "[refer] a dog", self_consistency=4)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{<12><10><52><50>}", "stop"),  # the mean of two boxes; the first of the answers was cut off
+        ("{<10><10><5", "length"),
+        ("<p>a dog</p> {<9><9><50><50>}", "length"),
+        ("nobody's", "length"),
+    ],
+)
+def test_a_moved_answer_ends_as_the_one_did_that_was_moved(system, text, reason):
+    _, engine = watched(system)
+    said = [("{<10><10><5", "length"), ("{<10><10><50><50>}", "stop"), ("<p>a dog</p> {<8><8><50><50>}", "length")]
+    engine.done = [[Completion(text=each, token_ids=(1,), finish_reason=why) for each, why in said]]
+    done = engine.account(text, 1.0)
+    assert (done.text, done.finish_reason, done.generated_tokens) == (text, reason, 3)
 
 
 def test_a_request_that_is_begun_while_it_is_cancelled_is_cancelled(system, monkeypatch):

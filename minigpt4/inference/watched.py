@@ -1,7 +1,7 @@
 """Several requests for one answer, accounted for together and cancelled together."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +9,7 @@ from ..engine.completion import Completion, Piece, Request
 from ..engine.engine import Engine
 from ..engine.ticket import Ticket
 from ..errors import UserError
+from ..prompt.boxes import Box, with_boxes_moved
 from .assistant import Assistant
 
 
@@ -51,10 +52,11 @@ class Watched(Engine):
             ticket.cancel()
 
     def account(self, text: str, seconds: float) -> Completion:
-        """One completion for all of them, which took so many seconds: each prompt counts once, and every answer."""
+        """One completion for all of them, which took so many seconds: each prompt counts once, and every answer. It ended as
+        that answer did which was chosen, or chosen and moved."""
         completions = [one for some in self.done for one in some]
         first, prompts = completions[0], [some[0] for some in self.done]
-        chosen = next((done for done in completions if done.text == text), first)
+        chosen = _said_by(text, completions) or first
         return replace(
             chosen,
             text=text,
@@ -64,3 +66,16 @@ class Watched(Engine):
             cached_tokens=sum(one.cached_tokens for one in prompts),
             timings=replace(first.timings, total=seconds),
         )
+
+
+def _said_by(text: str, completions: Sequence[Completion]) -> Completion | None:
+    """Whose text it is, or, where the chosen one's boxes were moved, the last one's that says the same with other boxes."""
+    for form in (str, _boxes_aside):
+        found = next((done for done in reversed(completions) if form(done.text) == form(text)), None)
+        if found is not None:
+            return found
+    return None
+
+
+def _boxes_aside(text: str) -> str:
+    return with_boxes_moved(text, lambda box: Box(0, 0, 0, 0))
