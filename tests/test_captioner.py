@@ -8,7 +8,15 @@ from minigpt4.dialogue.agents import AgentError, CostCeiling
 from minigpt4.dialogue.captioner import Partners, Rules, converse
 from minigpt4.dialogue.nouns import nouns
 from minigpt4.dialogue.prompts import SHIPPED, load_prompts
-from minigpt4.dialogue.trimming import answer_in, frame_and_question, question_in, summary_in, unsure, without_frames
+from minigpt4.dialogue.trimming import (
+    answer_in,
+    frame_and_question,
+    is_question,
+    question_in,
+    summary_in,
+    unsure,
+    without_frames,
+)
 from minigpt4.errors import UserError
 from minigpt4.inference.answer import Answer
 from minigpt4.metrics.words import said as said_words
@@ -156,6 +164,46 @@ def test_a_question_that_comes_again_is_redirected_then_replaced():
     redirect = questioner.prompts[2].messages[-1]["content"]
     assert "What is it?" in redirect
     assert [prompt.attempt for prompt in questioner.prompts[1:4]] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("said", ["yes", "A cat.", "The background. It is green.", "..."])
+def test_what_is_no_question_is_asked_for_again(said):
+    """The pocket model as questioner said "yes", which was put to the answerer."""
+    again = iter(["Question: what is behind it"])
+    done = talk(Scripted(lambda p: next(again, said) if p.attempt == 1 else said), growing(), rounds=3)
+    assert [(round.by, round.question) for round in done.rounds[1:]] == [
+        ("questioner", "what is behind it"),
+        ("spare", WORDING.spare_questions[0]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "asks"),
+    [
+        ("Is it green", True),
+        ("Isn\u2019t it green", True),
+        ("In what room is it", True),
+        ("Please describe the cat.", True),
+        ("And the cat?", True),
+        ("\u4f60\u770b\u5230\u4ec0\u4e48", True),  # Chinese, without a question mark
+        ("Yes.", False),
+        ("There is a cat.", False),
+        ("", False),
+    ],
+)
+def test_what_is_a_question(text, asks):
+    assert is_question(text) == asks
+
+
+def test_yes_is_no_answer_to_what_asks_for_more():
+    answerer = Scripted(["A dog.", "Yes.", "A cat.", "yes", "No", "no"])
+    questions = iter(["What else?", "Is it green?", "Who is there?"])
+    asks = Scripted(lambda p: next(questions, "Summary: All of it."))
+    done = talk(asks, answerer, rounds=4, patience=0)
+    assert [(round.answer, round.flaws) for round in done.rounds[1:]] == [("A cat.", []), ("yes", []), ("no", ["unsure"])]
+    assert [prompt.messages[0]["content"] for prompt in answerer.prompts if prompt.attempt] == [
+        "What else?", "Who is there?", "Who is there?"]  # fmt: skip
+    assert not done.rounds[-1].useful
 
 
 def test_without_questions_left_it_ends():

@@ -15,7 +15,7 @@ from ..prompt.templates import Message
 from .agents import Agent, AgentError, AgentGone, CostCeiling, Prompt, ask
 from .nouns import nouns
 from .prompts import Wording
-from .trimming import answer_in, key, question_in, summary_in, unsure
+from .trimming import answer_in, evades, is_question, key, question_in, summary_in, unsure
 
 
 class Detects(Protocol):
@@ -154,9 +154,12 @@ class Dialogue:
         return reply.text
 
     def asked_before(self, question: str, frame: int | None = None) -> bool:
-        """Whether a question is empty, or was put already."""
-        asked = {(round.frame, key(round.question)) for round in self.transcript.rounds}
-        return not key(question) or (frame, key(question)) in asked
+        """Whether a question was put already."""
+        return any((round.frame, key(round.question)) == (frame, key(question)) for round in self.transcript.rounds)
+
+    def of_use(self, question: str, frame: int | None = None) -> bool:
+        """Whether what the questioner said is a question, and a new one."""
+        return is_question(question) and not self.asked_before(question, frame)
 
     def spare_question(self, frame: int | None = None) -> str | None:
         """A fixed question that was not put yet, if there is one left."""
@@ -164,7 +167,8 @@ class Dialogue:
         return next((question for question in questions if not self.asked_before(question, frame)), None)
 
     def answered(self, question: str, images: Sequence[ImageInput], context: str = "") -> tuple[str, list[str]]:
-        """The answerer's answer and its flaws. An empty one is asked for again, in plainer words."""
+        """The answerer's answer and its flaws. One that is empty, or yes where that is no answer, is asked for again in plainer
+        words."""
         texts = [self.wording.fill("answer", context=context, question=question), question]
         answer = ""
         for attempt in range(self.rules.retries + 1):
@@ -173,12 +177,15 @@ class Dialogue:
                 messages=[{"role": "user", "content": text}], images=images, max_new_tokens=self.rules.answer_tokens
             )
             answer = answer_in(self.say(self.partners.answerer, prompt, attempt) or "")
-            if key(answer):
+            if key(answer) and not evades(question, answer):
                 break
         if not key(answer):
             return "", ["empty"]
         earlier = {key(round.answer) for round in self.transcript.rounds}
-        return answer, [*(["unsure"] if unsure(answer) else []), *(["repeated"] if key(answer) in earlier else [])]
+        return answer, [
+            *(["unsure"] if unsure(answer) or evades(question, answer) else []),
+            *(["repeated"] if key(answer) in earlier else []),
+        ]
 
     def add(self, round: Round) -> None:
         """Note a round, and what nouns it brings."""
@@ -308,7 +315,7 @@ class ImageDialogue(Dialogue):
             ]
             prompt = Prompt(messages=messages, max_new_tokens=self.rules.question_tokens, temperature=self.rules.temperature)
             question = question_in(self.say(self.partners.questioner, prompt, attempt) or "")
-            if not self.asked_before(question):
+            if self.of_use(question):
                 return question, "questioner"
         return self.spare_question(), "spare"
 

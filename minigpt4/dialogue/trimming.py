@@ -7,6 +7,13 @@ _UNSURE = re.compile(
 )
 _NAMED = re.compile(r"frame[_ ]?(\d+)\s*:?", re.I)
 _FRAME = re.compile(r"\bframes?\b|\bframe_\d+", re.I)
+_OPEN = set("what where who whom whose which why how when describe tell name list explain count".split())
+"""Words that begin what cannot be answered with yes or no."""
+_CLOSED = set(
+    "is are was were am do does did has have had can could will would shall should may might must"
+    " isn't aren't wasn't weren't don't doesn't didn't hasn't haven't hadn't can't couldn't won't wouldn't shouldn't".split()
+)
+_BEFORE = set("please and so in on at of to for from with by about under over near behind beside besides apart also".split())
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 MOST = 2000
 """Characters of a question, an answer or a summary that are kept."""
@@ -43,6 +50,18 @@ def frame_and_question(text: str, frames: int) -> tuple[int, str] | None:
     return (int(match[1]), question) if key(question) else None
 
 
+def is_question(text: str) -> bool:
+    """Whether a text asks something: it has a question mark, or begins as questions and requests do in English. A text with
+    other letters than English has is taken for one."""
+    first = _first_word(text)
+    return "?" in text or first in _OPEN or first in _CLOSED or (bool(key(text)) and not text.isascii())
+
+
+def evades(question: str, answer: str) -> bool:
+    """Whether an answer is yes or no, where neither can be one."""
+    return key(answer) in {"yes", "no"} and _first_word(question) in _OPEN
+
+
 def unsure(answer: str) -> bool:
     """Whether an answer says that it is none."""
     return bool(_UNSURE.search(answer.replace("\u2019", "'")))
@@ -61,6 +80,11 @@ def without_frames(text: str) -> str:
 def speaks_of_frames(text: str) -> bool:
     """Whether a summary speaks of frames."""
     return bool(_FRAME.search(text))
+
+
+def _first_word(text: str) -> str:
+    words = re.findall(r"[\w']+", text.lower().replace("\u2019", "'"))
+    return next((word for word in words if word not in _BEFORE), "")
 
 
 def _one_line(text: str) -> str:

@@ -96,7 +96,7 @@ class VideoDialogue(Dialogue):
             ]
             prompt = Prompt(messages=messages, max_new_tokens=self.rules.question_tokens, temperature=self.rules.temperature)
             found = frame_and_question(self.say(self.partners.questioner, prompt, attempt) or "", len(self.frames))
-            if found is not None and not self.asked_before(found[1], found[0]):
+            if found is not None and self.of_use(found[1], found[0]):
                 return *found, "questioner"
         for place in range(len(self.frames)):
             frame = (number - 1 + place) % len(self.frames) + 1
