@@ -309,6 +309,29 @@ def test_a_written_answer_means_one_of_those_given_or_none(text, place):
     assert written_choice(text, ["a dog", "a cat", "black cat"]) == place
 
 
+@pytest.mark.parametrize(
+    ("text", "choices", "place"),
+    [
+        ("The answer is a dog.", ["cat", "bird", "dog"], 2),  # an article, not the letter A
+        ("The answer is A because of its ears", ["cat", "bird", "dog"], 0),
+        ("The answer is (a) or so", ["cat", "bird", "dog"], 0),
+        ("The answer is a.", ["cat", "bird", "dog"], 0),
+        ("a man and a woman", ["man", "woman"], None),  # "man" is within "woman" as letters only
+        ("The man is talking to the woman.", ["man", "woman", "child"], None),
+        ("a woman", ["man", "woman"], 1),
+        ("50%", ["50", "50%"], 1),
+        ("It is 50 %, or 50%.", ["50", "50%"], None),
+        ("It is 50%.", ["50", "50%"], 1),
+        ("C++", ["C", "C++"], 1),
+        ("It is -5 degrees", ["5 degrees", "-5 degrees"], 1),
+        ("yes", ["Yes.", "No."], 0),
+        ("It is a T-shirt", ["shirt", "t-shirt"], 1),
+    ],
+)
+def test_marks_articles_and_parts_of_words_are_no_answers_by_themselves(text, choices, place):
+    assert written_choice(text, choices) == place
+
+
 def test_answers_that_are_written_are_counted_by_what_they_mean(tmp_path):
     rows, _ = BENCHMARKS["aokvqa_mc_written"].rows(sample(tmp_path, "aokvqa_mc_written"))
     assert rows[0]["prompt"].endswith("Why? Choose one of these answers: (A) x (B) y")

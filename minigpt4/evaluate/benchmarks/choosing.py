@@ -8,9 +8,10 @@ from ...errors import UserError
 from ...prompt.tasks import TASKS
 
 Row = dict[str, Any]
-_LETTER = re.compile(
-    r"^\W*([A-Za-z])(?:\W*$|[).:]\s)|\b(?:answer|option|choice)(?: is)?\W*\(?([A-Za-z])\b(?!['\w])", re.IGNORECASE
-)
+_ALONE = re.compile(r"^\W*([A-Za-z])(?:\W*$|[).:]\s)")
+_NAMED = re.compile(r"\b(?i:(?:answer|option|choice)(?: is)?)\W*\(?([A-Za-z])\b(?!['\w])")
+_ARTICLE = re.compile(r"\s+\w")
+"""What follows an "a" that is a word and no letter."""
 
 
 def choices_of(entry: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
@@ -39,15 +40,39 @@ def ask_with_choices(row: Row) -> str:
 
 def written_choice(text: str, choices: Sequence[str]) -> int | None:
     """Which of the given answers, counted from 0, a text means: it is one, names its letter, or has it and no other in it."""
-    said = _plain(text)
-    plain = [_plain(choice) for choice in choices]
-    if said in plain:
-        return plain.index(said)
-    if (found := _LETTER.search(text.strip())) and (place := ord((found[1] or found[2]).upper()) - 65) < len(choices):
-        return place
-    within = [i for i, choice in enumerate(plain) if choice and re.search(rf"\b{re.escape(choice)}\b", said)]
-    longest = [i for i in within if not any(i != j and plain[i] in plain[j] for j in within)]
-    return longest[0] if len(longest) == 1 else None
+    for form in (_spaced, _plain):  # with marks first: "50" and "50%" are two answers
+        same = [i for i, choice in enumerate(choices) if form(choice) == form(text)]
+        if len(same) == 1:
+            return same[0]
+    found = _ALONE.search(text.strip()) or _NAMED.search(text.strip())
+    article = found is not None and found[1] in "aA" and _ARTICLE.match(found.string, found.end()) is not None
+    letter = ord(found[1].upper()) - 65 if found else len(choices)
+    if letter < len(choices) and not article:
+        return letter
+    for form in (_spaced, _plain):
+        if within := _within(form(text), [form(choice) for choice in choices]):
+            return within[0] if len(within) == 1 else None
+    return letter if letter < len(choices) and found is not None and found[1] == "A" else None  # "The answer is A because"
+
+
+def _within(text: str, choices: Sequence[str]) -> list[int]:
+    """The choices that stand in a text as words of their own, not as part of another that stands in the same place."""
+    places = [
+        (match.span(), i)
+        for i, choice in enumerate(choices)
+        if choice
+        for match in re.finditer(rf"(?<![\w-]){re.escape(choice)}(?!-?\w)", text)
+    ]
+    whole = {
+        i
+        for (start, end), i in places
+        if not any(first <= start and end <= last and last - first > end - start for (first, last), _ in places)
+    }
+    return sorted(whole)
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.lower().split())
 
 
 def _plain(text: str) -> str:
