@@ -67,6 +67,11 @@ def test_repairs_mend_what_they_can():
     )
 
 
+def test_repairs_keep_the_quotes_and_brackets_of_other_sentences():
+    text = 'A man (left) says "Hello!" He waves. The sign (he says "Stop here.") is red. He waves.'
+    assert repaired(text)[0] == 'A man (left) says "Hello!" He waves. The sign (he says "Stop here.") is red.'
+
+
 @given(
     st.lists(st.sampled_from(["A dog runs. ", "I'm sorry. ", "### ", "the ", "\u72d7", "!!!!", "Cats sit", ". ", "\n"])).map(
         "".join

@@ -252,6 +252,35 @@ def test_a_limit_draws_the_same_questions(run, system):
     assert len(system.asked) == 3 + 3 + 3
 
 
+@pytest.mark.parametrize("stop", [None, 7])
+def test_what_the_last_run_asked_is_what_is_scored(run, system, tmp_path, stop):
+    """Corrected annotations and another wording left their rows in the file, and `score` counted both."""
+    run("refer", "dogs.jsonl")
+    text = (tmp_path / "dogs.jsonl").read_text()
+    (tmp_path / "dogs.jsonl").write_text(text.replace(json.dumps(THERE), json.dumps(HERE)))
+    system.stop_after = stop and stop - 1  # killed before the one that is new: five of six are there
+    status, out, _ = run("refer", "dogs.jsonl", "--json")
+    system.stop_after = None
+    if stop is None:
+        assert (status, accuracy(out)) == (0, 1.0)
+    found = json.loads(run("score", "refer-dogs.jsonl", "--json")[1])
+    assert (found["items"], accuracy(json.dumps(found))) == (6 if stop is None else 5, 1.0)
+    (tmp_path / "dogs.jsonl").write_text(text)
+    assert accuracy(run("refer", "dogs.jsonl", "--json")[1]) == pytest.approx(5 / 6, abs=1e-5)  # taken back, not asked again
+    assert len(system.asked) == (7 if stop is None else 6)
+    assert accuracy(run("score", "refer-dogs.jsonl", "--json")[1]) == pytest.approx(5 / 6, abs=1e-5)
+
+
+def test_a_smaller_limit_is_scored_as_such_and_loses_nothing(run, system, tmp_path):
+    run("refer", "dogs.jsonl")
+    run("refer", "dogs.jsonl", "--limit", 2)
+    assert json.loads(run("score", "refer-dogs.jsonl", "--json")[1])["items"] == 2
+    run("refer", "dogs.jsonl")
+    assert json.loads(run("score", "refer-dogs.jsonl", "--json")[1])["items"] == 6
+    assert len(system.asked) == 6
+    assert "earlier" not in (tmp_path / "refer-dogs.jsonl").read_text()
+
+
 def test_answers_by_somebody_else_are_not_taken(run, system):
     run("refer", "dogs.jsonl")
     status, _, err = run("refer", "dogs.jsonl", "--num-beams", 3)

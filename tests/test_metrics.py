@@ -24,6 +24,7 @@ from minigpt4.metrics.boxes import (
 )
 from minigpt4.metrics.caption import bleu, cider, plain_tokens, ptb_tokens, rouge_l
 from minigpt4.metrics.interval import Score, bootstrap
+from minigpt4.metrics.objects import named, objects_in
 from minigpt4.metrics.phrase import head_noun, head_place
 from minigpt4.prompt.boxes import Box
 
@@ -283,3 +284,22 @@ def test_ratios_and_their_edges():
 
 def test_what_is_said_most_often():
     assert most_common(["b", "a", "b"]) == "b"
+
+
+@pytest.mark.parametrize(
+    ("text", "things"),
+    [
+        ("a dog's tail", ["dog"]),
+        ("the man\u2019s hat and the children's toys", ["person", "person"]),
+        ("two firemen and policemen", ["person", "person"]),
+        ("the men's room", []),
+        ("a specimen in the abdomen isn't a cat's", ["cat"]),
+    ],
+)
+def test_things_are_named_in_the_possessive_too(text, things):
+    assert objects_in(text) == things
+
+
+def test_boxes_and_markup_are_no_words():
+    text = "<p>A dog</p> {<10><20><30><40>} runs on <p>grass</p> {<1><2><3><4>}<delim>{<5><6><7><8>} ."
+    assert named(text, {"dog"}).words == 5

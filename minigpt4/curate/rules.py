@@ -13,9 +13,10 @@ from typing import Any
 
 from ..metrics.fluency import repetition
 
-_SENTENCE = re.compile(r"(?<=[.!?])(?:[\"'\u201d\u2019)]*)\s+|\n+")
+_CLOSING = r"[\"'\u201d\u2019)]"
+_SENTENCE = re.compile(rf"(?:(?<=[.!?])|(?<=[.!?]{_CLOSING})|(?<=[.!?]{_CLOSING}{_CLOSING}))\s+|\n+")
 _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
-_END = re.compile(r"[.!?\u2026][\"'\u201d\u2019)]*$")
+_END = re.compile(rf"[.!?\u2026]{_CLOSING}*$")
 _APOLOGY = re.compile(
     r"\b(?:i(?:'m| am) sorry|i apologi[sz]e|my apologies|sorry for|i made a mistake|as an ai|language model|"
     r"i can(?:not|'t) see|please (?:let me know|provide)|is there anything else)\b",

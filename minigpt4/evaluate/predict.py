@@ -8,7 +8,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..io.jsonl import read_rows
-from ..jobs.made_by import BY, IMAGES, PARSED
+from ..jobs.made_by import BY, EARLIER, IMAGES, PARSED
 from ..jobs.resumable import Outcome, Watch, answer_rows
 from .benchmarks.base import Benchmark, Row
 from .benchmarks.fields import TEXT, fault
@@ -54,7 +54,7 @@ def predict(
         if benchmark.candidates is not None:
             asked = (*asked, tuple(benchmark.candidates(row)))
         items.append((f"{benchmark.name}, {row['image']}", row, asked))
-    return answer_rows(items, file, "answer", by, ask_many, batch_size, prepare, watch, benchmark.parse)
+    return answer_rows(items, file, "answer", by, ask_many, batch_size, prepare, watch, benchmark.parse, True)
 
 
 def _once(ask_many: AskMany) -> AskMany:
@@ -70,7 +70,8 @@ def _once(ask_many: AskMany) -> AskMany:
 
 
 def answered(file: Path, rows: Sequence[Row] | None = None) -> list[Row]:
-    """The answered rows of a file, in order, each question once; only those that answer `rows` if that is given.
+    """The answered rows of a file, in order, each question once: those that answer `rows` if that is given, else those that the
+    last run asked for.
 
     Raises:
         UserError: no such file, a line that is no answered row or lacks what its benchmark scores by, or none left.
@@ -86,7 +87,7 @@ def answered(file: Path, rows: Sequence[Row] | None = None) -> list[Row]:
         if name in BENCHMARKS and (wrong := fault(row, {**BENCHMARKS[name].needs, "answer": TEXT})) is not None:
             raise UserError(f"{file}:{number}: {wrong}; answers to {name} are scored by it")
         key = _key(row)
-        if wanted is None or key in wanted:
+        if EARLIER not in row if wanted is None else key in wanted:
             found.setdefault(key, row)
     if not found:
         raise UserError(f"{file}: no answers in it")
@@ -101,4 +102,4 @@ def aligned(rows: Sequence[Row], others: Sequence[Row]) -> tuple[list[Row], list
 
 
 def _key(row: Row, *less: str) -> str:
-    return json.dumps({k: v for k, v in row.items() if k not in ("answer", BY, IMAGES, PARSED, *less)}, sort_keys=True)
+    return json.dumps({k: v for k, v in row.items() if k not in ("answer", BY, IMAGES, PARSED, EARLIER, *less)}, sort_keys=True)

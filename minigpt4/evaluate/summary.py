@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from ..io.atomic import write_text
-from ..jobs.made_by import BY, IMAGES, PARSED
+from ..jobs.made_by import BY, EARLIER, IMAGES, PARSED
 from ..reports.page import page
 from .benchmarks.base import Row
 from .suite import Part
 
 HTML, MARKDOWN = "report.html", "report.md"
 _SHOWN, _CHARACTERS = 4, 200
-_NO_TRUTH = frozenset(("benchmark", "image", "prompt", "answer", "again", "width", "height", "largest", BY, IMAGES, PARSED))
+_NO_TRUTH = frozenset(
+    ("benchmark", "image", "prompt", "answer", "again", "width", "height", "largest", BY, IMAGES, PARSED, EARLIER)
+)
 
 
 def write_reports(parts: Sequence[Part], by: str, output: Path) -> None:

@@ -192,9 +192,9 @@ class Output:
             raise UserError(f"{self.path}: cannot write ({error.strerror}); what was written before is kept") from None
         self.rows += rows
 
-    def sort(self, inputs: Iterable[Row]) -> None:
+    def sort(self, inputs: Iterable[Row], mark: str | None = None) -> None:
         """Put the rows in the order of their inputs, where a continued run has filled a gap. A row that answers an input which
-        is answered already is taken out; rows of other inputs stay, behind."""
+        is answered already is taken out; rows of other inputs stay, behind, and have `mark` (one of `beside`) if one is given."""
         places: dict[str, list[int]] = {}
         last = 0
         for last, row in enumerate(inputs, 1):
@@ -207,6 +207,9 @@ class Output:
             elif free:
                 ranked.append((free.pop(0), row))
         ordered = [row for _, row in sorted(ranked, key=lambda pair: pair[0])]
+        if mark is not None:
+            plain = [{key: value for key, value in row.items() if key != mark} for row in ordered]
+            ordered = [row if self.key(row) in places else row | {mark: True} for row in plain]
         if ordered != self.rows:
             write_rows(self.path, ordered)
             self.rows = ordered

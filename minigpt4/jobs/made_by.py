@@ -18,6 +18,8 @@ BY, IMAGES = "by", "image_digest"
 """The keys that an answer's row gets."""
 PARSED = "parsed"
 """The key for what an answer says, read as it is scored; null where nothing can be read in it."""
+EARLIER = "earlier"
+"""The key that marks the answer to what an earlier run asked, and the last one did not."""
 
 _WHOLE = 4 << 20  # bytes of a file up to which all of it counts: this is done before every command
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.gguf")

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from ..errors import UserError
 from ..io.jsonl import Output, Row, read_rows
 from ..media.images import ImageInput, check_image, regular_file
-from .made_by import BY, IMAGES, PARSED, check_maker, check_unchanged, digest
+from .made_by import BY, EARLIER, IMAGES, PARSED, check_maker, check_unchanged, digest
 
 Item = tuple[str, Row, Any]
 """Where a row stands (for messages), the row, and what to ask: an image, or (images, question)."""
@@ -154,6 +154,7 @@ def answer_rows(
     prepare: Callable[[], object] | None = None,
     watch: Watch = Watch(),
     parse: Callable[[Row], Any] | None = None,
+    mark_earlier: bool = False,
 ) -> Outcome:
     """Answer what a file does not answer yet, batch by batch. At the end the file is in the order of the items, and an item has
     one row there at most.
@@ -164,15 +165,19 @@ def answer_rows(
         answer: a batch of what to ask -> its answers; in place of one that there is no answer to, what is wrong.
         prepare: called before `watch` hears of the beginning, if there is anything to answer.
         parse: an answered row -> what its answer says, which stands beside it under `made_by.PARSED`.
+        mark_earlier: mark rows of the file that answer none of the items with `made_by.EARLIER`.
 
     Raises:
         UserError: a file that is something else, that another command is writing, that holds answers by somebody else, or
             about an image that has changed since.
     """
     outcome = Outcome()
-    output = Output(file, key, beside=(BY, IMAGES, PARSED))
+    mark = EARLIER if mark_earlier else None
+    output = Output(file, key, beside=(BY, IMAGES, PARSED, *([mark] if mark else [])))
     try:
         check_maker(file, output.rows, by)
+        if mark:  # before anything is asked: a run that is stopped has asked the same
+            output.sort((row for _, row, _ in items), mark)
         shown = output.beside(IMAGES)
         todo = []
         for item in items:
@@ -200,7 +205,7 @@ def answer_rows(
             output.write(good)
             outcome.answered += len(good)
             watch.advance(len(group))
-        output.sort(row for _, row, _ in items)
+        output.sort((row for _, row, _ in items), mark)
     finally:
         watch.end()
         output.close()

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ..prompt.boxes import without_boxes
 from .words import singular
 
-_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
+_WORD = re.compile(r"[a-z]+(?:'(?!s\b)[a-z]+)?")
+"""A dog's tail names a dog, as it does for the tokeniser that CHAIR came with."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Named:
     Args:
         mentions: how many times it names a thing of any kind, and `false` how many of these are not there.
         found: how many kinds that are there it names, of `there`.
-        words: how many it has.
+        words: how many it has, boxes and markup aside.
     """
 
     mentions: int
@@ -40,7 +42,7 @@ class Named:
 def objects_in(text: str) -> list[str]:
     """COCO's name for each thing that a text mentions, in order, as often as it does."""
     phrases, longest = _phrases()
-    words = [singular(word) for word in _WORD.findall(text.lower())]
+    words = _words(text)
     found: list[str] = []
     place = 0
     while place < len(words):
@@ -65,7 +67,7 @@ def named(text: str, there: Collection[str]) -> Named:
     mentions = objects_in(text)
     false = sum(kind not in there for kind in mentions)
     found = len(set(mentions) & set(there))
-    return Named(len(mentions), false, found, len(set(there)), len(text.split()))
+    return Named(len(mentions), false, found, len(set(there)), len(without_boxes(text).split()))
 
 
 def chair(texts: Sequence[Named]) -> dict[str, float]:
@@ -83,6 +85,10 @@ def chair(texts: Sequence[Named]) -> dict[str, float]:
     }
 
 
+def _words(text: str) -> list[str]:
+    return [singular(word) for word in _WORD.findall(text.lower().replace("\u2019", "'"))]
+
+
 def kinds() -> tuple[str, ...]:
     """COCO's 80 names."""
     return tuple(_listed()["classes"])
@@ -98,5 +104,5 @@ def _phrases() -> tuple[dict[tuple[str, ...], str | None], int]:
     """Words in their singular -> what they name, or None for what is none of the 80; and the length of the longest phrase."""
     listed = _listed()
     named = {text: kind for kind, texts in listed["classes"].items() for text in (kind, *texts)} | listed["phrases"]
-    phrases = {tuple(singular(word) for word in _WORD.findall(text)): kind for text, kind in named.items()}
+    phrases = {tuple(_words(text)): kind for text, kind in named.items()}
     return phrases, max(map(len, phrases))

@@ -18,6 +18,7 @@ NEUTRAL = words(
 PEOPLE = (MALE | FEMALE | ADULT | CHILD | NEUTRAL) - words("he his him himself she her herself")
 
 _IRREGULAR = {"people": "person", "men": "man", "women": "woman", "children": "child", "wolves": "wolf", "geese": "goose"}
+_NO_MEN = words("men omen amen ramen semen stamen regimen specimen abdomen acumen cyclamen")
 PLURAL_ONLY = words("glasses jeans pants shorts scissors stairs clothes")
 
 _EMPTY = words(
@@ -30,6 +31,8 @@ def singular(word: str) -> str:
     """A noun's singular; other words mostly as they are."""
     if word in _IRREGULAR:
         return _IRREGULAR[word]
+    if word.endswith("men") and word not in _NO_MEN:
+        return word[:-3] + "man"
     if word in PLURAL_ONLY or len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is", "'s")):
         return word
     if word.endswith("ies"):
