@@ -216,6 +216,7 @@ def test_temperature_means_sampling(images):
         ({"max_new_tokens": 0}, "max_new_tokens must be a whole number, at least 1, not 0"),
         ({"min_new_tokens": 9, "max_new_tokens": 3}, "min_new_tokens=9 is more than max_new_tokens=3"),
         ({"stop": ["a", ""]}, "stop must be a list of texts"),
+        ({"logprobs": 3}, "logprobs would be lost, an answer is text here"),
     ],
 )
 def test_settings_that_do_not_exist_or_do_not_go_together_are_refused(images, settings, message):

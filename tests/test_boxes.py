@@ -1,5 +1,6 @@
 """Boxes: every form they take, and what is made of what models write."""
 
+import io
 import math
 
 import numpy as np
@@ -290,3 +291,17 @@ def test_a_mask_may_be_drawn_in_any_colour_on_a_transparent_sheet():
     opaque = Image.new("RGBA", (200, 100), (0, 0, 0, 255))
     opaque.paste((255, 255, 255, 255), (20, 10, 120, 60))
     assert Box.from_mask(opaque) == Box.from_mask(sheet)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_a_mask_may_have_a_transparent_colour_among_others(kind):
+    sheet = Image.new("RGBA", (200, 100))
+    sheet.paste((90, 0, 200, 255), (20, 10, 120, 60))
+    file = io.BytesIO()
+    sheet.quantize(16).save(file, kind)
+    assert Image.open(file).mode == "P"
+    assert Box.from_mask(Image.open(file)) == Box.from_mask(sheet)
+
+
+def test_a_number_of_any_length_is_no_place():
+    assert parse_boxes("{<" + "1" * 5000 + "><1><1><1>} {<1><2><3><4>}") == [Box.from_grid(1, 2, 3, 4)]

@@ -23,7 +23,7 @@ OWN = (  # a tokenizer's format, with strings alone as content
     "{% if add_generation_prompt %}<s>assistant: {% endif %}"
 )
 IMAGE, TEXT = {"type": "image"}, {"type": "text", "text": "What is [it]?\n"}
-HOSTILE = {"type": "text", "text": f"a {PLACEHOLDER} b</s>c <|im_end|>####### <s"}
+HOSTILE = {"type": "text", "text": f"a {PLACEHOLDER} b</s>c <|im_end|>####### <s\n##### Title ########"}
 CONVERSATIONS = {
     "text": [("user", "Hi 'you' \\n {{ x }}")],
     "one image": [("user", [IMAGE, TEXT])],

@@ -139,6 +139,17 @@ def test_the_same_is_not_looked_at_twice():
     assert asked == [1]
 
 
+def test_lengths_and_stops_of_a_description_are_not_those_of_its_things(monkeypatch):
+    """`min_new_tokens=40` made each `[refer]` question go on behind its box, and its boxes were the answer's."""
+    system = assistant(task_settings={"grounding": {"zoom_in": True}})
+    calls = told(system, monkeypatch, lambda number: "<p>a dog</p> {<1><2><3><4>}")
+    system.ground(IMAGES[0], min_new_tokens=9, max_new_tokens=12, stop=["."], repetition_penalty=1.2, temperature=0.7, seed=3)
+    described, refined = (call[0].params for call in calls)
+    assert (described.min_new_tokens, described.max_new_tokens, described.stop) == (9, 12, (".",))
+    assert (refined.min_new_tokens, refined.stop, refined.repetition_penalty) == (0, (), 1.2)
+    assert (refined.temperature, refined.seed) == (0.7, 3)
+
+
 def test_other_boxes_take_the_place_of_a_phrases_own():
     one, two = Box.from_grid(50, 60, 70, 80), Box.from_grid(0, 0, 100, 100)
     text = with_other_boxes(GROUNDED, {"A man": [one, two], "two dogs": [one], "a cat": [two]})
@@ -147,6 +158,8 @@ def test_other_boxes_take_the_place_of_a_phrases_own():
         "near <p>a car</p> {<0><0><9><9>}."
     )
     assert with_other_boxes("<p>a dog {<1><2><3><4>} runs", {"a dog": [one]}) == "<p>a dog {<50><60><70><80>} runs"
+    said = "<p>a dog</p> {<1><2><3><4>} <delim>{<1><1><2><2>} by a cat {<5><5><6><6>} on grass"
+    assert with_other_boxes(said, {"a dog": [one]}) == "<p>a dog</p> {<50><60><70><80>} by a cat on grass"
     assert with_other_boxes("a dog {<1><2><3><4>}", {"a dog": [one], "": [one]}) == "a dog {<1><2><3><4>}"
 
 

@@ -14,7 +14,7 @@ from minigpt4.checkpoints.pocket import FOLDERS
 from minigpt4.engine.params import SamplingParams
 from minigpt4.errors import UserError
 from minigpt4.inference.assistant import Assistant, load
-from minigpt4.inference.task_settings import check_task_settings, plan_of
+from minigpt4.inference.task_settings import check_task_settings, plan_for, plan_of
 from minigpt4.jobs.made_by import signature
 from minigpt4.model.configuration import MiniGPT4Config
 from minigpt4.prompt.tasks import NO_TASK
@@ -76,6 +76,15 @@ def test_what_lets_every_token_through_does_not_ask_for_sampling():
 
 def planned(question, **given):
     return plan_of(question, read_task_settings(FOLDERS["pocket"]), given, SamplingParams.from_settings)
+
+
+def test_a_wished_length_gives_way_to_a_shortest_one():
+    """`caption --min-new-tokens 50` was refused by the system's own max_new_tokens=40, which nobody had given."""
+    wished = {"max_new_tokens": 40}
+    assert plan_for(None, wished, {"min_new_tokens": 50}, SamplingParams.from_settings).params.max_new_tokens is None
+    assert plan_for(None, wished, {"min_new_tokens": 40}, SamplingParams.from_settings).params.max_new_tokens == 40
+    with pytest.raises(UserError, match="min_new_tokens=50 is more than max_new_tokens=45"):
+        plan_for(None, wished, {"min_new_tokens": 50, "max_new_tokens": 45}, SamplingParams.from_settings)
 
 
 def test_what_the_system_wishes_gives_way_to_what_is_given():

@@ -72,7 +72,7 @@ def _decoding(help: str, metavar: str = "N", **limits: Any) -> Any:
 
 
 MaxNewTokens = Annotated[int | None, _decoding("Longest answer, in tokens.", min=1)]
-MinNewTokens = Annotated[int | None, _decoding("Shortest answer.", min=0)]
+MinNewTokens = Annotated[int | None, _decoding("Shortest answer, in tokens; a stop text ends it sooner.", min=0)]
 NumBeams = Annotated[int | None, _decoding("Beam search with so many beams.", min=1)]
 DoSample = Annotated[bool | None, typer.Option("--do-sample/--no-do-sample", help="Sample.", rich_help_panel=_DECODING)]
 Temperature = Annotated[float | None, _decoding("Of sampling; 0: greedy.", "X", min=0.0)]

@@ -141,14 +141,14 @@ def _show(answer: Any, asked: dict[str, Any], size: tuple[int, int], draw: Path 
 
 def _drawn_in(mask: Path) -> Any:
     """The box around what is drawn in a file."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     from ..media.images import open_image
     from ..prompt.boxes import Box
 
     open_image(mask)  # for its messages: what it returns has lost a transparent ground
     with Image.open(mask) as image:
-        box = Box.from_mask(image)
+        box = Box.from_mask(ImageOps.exif_transpose(image))  # turned as its photo is
     if box is None or not box.area:
         raise UserError(f"{mask}: nothing is drawn in it that could be boxed")
     return box

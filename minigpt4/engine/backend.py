@@ -46,12 +46,20 @@ class Backend(Protocol):
         position of each, (Q, V). What the block has behind them is lost."""
 
 
+_BY_INDEX = frozenset(("bloom", "mpt", "gpt_neo"))
+"""Language models whose attention goes by where a key stands in the cache (ALiBi, local layers of their own), not by the
+position that it is said to have: rows of unequal lengths cannot share a block."""
+
+
 def has_plain_cache(language_model: Any) -> bool:
-    """Whether every layer keeps a key and a value for each position and nothing else (no window, no recurrent state)."""
-    if getattr(language_model, "_is_stateful", False):
+    """Whether every layer keeps a key and a value for each position and nothing else (no window, no recurrent state), and sees
+    them by their positions."""
+    config = language_model.config
+    by_index = getattr(config, "model_type", None) in _BY_INDEX or bool(getattr(config, "alibi", False))
+    if by_index or getattr(language_model, "_is_stateful", False):
         return False
     try:
-        layers = DynamicCache(config=language_model.config).layers
+        layers = DynamicCache(config=config).layers
     except (AttributeError, TypeError, ValueError):
         return False
     return all(type(layer) is DynamicLayer for layer in layers)
@@ -107,7 +115,8 @@ class TorchBackend:
 
     def __init__(self, model: Any):
         self.model = model
-        self._shape: tuple[int, int, int] | None = None
+        self._shapes: list[tuple[tuple[int, int], tuple[int, int]]] = []
+        """Of each layer, heads and numbers a head of its keys, and of its values."""
 
     def complete(self) -> None:
         """It has."""
@@ -116,23 +125,28 @@ class TorchBackend:
         return self.model.get_image_features(pixels.to(self.model.device))
 
     def new_block(self, rows: int, positions: int) -> Block:
-        layers, heads, width = self._shape or self._probe()
+        if not self._shapes:
+            self._probe()
         some = next(self.model.language_model.parameters())
         like = {"dtype": self._dtype, "device": some.device}
-        return [
-            (torch.zeros(rows, heads, positions, width, **like), torch.zeros(rows, heads, positions, width, **like))
-            for _ in range(layers)
-        ]
 
-    def _probe(self) -> tuple[int, int, int]:
-        """How many layers, heads and numbers a head its cache has: what it makes of one token."""
+        def room(heads: int, width: int) -> torch.Tensor:
+            return torch.zeros(rows, heads, positions, width, **like)
+
+        return [(room(*keys), room(*values)) for keys, values in self._shapes]
+
+    def _probe(self) -> None:
+        """What its cache is like, from what it makes of one token. Values may be narrower than keys (multi-head latent
+        attention)."""
         cache = DynamicCache()
         feed = self.model.get_input_embeddings()(torch.zeros(1, 1, dtype=torch.long, device=self.model.device))
         self.model.language_model(inputs_embeds=feed, past_key_values=cache, use_cache=True)
-        first = cache.layers[0].keys
-        assert first is not None
-        self._dtype, self._shape = first.dtype, (len(cache.layers), first.shape[1], first.shape[3])
-        return self._shape
+        for layer in cache.layers:
+            assert layer.keys is not None
+            assert layer.values is not None
+            keys, values = layer.keys.shape, layer.values.shape
+            self._shapes.append(((keys[1], keys[3]), (values[1], values[3])))
+            self._dtype = layer.keys.dtype
 
     def embed(self, ids: Sequence[int], images: Sequence[EncodedImage] = ()) -> torch.Tensor:
         known = torch.stack([image.embeds for image in images]) if images else None

@@ -3,6 +3,7 @@
 It knows requests and tokens; questions, tasks, boxes and pages are its callers' business.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from .defaults import Defaults
 from .images import Disk, ImageCache
 from .limits import Limits, Stats
 from .params import SamplingParams
+from .sampling import random_numbers
 from .scheduler import Scheduler
 from .scoring import whole_logprobs
 from .stopping import StopAtText
@@ -228,9 +230,7 @@ class Engine:
             settings |= {"temperature": params.temperature, "top_p": params.top_p, "top_k": params.top_k}
         if tickets[0].stop:
             settings["stopping_criteria"] = [StopAtText(self.processor.tokenizer, tickets[0].stop)]
-        with torch.random.fork_rng(devices=[]):
-            if params.seed is not None:
-                torch.manual_seed(params.seed)
+        with random_numbers(params.seed):
             ids = self.model.generate(
                 **{k: v.to(self.model.device) for k, v in rows.items()},
                 image_embeds=torch.stack(images) if images else None,
@@ -245,5 +245,6 @@ class Engine:
         text = self.processor.tokenizer.decode(kept, skip_special_tokens=True)
         cut = cut_at(text, ticket.stop)
         reason = "stop" if end is not None or cut != text else "length"
+        ticket.timings.total = time.monotonic() - ticket.since
         done = Completion(text=cut.strip(), token_ids=tuple(kept), finish_reason=reason, **ticket.counts())  # type: ignore[arg-type]
         ticket.put(Piece(index, done.text, completion=done))

@@ -22,6 +22,7 @@ from .completion import Completion, Piece, Request
 from .engine import Engine
 from .images import Disk
 from .params import SamplingParams
+from .sampling import random_numbers
 
 TOP_K = 50  # the library's default of that time
 MAX_LENGTH = 2000  # of the published chat, prompt and answer together
@@ -73,9 +74,7 @@ class OfficialEngine(Engine):
         if params.num_beams > 1:
             settings |= {"num_beams": params.num_beams, "length_penalty": params.length_penalty}
         tokenizer = self.processor.tokenizer
-        with torch.random.fork_rng(devices=[]):
-            if params.seed is not None:
-                torch.manual_seed(params.seed)
+        with random_numbers(params.seed):
             ids = generate_official(
                 self.model,
                 **{k: v.to(self.model.device) for k, v in self.processor.pad(prompts).items()},

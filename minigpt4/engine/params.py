@@ -32,7 +32,7 @@ class SamplingParams:
     max_new_tokens: int | None = None
     """Most tokens of an answer; as the system says when not given."""
     min_new_tokens: int = 0
-    """The answer does not end before it has so many tokens."""
+    """The answer does not end before it has so many tokens, unless a stop text comes."""
     temperature: float = 0.0
     """0 takes the likeliest token each time (greedy); above it, tokens are sampled."""
     top_p: float = 1.0

@@ -4,7 +4,8 @@
 """
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -22,6 +23,16 @@ from ..model.modeling import MiniGPT4ForConditionalGeneration
 from .beams import BeamSearch
 from .completion import TokenLogprob
 from .params import SamplingParams
+
+
+@contextmanager
+def random_numbers(seed: int | None) -> Iterator[None]:
+    """What is drawn within is drawn by a seed, others each time when there is none; the process's own random state is left as
+    it was."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(secrets.randbits(62) if seed is None else seed)
+        yield
 
 
 class Chances:

@@ -43,7 +43,7 @@ from .image_disk import ImageDisk, bytes_of
 from .looks import Look, ask
 from .refine import at_each_thing, at_what_was_found
 from .self_consistency import agreed
-from .task_settings import Plan, check_task_settings, plan_of
+from .task_settings import OF_THE_WHOLE, Plan, check_task_settings, check_text_alone, plan_of
 
 log = logging.getLogger(__name__)
 
@@ -265,6 +265,7 @@ class Assistant:
 
     def answer(self, looks: Sequence[Look], settings: dict[str, Any], batch_size: int, task: str | None = None) -> list[str]:
         """Answers to questions; those that are decoded differently are asked one kind after the other."""
+        check_text_alone(settings)
         kinds: dict[tuple[str | None, Plan], list[int]] = {}
         for i, look in enumerate(looks):
             identified, _ = split_identifier(look.question)
@@ -282,7 +283,7 @@ class Assistant:
                 sampled = at_what_was_found(asked, sampled, several)
             texts = [agreed(each) for each in sampled]
             if plan.zoom_in and name == "grounding":
-                others = {key: value for key, value in settings.items() if key != "zoom_in"}
+                others = {key: value for key, value in settings.items() if key not in OF_THE_WHOLE}
                 texts = at_each_thing(asked, texts, lambda items, s=others: self.ask_many(items, batch_size, **s))  # type: ignore[misc]
             for i, text in zip(rows, texts, strict=True):
                 answers[i] = text

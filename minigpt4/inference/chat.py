@@ -8,7 +8,7 @@ from ..media.images import ImageInput, open_image
 from ..prompt.templates import Message, with_images
 from .answer import Answer
 from .looks import Look
-from .task_settings import Plan, text_of
+from .task_settings import Plan, check_text_alone, text_of
 
 AskLook = Callable[[Look, dict[str, Any]], str]
 """Answers one question with settings, looking as often as the system wishes."""
@@ -59,6 +59,7 @@ class Chat:
 
     def stream(self, question: str, **settings) -> Iterator[str]:
         """The same, piece by piece. What was written so far is remembered even if the reader stops early."""
+        check_text_alone(settings)
         plan = self._plan(question, settings, streamed=True)
         look = self.look(question)
         pieces: list[str] = []

@@ -12,6 +12,8 @@ OWN = frozenset(("self_consistency", "mirrored", "zoom_in"))
 """Settings that are not the engine's: they are about asking more than once."""
 _BESIDE = frozenset(("max_new_tokens", "temperature", "top_p", "top_k", "seed", *OWN))
 """Given settings that leave a wished self-consistency in place."""
+OF_THE_WHOLE = frozenset(("zoom_in", "max_new_tokens", "min_new_tokens", "stop"))
+"""Given settings of a description that the questions about each of its things do not take over."""
 
 _LEAST_MIRRORED = 4
 _MIRRORED = f"mirrored goes with self_consistency of {_LEAST_MIRRORED} or more"
@@ -78,7 +80,10 @@ def plan_for(
         raise UserError(
             "an answer chosen among several cannot be streamed: leave out self_consistency, or ask without streaming"
         )
-    wished = {name: value for name, value in wished.items() if name not in _giving_way(given, streamed, official)}
+    given_up = _giving_way(given, streamed, official)
+    if wished.get("max_new_tokens", 0) < given.get("min_new_tokens", 0):
+        given_up.add("max_new_tokens")
+    wished = {name: value for name, value in wished.items() if name not in given_up}
     settings = wished | given
     samples = _samples(settings, given, official)
     mirrored, zoom_in = (_yes_or_no(name, settings) for name in ("mirrored", "zoom_in"))
@@ -137,6 +142,12 @@ def plan_of(
         wished["max_new_tokens"] = identified.max_new_tokens
     wished |= task_settings.get(identified.name if identified is not None else task or NO_TASK, {})
     return plan_for(identified, wished, given, params, streamed=streamed, official=official)
+
+
+def check_text_alone(given: Mapping[str, Any]) -> None:
+    """Raises UserError where settings ask for more than an answer's text."""
+    if given.get("logprobs") is not None:
+        raise UserError("logprobs would be lost, an answer is text here; the engine and the server give them")
 
 
 def text_of(question: Any) -> str:

@@ -194,7 +194,7 @@ class Output:
 
     def sort(self, inputs: Iterable[Row], mark: str | None = None) -> None:
         """Put the rows in the order of their inputs, where a continued run has filled a gap. A row that answers an input which
-        is answered already is taken out; rows of other inputs stay, behind, and have `mark` (one of `beside`) if one is given."""
+        is answered already is taken out; rows of other inputs stay, behind, with `mark` (one of `beside`) if it is given."""
         places: dict[str, list[int]] = {}
         last = 0
         for last, row in enumerate(inputs, 1):

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from PIL import Image
@@ -78,8 +79,8 @@ class Box:
         As the published demo does it: the mask is first sampled down to the grid, and the box ends at the last cell that is
         drawn in, so it is up to 1 % small on the right and at the bottom.
         """
-        if "A" in mask.getbands() and mask.getchannel("A").getextrema() != (255, 255):
-            mask = mask.getchannel("A")  # drawn on a transparent sheet, in any colour
+        if mask.has_transparency_data and (sheet := mask.convert("RGBA").getchannel("A")).getextrema() != (255, 255):
+            mask = sheet  # drawn on a transparent sheet, in any colour
         drawn = mask.convert("L").point(lambda v: 255 if v else 0).resize((GRID, GRID), Image.Resampling.NEAREST).getbbox()
         return None if drawn is None else cls.from_grid(drawn[0], drawn[1], drawn[2] - 1, drawn[3] - 1)
 
@@ -201,6 +202,7 @@ _BOX_LIKE = re.compile(
     r"|(?:<\s*\d+\s*>[\s,]*){2,}(?:\}|<\s*\d*\s*$)?"  # without the opening brace
     r"|\{\s*<\s*\d*\s*$"  # broken off in the first number
 )
+_JOINS = re.compile(r"(?:[\s,]|<\s*delim\s*>)*", re.IGNORECASE)
 _BEGUN = re.compile(r"(?:<(?:/p?|p|d|de|del|deli|delim)?|\{)$")  # broken off before that
 
 
@@ -225,8 +227,11 @@ def with_other_boxes(text: str, others: Mapping[str, Sequence[Box]]) -> str:
     """The text with the boxes of `others` in place of their own for those of its phrases (as `parse_phrases` reads them)."""
     for words, spans in reversed(list(_tied(text))):
         if words in others:
-            start, end = spans[0][0], spans[-1][1]
-            text = text[:start] + render_boxes(others[words]) + text[end:]
+            rest = text[spans[-1][1] :]
+            for (_, end, _), (start, _, _) in reversed(list(pairwise(spans))):
+                between = text[end:start]  # words stay, what joins boxes goes with them
+                rest = rest if _JOINS.fullmatch(between) else between.rstrip() + rest
+            text = text[: spans[0][0]] + render_boxes(others[words]) + rest
     return text
 
 
@@ -273,6 +278,6 @@ def _find_boxes(text: str) -> Iterator[tuple[int, int, Box]]:
             continue  # the end of something longer
         if not match["close"] and (text[end : end + 1] == "<" or (match["open"] and end >= last)):
             continue  # the beginning of something longer, or of something that breaks off
-        numbers = [int(v) for v in re.findall(r"\d+", match["numbers"])]
+        numbers = [int(v) if len(v) < 10 else GRID + 1 for v in re.findall(r"\d+", match["numbers"])]
         if len(numbers) == 4 and max(numbers) <= GRID and numbers[0] <= numbers[2] and numbers[1] <= numbers[3]:
             yield start, end, Box.from_grid(*numbers)

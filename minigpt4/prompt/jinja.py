@@ -19,8 +19,14 @@ _CONTENT = """\
 {%- if not loop.first -%}{%- set said.text = said.text ~ ' ' -%}{%- endif -%}
 {%- if part['type'] == 'text' -%}
 {%- set said.part = part['text'] -%}
-{%- for mark in marks + marks -%}
+{%- set said.before = '' -%}
+{%- for _ in said.part -%}
+{%- if said.part != said.before -%}
+{%- set said.before = said.part -%}
+{%- for mark in marks -%}
 {%- set said.part = said.part | replace(mark, mark[0] ~ ' ' ~ mark[1:]) -%}
+{%- endfor -%}
+{%- endif -%}
 {%- endfor -%}
 {%- set said.text = said.text ~ said.part -%}
 {%- elif part['type'] in ['image', 'image_url'] -%}
@@ -81,7 +87,7 @@ def as_jinja(chat: ChatTemplate | TokenizerTemplate, marks: Iterable[str], bos: 
     elif start:
         body += "{{- " + _quoted(start) + " -}}\n"
     listed = ", ".join(_quoted(mark) for mark in marks if len(mark) > 1)
-    begin = f"{{%- set marks = [{listed}] -%}}\n{{%- set said = namespace(text='', part='', messages=[]) -%}}\n"
+    begin = f"{{%- set marks = [{listed}] -%}}\n{{%- set said = namespace(text='', part='', before='', messages=[]) -%}}\n"
     return begin + body + (chat.jinja if isinstance(chat, TokenizerTemplate) else "")
 
 
