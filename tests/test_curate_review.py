@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 from browsing import chromium, intercepted, listening, opened, sees  # noqa: F401  (chromium is a fixture)
 from PIL import Image
+from serving import wait_until
 
 from minigpt4.curate.review import Decision, Review, agreement, texts_to_review, verdict
 from minigpt4.curate.review import about as judged
@@ -264,6 +265,22 @@ def test_two_reviewers_in_two_tabs(chromium, served, tmp_path):
     sees(ann, "#others", "Others: bob: ignore")
 
 
+def test_who_is_named_in_the_address_decides(chromium, served, tmp_path):
+    """A tab that somebody else had used went on deciding in that name."""
+    address = served(4)
+    page = ready(chromium, address, "ann")
+    about(page, "1 of 4")
+    page.goto(f"{address}?reviewer=bob")
+    about(page, "1 of 4")
+    assert page.input_value("#reviewer") == "bob"
+    page.fill("#reviewer", "cem")
+    page.press("#reviewer", "Enter")
+    wait_until(lambda: page.evaluate("reviewer === 'cem'"))
+    page.reload()
+    about(page, "1 of 4")
+    assert page.input_value("#reviewer") == "cem"
+
+
 def test_decisions_wait_while_the_server_is_away(chromium, served):
     page = ready(chromium, served(4), "ann")
     away = True
@@ -283,11 +300,14 @@ def test_a_decision_that_is_refused_is_said_and_holds_up_no_other(chromium, serv
     intercepted(page, "**/api/decisions", lambda route: route.fulfill(**told) if stale else route.continue_())
     sees(page, "#raw", "Picture")
     page.keyboard.press("a")
-    sees(page, "#saved", "the texts are others: reload")
+    sees(page, "#saved", "saved, but 1 not taken: the texts are others: reload")
+    assert page.evaluate("codes.join('')") == "...."  # it is not counted as decided
+    assert page.text_content("#count") == "0 of 4 decided"
     stale = False
     about(page, "2 of 4")
     page.keyboard.press("r")
-    saved(page)
+    wait_until(lambda: page.evaluate("codes.join('') === '.r..' && !queue.length"))
+    sees(page, "#saved", "1 not taken: the texts are others: reload")  # still there to be read
     page.reload()
     sees(page, "#raw", "Picture")
     assert page.evaluate("codes.join('')") == ".r.."

@@ -47,6 +47,14 @@ def tiny(tmp_path_factory):
     return quick_folder(folder / "system")
 
 
+def test_data_in_folders_is_found_too(data):
+    (data / "advanced" / "meme").mkdir(parents=True)
+    for part in ("Sentences", "Annotations"):
+        (data / "grounding" / part).mkdir(parents=True)
+    (data / "refer").mkdir()  # of something else
+    assert {one.name for one in find(data) if one.data.is_dir()} == {"pope", "grounding", "advanced"}
+
+
 def command(*arguments):
     """The exit status."""
     return cli.evaluate([str(a) for a in arguments], standalone_mode=False)

@@ -201,6 +201,8 @@ def test_others_are_asked_for_their_likeliest_answer_and_sent_files_as_they_are(
     assert (body["temperature"], body["max_tokens"]) == (0.0, 7)
     url = body["messages"][0]["content"][0]["image_url"]["url"]
     assert base64.b64decode(url.partition(",")[2]) == (questions.parent / "0.jpg").read_bytes()
+    assert served.body({"top_p": 0.9}) == {"top_p": 0.9, "temperature": 1.0}  # it samples, as on a folder
+    assert served.body({"top_p": 1.0}) == {"top_p": 1.0, "temperature": 0.0}
     with pytest.raises(UserError, match="zoom_in: only `minigpt4 serve` has that"):
         served.body({"zoom_in": True})
 

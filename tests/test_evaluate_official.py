@@ -159,7 +159,7 @@ FOUND = {  # questions, problems, the first image, the beginning of its prompt
     "nocaps": (2, 3, "images/a.jpg", "[caption] Briefly describe this image."),
     "scienceqa": (
         1,
-        3,
+        2,
         "images/test/1/image.png",
         "[vqa] Based on the image, respond to this question with a short answer: Look",
     ),
@@ -241,6 +241,30 @@ def test_scores_by_hand(tmp_path):
     assert scored("aokvqa", sample(tmp_path, "aokvqa"), "y")["model"]["accuracy"] == 1.0
     found = scored("aokvqa_mc", tmp_path, "y", "y")
     assert (found["model"]["accuracy"], found["model"]["chance"]) == (0.5, 0.5)
+
+
+def test_questions_without_an_image_are_no_fault_of_the_data(tmp_path):
+    folder = sample(tmp_path, "scienceqa")
+    (folder / "problems.json").write_text(json.dumps({number: SCIENCEQA[number] for number in ("1", "2")}))
+    (folder / "pid_splits.json").write_text(json.dumps({"test": ["1", "2"]}))
+    place = folder / "images/test/1/image.png"
+    place.parent.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(place)
+    found = prepare("scienceqa", folder)
+    assert found.ready
+    assert [told.partition(": ")[2] for told in found.remarks] == [
+        "1 of 2 questions of test have no image and are not asked"]  # fmt: skip
+
+
+def test_a_table_that_has_another_image_shows_that_one(tmp_path):
+    blue = base64.b64encode(as_bytes(picture("blue", (2, 2)), "JPEG")).decode()
+    before = BENCHMARKS["mmbench"].rows(sample(tmp_path, "mmbench"))[0]
+    table = tmp_path / "mmbench_dev_20230712.tsv"
+    table.write_text(MMBENCH.replace(PIXEL, blue), encoding="utf-8")
+    after = BENCHMARKS["mmbench"].rows(tmp_path)[0]
+    assert [base64.b64encode((tmp_path / rows[0]["image"]).read_bytes()).decode() for rows in (before, after)] == [PIXEL, blue]
+    table.write_text(MMBENCH, encoding="utf-8")
+    assert BENCHMARKS["mmbench"].rows(tmp_path)[0] == before
 
 
 def test_pope_by_set(tmp_path):

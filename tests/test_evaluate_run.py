@@ -9,7 +9,7 @@ from minigpt4 import cli
 from minigpt4.cli.batch import Bar
 from minigpt4.cli.options import System
 from minigpt4.errors import UserError
-from minigpt4.evaluate.benchmarks.base import Against, new_row
+from minigpt4.evaluate.benchmarks.base import Against, Choice, new_row
 from minigpt4.evaluate.benchmarks.registry import BENCHMARKS
 from minigpt4.evaluate.run import compare, score_answers
 from minigpt4.metrics.meteor import meteor
@@ -412,6 +412,15 @@ def test_what_was_said_twice_is_asked_and_counted_twice(run, system, tmp_path):
     assert json.loads(out)["items"] == 7
     assert accuracy(out) == pytest.approx(5 / 7, abs=1e-5)
     assert json.loads(run("score", "refer-twice.jsonl", "--json")[1])["items"] == 7
+
+
+@pytest.mark.parametrize(("thing", "images"), [("man", ["a.png", "b.png"]), ("men", ["a.png", "b.png"]), ("puppy", ["c.png"])])
+def test_things_are_found_in_any_number(tmp_path, thing, images):
+    phrases = {"a.png": "two men in hats", "b.png": "a man", "c.png": "puppies", "d.png": "a woman"}
+    rows = [{"image": image, "phrase": phrase, "boxes": HERE} for image, phrase in phrases.items()]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, _ = BENCHMARKS["detection"].rows(tmp_path / "rows.jsonl", Choice(things=(thing,)))
+    assert [row["image"] for row in found] == images
 
 
 def test_detection_of_things(run, system, tmp_path):

@@ -178,6 +178,46 @@ def test_what_is_missing_is_said_before_anything_is_sent(page, at):
     assert not bodies
 
 
+def test_what_a_task_does_not_take_is_said_and_not_left_out(page, at):
+    """A box was shown as asked about and not sent; so were words; and "$&" in a phrase became something else."""
+    bodies = asked(page)
+    begin(page, at, photo())
+    frame = page.locator("#frame").bounding_box()
+    page.mouse.move(frame["x"] + 20, frame["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(frame["x"] + 80, frame["y"] + 60, steps=3)
+    page.mouse.up()
+    page.locator("#clear-box").wait_for()
+    choose(page, "refer")
+    page.fill("#question", "the $& and $$")
+    page.click("#send")
+    page.locator("#note.bad", has_text="Refer takes no box: remove it, or choose Ask or Identify").wait_for()
+    choose(page, "identify")
+    page.click("#send")
+    page.locator("#note.bad", has_text="Identify takes no words: empty the line, or choose Ask").wait_for()
+    assert not bodies
+    choose(page, "refer")
+    page.click("#clear-box")
+    page.click("#send")
+    page.locator(".assistant .time:not(:empty)").wait_for()
+    assert bodies[0]["messages"][0]["content"][-1]["text"].endswith("the $& and $$")
+
+
+def test_a_conversation_that_is_deleted_while_it_is_answered_stays_away(page, monkeypatch):
+    with talking_slowly(monkeypatch, 400) as (system, at):
+        begin(page, at, photo())
+        page.fill("#question", "what is this?")
+        page.click("#send")
+        wait_until(lambda: page.locator(".assistant .bubble").count() and page.locator(".assistant .bubble").inner_text())
+        page.locator("[aria-label^=Delete]").first.click()
+        wait_until(lambda: system.engine.stats.cancelled == 1)
+        page.locator("#send").wait_for()
+        page.reload()
+        page.locator("#send").wait_for()
+        assert page.get_by_text("what is this?").count() == 0
+        page.close()
+
+
 def test_several_photos_belong_to_the_question_after_them(page, at):
     bodies = asked(page)
     begin(page, at, photo("red"), photo("blue"))

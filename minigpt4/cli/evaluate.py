@@ -194,6 +194,8 @@ def prepare(
         say_line(f"missing: {told}")
     for told in found.optional:
         say_line(f"not there, and not needed: {told}")
+    for told in found.remarks:
+        say_line(f"note: {told}")
     for kind, some in (("cannot be used", found.problems), ("image", found.gone)):
         for message in some[:_TOLD]:
             say_line(f"{kind}: {message}")

@@ -115,7 +115,8 @@ class Review:
     @property
     def reviewers(self) -> list[str]:
         """Everyone who has a decision standing, by name."""
-        return sorted({reviewer for (_, reviewer), stack in self._stacks.items() if stack})
+        with self._lock:  # others decide meanwhile
+            return sorted({reviewer for (_, reviewer), stack in self._stacks.items() if stack})
 
     def of(self, id: str) -> dict[str, Decision]:
         """What stands for a text, by reviewer."""

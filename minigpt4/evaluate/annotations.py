@@ -31,6 +31,11 @@ _ANY_NUMBER = 1_000_000_000
 class Problems(list[str]):
     """What is wrong with rows of annotations that cannot be used, a line each; the other rows are none the worse for it."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.remarks: list[str] = []
+        """What is to be told of annotations with which nothing is wrong."""
+
     @contextmanager
     def noting(self) -> Iterator[None]:
         """Note a UserError that is raised within, and go on."""

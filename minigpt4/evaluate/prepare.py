@@ -20,6 +20,7 @@ class Prepared:
         questions: how many can be asked.
         images: how many images they are about, and `gone` of them that are not there.
         problems: what is wrong with rows that cannot be used.
+        remarks: what else there is to say of the annotations.
     """
 
     benchmark: str
@@ -30,6 +31,7 @@ class Prepared:
     images: int = 0
     gone: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def ready(self) -> bool:
@@ -66,6 +68,7 @@ def prepare(name: str, folder: Path) -> Prepared:
             return found
         images = dict.fromkeys(row["image"] for row in rows)
         found.questions, found.images, found.problems = len(rows), len(images), list(problems)
+        found.remarks = problems.remarks
         for image in images:
             try:
                 regular_file(folder / image)

@@ -82,12 +82,14 @@ class Ratings:
 
     def of(self, rater: str) -> dict[int, str]:
         """A person's ratings, by the number of the answer."""
-        return {place: rating for (place, who), rating in self._given.items() if who == " ".join(rater.split())}
+        with self._lock:  # others rate meanwhile
+            return {place: rating for (place, who), rating in self._given.items() if who == " ".join(rater.split())}
 
     @property
     def raters(self) -> list[str]:
         """Who has rated."""
-        return sorted({who for _, who in self._given})
+        with self._lock:
+            return sorted({who for _, who in self._given})
 
     def order(self) -> list[int]:
         """The answers in an order that tells nothing of where they come from, the same one for everybody."""

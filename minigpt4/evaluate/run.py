@@ -137,7 +137,7 @@ def run_benchmark(
     file = asked.predictions or Path(f"{name}-{annotations.stem}{part}.jsonl")
     if file.is_dir():
         file = file / ANSWERS
-    done, sightless, notes = answers(file, False), None, []
+    done, sightless, notes = answers(file, False), None, [*unusable.remarks]
     if unusable:
         notes.append(f"{len(unusable):,} rows of the annotations cannot be used and were not asked, the first: {unusable[0]}")
     if asked.blank_image:

@@ -119,7 +119,10 @@ class Served:
         if "max_new_tokens" in settings:
             body["max_tokens"] = settings["max_new_tokens"]
         if settings.get("do_sample") is False or (not self.ours and settings.get("do_sample") is None):
-            body.setdefault("temperature", 0.0)
+            narrowed = (
+                settings.get("do_sample") is None and settings.get("top_p", 1) < 1
+            )  # as on a folder, that asks for sampling
+            body.setdefault("temperature", float(narrowed))
         elif settings.get("do_sample"):
             body.setdefault("temperature", 1.0)
         return body

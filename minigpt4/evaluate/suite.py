@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..io.atomic import saying, write_text
 from ..io.yaml_file import read_yaml
 from ..jobs.resumable import Load, Watch
+from .benchmarks.advanced import QUESTIONS
 from .benchmarks.base import Row
 from .benchmarks.registry import BENCHMARKS, OFFICIAL
 from .run import ANSWERS, Asked, Measured, kept, run_benchmark
@@ -97,7 +98,11 @@ def _data_of(name: str, folder: Path) -> Path | None:
                 return place
         return None
     places = (folder / f"{name}{ending}" for ending in _OWN)
-    return next((place for place in places if place.is_file()), None)
+    if (own := next((place for place in places if place.is_file()), None)) is not None:
+        return own
+    place = folder / name
+    parts = [(part,) for part in QUESTIONS] if name == "advanced" else [("Annotations", "Sentences")]
+    return place if any(all((place / each).is_dir() for each in some) for some in parts) else None
 
 
 def _wanted(name: Any, entry: Any, file: Path) -> Wanted:

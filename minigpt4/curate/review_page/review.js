@@ -4,7 +4,7 @@ const $ = (id) => document.getElementById(id);
 const AHEAD = 3;
 const LETTERS = { accept: "a", edit: "e", reject: "r", ignore: "i" };
 const KEYS = { a: "accept", r: "reject", i: "ignore", u: "undo" };
-let reviewer = sessionStorage.getItem("reviewer") || new URLSearchParams(location.search).get("reviewer") || "reviewer";
+let reviewer = new URLSearchParams(location.search).get("reviewer") || sessionStorage.getItem("reviewer") || "reviewer";
 let codes = [], at = 0, shown = null;
 const items = new Map();   // index -> promise of an item
 const history = [];        // what was decided here, the last one last: what undo goes back to
@@ -92,7 +92,7 @@ async function send() {
       if (answer.ok || answer.status === 400 || answer.status === 409) {
         queue.shift();
         const said = await answer.json();
-        if (!answer.ok) { status("failed", said.error); sending = false; return; }
+        if (!answer.ok) { await refused(decision, said.error); continue; }
         codes[decision.index] = said.mine ? LETTERS[said.mine.action] : ".";
         if (items.has(decision.index)) (await item(decision.index)).mine = said.mine;
         if (decision.index === at && shown && shown.index === at) decided(shown);
@@ -102,8 +102,18 @@ async function send() {
     status("failed", `${queue.length} not saved yet; trying again`);
     await new Promise((wake) => setTimeout(wake, 1000));
   }
-  status("", "saved");
+  if (refusals) status("failed", `saved, but ${refusals} not taken: ${refusal}`); else status("", "saved");
   sending = false;
+}
+
+let refusals = 0, refusal = "";  // stay to be read until the page is loaded again
+async function refused(decision, why) {
+  refusals += 1;
+  refusal = why;
+  items.delete(decision.index);  // what stands there is the server's to say
+  const one = await item(decision.index).catch(() => null);
+  codes[decision.index] = one && one.mine ? LETTERS[one.mine.action] : ".";
+  if (one && decision.index === at) { shown = one; decided(one); } else if (shown) decided(shown);
 }
 
 function decide(action, text) {
@@ -178,7 +188,7 @@ document.querySelector("nav").addEventListener("click", (event) => {
 $("editing").addEventListener("submit", keep);
 $("leave").addEventListener("click", () => { $("editing").hidden = true; });
 $("place").addEventListener("change", () => { const number = parseInt($("place").value, 10); if (number) show(number - 1); $("place").value = ""; });
-$("reviewer").addEventListener("change", async () => { await saved(); reviewer = $("reviewer").value.trim() || "reviewer"; begin(); });
+$("reviewer").addEventListener("change", async () => { await saved(); reviewer = $("reviewer").value.trim() || "reviewer"; window.history.replaceState(null, "", `?reviewer=${encodeURIComponent(reviewer)}`); begin(); });
 window.addEventListener("beforeunload", (event) => { if (queue.length) event.preventDefault(); });
 
 async function begin() {

@@ -122,7 +122,7 @@ class Benchmark:
             else:
                 problems.append(f"{path}: a row about {row.get('image')}: {wrong}")
         if not rows:
-            raise UserError(problems[0] if problems else f"{path}: nothing to ask for in it")
+            raise UserError(next(iter([*problems, *problems.remarks]), f"{path}: nothing to ask for in it"))
         seen: Counter[str] = Counter()
         for row in rows:
             key = json.dumps(row, sort_keys=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from ...metrics.boxes import matches
 from ...metrics.interval import bootstrap
 from ...metrics.phrase import head_noun
+from ...metrics.words import singular
 from ...prompt.boxes import Box, parse_boxes
 from ...prompt.tasks import TASKS
 from ..annotations import Place, Problems, read_places
@@ -41,7 +42,7 @@ def _things(places: Iterable[Place], things: Sequence[str]) -> list[Place]:
         sizes[place.image] = place.size
         noun = head_noun(place.phrase)
         for thing in things:
-            if thing in place.kinds or noun in (thing, thing + "s", thing + "es"):
+            if thing in place.kinds or noun in (thing, thing + "s", thing + "es") or singular(noun) == singular(thing):
                 found[place.image, thing] |= dict.fromkeys(place.boxes)
     return [Place(image=image, phrase=thing, boxes=tuple(boxes), size=sizes[image]) for (image, thing), boxes in found.items()]
 

@@ -8,6 +8,7 @@ likelihood does not depend on their order.
 import base64
 import binascii
 import csv
+import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,12 +83,14 @@ def _image(path: Path, number: str, given: str, known: dict[str, str], where: st
         return known[given]
     if not number.isalnum():
         raise UserError(f"{where}: the index {number[:20]!r} can be no file's name")
+    try:
+        data = base64.b64decode(given, validate=True)
+    except (binascii.Error, ValueError):
+        raise UserError(f"{where}: the image is not base64, nor the index of a question before") from None
     file = path / IMAGES / f"{number}.jpg"
+    if file.exists() and file.read_bytes() != data:  # of another table, or of this one as it was
+        file = file.with_stem(f"{number}-{hashlib.sha256(data).hexdigest()[:8]}")
     if not file.exists():
-        try:
-            data = base64.b64decode(given, validate=True)
-        except (binascii.Error, ValueError):
-            raise UserError(f"{where}: the image is not base64, nor the index of a question before") from None
         try:
             file.parent.mkdir(exist_ok=True)
         except OSError as error:

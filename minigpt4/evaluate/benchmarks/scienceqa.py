@@ -41,7 +41,7 @@ def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
             kind = {KIND: entry["subject"]} if isinstance(entry.get("subject"), str) else {}
             rows.append(new_row(NAME, image, question=asked, **choices_of(entry, "answer", where), **kind))
     if without:
-        problems.append(f"{file}: {without:,} of {len(wanted):,} questions of {split} have no image and are not asked")
+        problems.remarks.append(f"{file}: {without:,} of {len(wanted):,} questions of {split} have no image and are not asked")
     return rows
 
 

@@ -49,7 +49,7 @@ function prompt(task, text, box) {
   const known = model.tasks.find((t) => t.name === task);
   if (!known) return box ? `${text} ${box}` : text;
   const subject = task === "identify" ? box : text;
-  return `${known.identifier} ${known.prompt.replace("{}", subject)}`.trim();
+  return `${known.identifier} ${known.prompt.replace("{}", () => subject)}`.trim(); // as it is: "$&" has a meaning of its own there
 }
 
 async function send(parent = now.head) {
@@ -63,6 +63,8 @@ async function send(parent = now.head) {
   if (task && !now.images.length) return note("this needs a photo: drop one, or choose one", true);
   if (task === "identify" && !box) return note("draw a box on the photo first: with the mouse, or by Draw a box", true);
   if (!info.bare && !text) return note("type a question first", true);
+  if (info.bare && text) return note(`${info.name} takes no words: empty the line, or choose Ask`, true);
+  if (box && task && task !== "identify") return note(`${info.name} takes no box: remove it, or choose Ask or Identify`, true);
   const asked = path().flatMap((n) => n.images ?? []);
   const images = now.images.map((_, i) => i).filter((i) => !asked.includes(i));
   const node = add({ role: "user", text, task, box, images, prompt: prompt(task, text, box) }, parent);

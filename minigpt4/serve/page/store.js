@@ -10,6 +10,7 @@ const database = new Promise((resolve) => {
   asked.onerror = () => resolve(null); // private windows may have none: the page works, and forgets
 });
 const memory = new Map();
+const removed = new Set(); // an answer that was still being written does not bring its conversation back
 
 async function run(mode, work) {
   const db = await database;
@@ -33,6 +34,7 @@ export async function get(id) {
 
 // What another tab has added to the same conversation meanwhile is kept, and added to this one.
 export async function save(conversation) {
+  if (removed.has(conversation.id)) return;
   conversation.changed = Date.now();
   if (!(await database)) memory.set(conversation.id, conversation);
   await run("readwrite", (store) => {
@@ -58,13 +60,18 @@ function join(mine, theirs) {
 }
 
 export async function remove(id) {
+  removed.add(id);
   memory.delete(id);
   await run("readwrite", (store) => store.delete(id));
-  channel?.postMessage(id);
+  channel?.postMessage({ removed: id });
 }
 
 export function onChange(listener) {
-  if (channel) channel.onmessage = (event) => listener(event.data); // another tab has saved
+  if (!channel) return;
+  channel.onmessage = ({ data }) => { // another tab has saved, or removed
+    if (data.removed) removed.add(data.removed);
+    listener(data.removed ?? data);
+  };
 }
 
 export async function exported() {
@@ -81,7 +88,7 @@ export async function imported(text) {
   if (data?.format !== FORMAT || !Array.isArray(data.conversations)) throw new Error("this file holds no conversations of this page");
   const sound = data.conversations.filter(isConversation);
   for (const conversation of sound) {
-    if (await get(conversation.id)) conversation.id = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
+    if ((await get(conversation.id)) || removed.has(conversation.id)) conversation.id = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
     await save(conversation);
   }
   return { taken: sound.length, refused: data.conversations.length - sound.length };
