@@ -218,6 +218,10 @@ def test_a_box_may_be_drawn_with_any_paint_program(run, photo, tmp_path):
     assert row["box"]["relative"] == [0.1, 0.2, 0.49, 0.59]
     Image.new("RGB", (400, 200)).save(tmp_path / "empty.png")
     assert "nothing is drawn" in run("", "identify", photo, "--mask", tmp_path / "empty.png")[2]
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be shown turned to the right, as a telephone writes it
+    mask.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=turned)
+    assert json.loads(run("a dog", "identify", photo, "--mask", tmp_path / "turned.png", "--json")[1])["box"] == row["box"]
 
 
 @pytest.mark.parametrize(
