@@ -102,10 +102,10 @@ class Row(ABC):
     ) -> Sample:
         """The row as a sample, with the pictures found for it; `placing`: whether it may say where they stand."""
         boxes = {"boxes": self.boxes} if self.boxes else {}
-        placed = self.places(turns, placing)
+        placed = self.says_where(turns, placing)
         return Sample(turns=turns, images=images, task=task, id=id, placed=placed, extra={**self.extra, **boxes})
 
-    def places(self, turns: tuple[Turn, ...], placing: bool = True) -> bool:
+    def says_where(self, turns: tuple[Turn, ...], placing: bool = True) -> bool:
         """Whether these turns of the row say where its images stand, `placing` as in `sample`."""
         return self.placed or (placing and self.placing and any(PLACEHOLDER in turn.question for turn in turns))
 

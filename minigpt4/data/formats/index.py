@@ -236,7 +236,7 @@ class Indexed:
             for image, path in zip(row.images, found, strict=True)
         ]
         turns = self._turns(item, row.seen(found[0] if found else None), random.Random(seed))
-        return Outline(turns, tuple(keys), row.places(turns, self.placing))
+        return Outline(turns, tuple(keys), row.says_where(turns, self.placing))
 
     def rows(self) -> Iterator[Row]:
         """What the files say, in order, without a look for images, which are named as the files name them."""
