@@ -200,6 +200,15 @@ def test_boxes_in_a_struct_and_in_pixels(tmp_path, form, box, streaming):
     assert [len(sample.extra["boxes"]) for sample in samples] == [1, 2]
 
 
+@pytest.mark.parametrize(("form", "box"), [("relative", [0.1, 0.2, 0.5, 1.0]), ("xyxy", [2, 2, 10, 10])])
+def test_boxes_of_a_texts_phrases_in_pixels(tmp_path, form, box):
+    phrases = [[{"phrase": "A dog", "boxes": [box]}]]
+    columns = {"image": stored("red"), "text": ["A dog runs."], "phrases": phrases}
+    folder = save(tmp_path / "d", columns, image=datasets.Image())
+    source = build_source("hf", dataset=folder, box_form=form)
+    assert source.sample(0, random.Random(0)).turns[0].answers == ("<p>A dog</p> {<10><20><50><100>} runs.",)
+
+
 def test_rows_without_an_image_and_with_a_broken_one_are_named(tmp_path, caplog):
     columns = {"image": [*stored("red", None), {"bytes": b"nonsense", "path": None}], "answer": ["a", "b", "c"]}
     folder = save(tmp_path / "d", columns, image=datasets.Image())

@@ -148,7 +148,9 @@ def test_pages_of_other_sites_cannot_ask(at):
 
 
 def test_a_name_that_was_made_to_point_here_is_refused(at):
-    assert httpx2.get(f"{at}/v1/models", headers={"Host": "elsewhere.example"}).status_code == 400
+    refused = httpx2.get(f"{at}/v1/models", headers={"Host": "elsewhere.example"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_host")
+    assert "--allow-host NAME" in refused.json()["error"]["message"]
     assert httpx2.get(f"{at}/v1/models", headers={"Host": "localhost"}).status_code == 200
 
 

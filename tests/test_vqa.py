@@ -81,3 +81,11 @@ def test_nothing_to_compare_with():
     with pytest.raises(ValueError, match="no annotator"):
         vqa_accuracy("a", [])
     assert percent([]) == 0
+
+
+def test_few_annotators_can_agree_too():
+    """Two people who said the same made the right answer a third right."""
+    assert [vqa_accuracy("cat", ["cat"] * count) for count in (1, 2, 3, 4)] == [1.0] * 4
+    assert [vqa_accuracy("cat", ["cat"] * count, official=True) for count in (2, 3, 4)] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert vqa_accuracy("cat", ["cat", "dog"]) == 0.5
+    assert vqa_accuracy("cat", ["cat", "cat", "dog"]) == pytest.approx((0.5 + 0.5 + 1) / 3)

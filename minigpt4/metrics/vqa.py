@@ -71,7 +71,8 @@ def normalise(text: str, official: bool = False) -> str:
 
 
 def vqa_accuracy(answer: str, truth: Sequence[str], *, official: bool = False, numbered: bool = True) -> float:
-    """Mean over the annotators of min(1, how many *others* gave the answer / 3); 0..1.
+    """Mean over the annotators of min(1, how many *others* gave the answer / 3); 0..1. Of fewer than four annotators all others
+    are enough, so that the answer that everybody gave is right.
 
     Args:
         truth: what each annotator answered, ten of them as a rule.
@@ -88,10 +89,13 @@ def vqa_accuracy(answer: str, truth: Sequence[str], *, official: bool = False, n
     else:
         answer, truth = normalise(answer, official), [normalise(t, official) for t in truth]
     same = [t == answer for t in truth]
+    enough = 3 if official else min(3, len(truth) - 1)
+    if not enough:
+        return float(same[0])
     total = 0.0
     for i, own in enumerate(truth):
         others = sum(same) - same[i] if numbered else sum(s for s, t in zip(same, truth, strict=True) if t != own)
-        total += min(1.0, others / 3)
+        total += min(1.0, others / enough)
     return total / len(truth)
 
 

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute
 
@@ -27,7 +26,7 @@ from .chat import chat_completions, check_model
 from .decisions import DecisionsRequest, decisions
 from .dialogues import DialogueRequest, dialogues
 from .errors import ApiError, invalid, on_api_error
-from .gate import Gate
+from .gate import Gate, KnownHosts
 from .images import decode
 from .keys import Keys
 from .metrics import Metrics
@@ -145,7 +144,7 @@ def guarded(
 ) -> A:
     """An application behind what every request passes first; addresses of these routes are counted by themselves."""
     if hosts is not None:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+        app.add_middleware(KnownHosts, hosts=list(hosts))
     paths = frozenset(route.path for route in routes if hasattr(route, "path"))
     app.add_middleware(Gate, keys=keys, allowed=allowed, metrics=metrics, paths=paths)
     return app

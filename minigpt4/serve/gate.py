@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import ApiError
@@ -28,6 +29,28 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
 }
+
+
+class KnownHosts:
+    """`TrustedHostMiddleware`, which refuses in plain text, with the refusal that every other error has."""
+
+    def __init__(self, app: ASGIApp, hosts: list[str]):
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        let_in = False
+
+        async def inside(scope: Scope, receive: Receive, _: Send) -> None:
+            nonlocal let_in
+            let_in = True
+            await self.app(scope, receive, send)
+
+        async def unsaid(message: Message) -> None: ...
+
+        await TrustedHostMiddleware(inside, self.hosts, www_redirect=False)(scope, receive, unsaid)
+        if not let_in:
+            text = "the server is not known under the name in the header Host; minigpt4 serve --allow-host NAME adds one"
+            await ApiError(400, text, code="invalid_host").response()(scope, receive, send)
 
 
 class Gate:

@@ -169,9 +169,18 @@ class _Reading:
                 value = value.get(part) if isinstance(value, Mapping) else None
             if value is not None:
                 row[key] = self._plain(key, value)
-        if self.box_form != "relative" and "boxes" in row:
-            row["boxes"] = self._relative(row["boxes"], images(), where)
+        if self.box_form != "relative":
+            if "boxes" in row:
+                row["boxes"] = self._relative(row["boxes"], images(), where)
+            if isinstance(row.get("phrases"), list):
+                row["phrases"] = [self._tied(entry, images, where) for entry in row["phrases"]]
         return row
+
+    def _tied(self, entry: Any, images: Callable[[], Sequence[Any]], where: str) -> Any:
+        """A phrase of a text with its boxes as fractions."""
+        if not isinstance(entry, Mapping) or "boxes" not in entry:
+            return entry
+        return {**entry, "boxes": self._relative(entry["boxes"], images(), where)}
 
     def _plain(self, key: str, value: Any) -> Any:
         if key in self.classes and isinstance(value, int):
