@@ -66,6 +66,8 @@ LEAST, FEWEST_SHARE = 4, 3
 
 
 def main() -> None:
+    if len(sys.argv) != 6:
+        sys.exit(__doc__)
     source, data, base, target = Path(sys.argv[1]), Path(sys.argv[2]), find_folder(sys.argv[3]), Path(sys.argv[4])
     number = LISTS.index(sys.argv[5])
     settings = read_config(base)

@@ -340,6 +340,8 @@ def capital(text: str) -> str:
 
 
 def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     data, target = Path(sys.argv[1]), Path(sys.argv[2])
     made: list[dict] = []
     talks: list[dict] = []

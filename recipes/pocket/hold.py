@@ -23,6 +23,8 @@ def held_out(source: Path) -> set[str]:
 
 
 def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     source, data = Path(sys.argv[1]), Path(sys.argv[2])
     held = held_out(source)
     for path in sorted(data.glob("*.train.jsonl")):

@@ -83,6 +83,8 @@ def of_language_model(questions: list[str], settings: dict) -> list[str]:
 
 
 def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     name, target = sys.argv[1], Path(sys.argv[2])
     settings = {"max_new_tokens": 90, "no_repeat_ngram_size": 3, "repetition_penalty": 1.15}
     questions = list(QUESTIONS)

@@ -25,6 +25,8 @@ FOLDERS = ("coco",)
 
 
 def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
     done = {json.loads(line)["image"] for line in target.open(encoding="utf-8")} if target.exists() else set()
     paths = sorted(path for folder in FOLDERS for path in (source / folder).rglob("*.jp*g"))

@@ -268,6 +268,8 @@ def gathered(source: Path, data: Path) -> dict[str, Image]:
 
 
 def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     source, data = Path(sys.argv[1]), Path(sys.argv[2])
     images = gathered(source, data)
     captioned = {json.loads(line)["image"] for line in (data / "coco_captions.train.jsonl").open(encoding="utf-8")}

@@ -222,6 +222,8 @@ def named(source: Path):
 
 
 def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
     out: dict[str, list] = {}
 
