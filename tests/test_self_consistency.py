@@ -163,7 +163,6 @@ def test_answers_end_where_the_model_ends_them():
         ({"self_consistency": 0}, "a number of answers, from 1 to 128, not 0"),
         ({"self_consistency": 4, "num_beams": 3}, "leave out num_beams"),
         ({"self_consistency": 4, "do_sample": False}, "leave out do_sample=False"),
-        ({"self_consistency": 4, "logprobs": 2}, "does not go with logprobs"),
     ],
 )
 def test_settings_that_do_not_go_together(system, settings, message):

@@ -108,6 +108,7 @@ def test_what_the_system_wishes_gives_way_to_what_is_given():
         ({"self_consistency": 4, "temperature": 0}, "self_consistency samples its answers: leave out temperature=0"),
         ({"self_consistency": 4, "do_sample": False}, "leave out do_sample=False, or self_consistency"),
         ({"self_consistency": 4, "num_beams": 2}, "leave out num_beams=2, or self_consistency"),
+        ({"self_consistency": 4, "logprobs": 2}, "self_consistency does not go with logprobs"),
         ({"self_consistency": 3, "mirrored": True}, "mirrored goes with self_consistency of 4 or more"),
         ({"zoom_in": True, "logprobs": 0, "self_consistency": 1}, "zoom_in goes with .grounding."),
     ],
