@@ -349,6 +349,7 @@ def test_a_written_answer_means_one_of_those_given_or_none(text, place):
         ("C++", ["C", "C++"], 1),
         ("It is -5 degrees", ["5 degrees", "-5 degrees"], 1),
         ("yes", ["Yes.", "No."], 0),
+        ("a cat", ["a dog", "a cat", "a cat"], 1),
         ("It is a T-shirt", ["shirt", "t-shirt"], 1),
     ],
 )

@@ -141,12 +141,14 @@ class TorchBackend:
         cache = DynamicCache()
         feed = self.model.get_input_embeddings()(torch.zeros(1, 1, dtype=torch.long, device=self.model.device))
         self.model.language_model(inputs_embeds=feed, past_key_values=cache, use_cache=True)
+        shapes = []
         for layer in cache.layers:
             assert layer.keys is not None
             assert layer.values is not None
             keys, values = layer.keys.shape, layer.values.shape
-            self._shapes.append(((keys[1], keys[3]), (values[1], values[3])))
+            shapes.append(((keys[1], keys[3]), (values[1], values[3])))
             self._dtype = layer.keys.dtype
+        self._shapes = shapes
 
     def embed(self, ids: Sequence[int], images: Sequence[EncodedImage] = ()) -> torch.Tensor:
         known = torch.stack([image.embeds for image in images]) if images else None

@@ -42,7 +42,7 @@ def written_choice(text: str, choices: Sequence[str]) -> int | None:
     """Which of the given answers, counted from 0, a text means: it is one, names its letter, or has it and no other in it."""
     for form in (_spaced, _plain):  # with marks first: "50" and "50%" are two answers
         same = [i for i, choice in enumerate(choices) if form(choice) == form(text)]
-        if len(same) == 1:
+        if len({choices[i] for i in same}) == 1:
             return same[0]
     found = _ALONE.search(text.strip()) or _NAMED.search(text.strip())
     article = found is not None and found[1] in "aA" and _ARTICLE.match(found.string, found.end()) is not None
