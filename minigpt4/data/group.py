@@ -18,7 +18,7 @@ STREAMED = "together is not for streamed datasets"
 
 
 def why_not_together(turns: Sequence[Turn], placed: bool) -> str | None:
-    """What a sample of these turns has that no group of samples can have; None where nothing is wrong."""
+    """Why a sample of these turns cannot share its image with others in a group; None if it can."""
     if len(turns) != 1:
         return "together is for single questions, this is a conversation"
     if placed:

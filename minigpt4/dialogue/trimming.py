@@ -58,7 +58,7 @@ def is_question(text: str) -> bool:
 
 
 def evades(question: str, answer: str) -> bool:
-    """Whether an answer is yes or no, where neither can be one."""
+    """Whether an answer is a bare yes or no to an open question ("What is there?")."""
     return key(answer) in {"yes", "no"} and _first_word(question) in _OPEN
 
 

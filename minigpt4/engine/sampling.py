@@ -27,8 +27,7 @@ from .params import SamplingParams
 
 @contextmanager
 def random_numbers(seed: int | None) -> Iterator[None]:
-    """What is drawn within is drawn by a seed, others each time when there is none; the process's own random state is left as
-    it was."""
+    """Within, torch draws from this seed, or from a fresh one if it is None. The process's random state is then as before."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(secrets.randbits(62) if seed is None else seed)

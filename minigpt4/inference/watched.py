@@ -69,7 +69,7 @@ class Watched(Engine):
 
 
 def _said_by(text: str, completions: Sequence[Completion]) -> Completion | None:
-    """Whose text it is, or, where the chosen one's boxes were moved, the last one's that says the same with other boxes."""
+    """The last completion with this text; if there is none, the last whose text differs in the places of its boxes alone."""
     for form in (str, _boxes_aside):
         found = next((done for done in reversed(completions) if form(done.text) == form(text)), None)
         if found is not None:
