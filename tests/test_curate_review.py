@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -82,6 +83,13 @@ def test_reviewers_at_the_same_time_lose_nothing(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
+    with ThreadPoolExecutor() as pool:  # who looks while another decides waits: it was an error in the middle
+        reviews[0]._lock.acquire()
+        looking = pool.submit(reviews[0].of, "0")
+        with pytest.raises(TimeoutError):
+            looking.result(timeout=0.2)
+        reviews[0]._lock.release()
+        assert "r0" in looking.result()
     again = Review(tmp_path / "review.jsonl", dict.fromkeys(ids, ""))
     assert [again.codes(ids, f"r{i}") for i in range(6)] == ["a" * 40] * 6
 

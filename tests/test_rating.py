@@ -1,6 +1,7 @@
 """The paper's advanced tasks about one's own images, and the page on which people rate the answers."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from browsing import chromium, intercepted, listening, opened, sees  # noqa: F401  (chromium is a fixture)
@@ -70,6 +71,14 @@ def test_the_last_rating_of_a_person_counts_and_nothing_is_lost(run):
     for place, rater, rating in [(0, "Ann", "no"), (0, "Ann", "yes"), (1, "Ann", "no"), (2, "Ann", "yes"), (0, " Bo ", "no")]:
         ratings.rate(place, rater, rating)
     assert len((run / "ratings.jsonl").read_text().splitlines()) == 5
+    with ThreadPoolExecutor() as pool:  # who looks while another rates waits: it was an error in the middle
+        ratings._lock.acquire()
+        looking = [pool.submit(ratings.of, "Ann"), pool.submit(lambda: ratings.raters)]
+        with pytest.raises(TimeoutError):
+            looking[0].result(timeout=0.2)
+        assert not looking[1].done()
+        ratings._lock.release()
+        assert [len(each.result()) for each in looking] == [3, 2]
     with (run / "ratings.jsonl").open("a") as file:
         file.write('{"key": "cut sho')  # a kill
     again = Ratings(run)

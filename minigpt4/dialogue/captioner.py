@@ -167,7 +167,7 @@ class Dialogue:
         return next((question for question in questions if not self.asked_before(question, frame)), None)
 
     def answered(self, question: str, images: Sequence[ImageInput], context: str = "") -> tuple[str, list[str]]:
-        """The answerer's answer and its flaws. An empty one, or a yes to an open question, is asked for again in plainer words."""
+        """The answerer's answer and its flaws. An empty one, or yes to an open question, is asked for again more plainly."""
         texts = [self.wording.fill("answer", context=context, question=question), question]
         answer = ""
         for attempt in range(self.rules.retries + 1):
