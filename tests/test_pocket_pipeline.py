@@ -220,6 +220,26 @@ def test_names_are_said_of_one_thing(monkeypatch):
     assert said == ["a fish", "fish", "an owl", "apples", "soup"]
 
 
+@pytest.mark.parametrize(
+    ("caption", "said"),
+    [
+        ("Brown dog biting a stick.", "there is a brown dog biting a stick"),
+        ("Plate of food", "there is a plate of food"),
+        ("elderly man in a wheelchair", "there is an elderly man in a wheelchair"),
+        ("A cat.", "there is a cat"),
+        ("Two dogs on grass.", "there are two dogs on grass"),
+        ("white rice", "there is white rice"),
+        ("food on a plate", "there is food on a plate"),
+        ("The man is asleep.", "the man is asleep"),
+    ],
+)
+def test_a_caption_without_an_article_gets_one_where_it_is_put_into_a_sentence(caption, said, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "recipes/pocket")
+    from compose import clause
+
+    assert clause(caption) == said
+
+
 @pytest.mark.parametrize("kind", ["poem", "story", "advertisement", "funny"])
 def test_an_answer_closes_with_what_its_captions_speak_of(kind, monkeypatch):
     """Most of them, or chance decides; and it is long enough to be used."""

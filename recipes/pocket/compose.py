@@ -286,6 +286,19 @@ FINITE = re.compile(
 
 ACTS = re.compile(r"\b(man|woman|boy|girl|dog|child|person|lady|cat|horse|bird|player|kid) (\w+ly )?\w+s\b")  # "a lady crosses"
 
+# People title photographs without an article: "brown dog biting a stick", "plate of food".
+NO_ARTICLE = re.compile(
+    r"(?!an?\b|the\b|one\b|two\b|no\b|his\b|her\b|this\b|that\b|another\b|each\b|every\b|some\b|I\b)"
+    r"((?!of\b|on\b|in\b|at\b|with\b|from\b|by\b|near\b|next\b|for\b|an?\b|the\b|\w+ing\b)[\w-]+ ){0,4}?"
+    r"(man|woman|boy|girl|child|kid|person|player|baby|toddler|guy|lady|couple|crowd|group|rider|skater|skateboarder|"
+    r"snowboarder|surfer|skier|biker|cyclist|climber|runner|swimmer|dog|puppy|cat|kitten|horse|cow|sheep|bird|"
+    r"elephant|bear|zebra|giraffe|duck|pile|stack|slice|piece|bunch|plate|bowl|cup|mug|glass|bottle|jar|box|basket|"
+    r"tray|sandwich|burger|pizza|cake|cupcake|pie|tart|bun|bagel|cookie|donut|doughnut|muffin|burrito|taco|salad|"
+    r"omelette|dish|meal|room|kitchen|bedroom|bathroom|street|road|beach|field|park|table|chair|bed|bench|couch|sofa|"
+    r"car|bus|truck|train|boat|plane|airplane|bike|bicycle|motorcycle|skateboard|ball|close-up|closeup|view|picture|"
+    r"photo|photograph|shot|hot dog|hotdog)(?= (?!and\b)|$)"
+)
+
 
 def lower(text: str) -> str:
     return text[:1].lower() + text[1:] if not re.match(r"I\b|[A-Z]{2}", text) else text
@@ -297,6 +310,8 @@ def clause(text: str, past: bool = False) -> str:
     if FINITE.search(said) or said.startswith("the ") or ACTS.search(said):
         return said
     many = re.match(r"(two|three|four|five|six|many|several|some|people|men|women|children|\w+[^s]s\b)", said)
+    if not many and NO_ARTICLE.match(said):
+        said = f"{'an' if said[0] in 'aeio' else 'a'} {said}"
     return f"there {('were' if past else 'are') if many else ('was' if past else 'is')} {said}"
 
 
