@@ -84,8 +84,8 @@ GUARDS = [
     ),
     Guard(
         "a body that does not come",
-        "serve/app.py",
-        "asyncio.timeout(_BODY_SECONDS)",
+        "serve/bodies.py",
+        "asyncio.timeout(BODY_SECONDS)",
         "asyncio.timeout(None)",
         "slow_body",
         LIMITS,

@@ -1,5 +1,7 @@
 """The engine with language models of many kinds: those that have a cache of their own, or see it in their own way."""
 
+from threading import Event
+
 import pytest
 import torch
 import transformers
@@ -83,3 +85,68 @@ def test_what_the_library_samples_is_another_answer_each_time():
     seeded = {engine.generate([request(1, max_new_tokens=9, temperature=1.5, seed=4)])[0][0].text for _ in range(3)}
     assert len(seeded) == 1
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def by_library(**text):
+    """A system whose language model the library decodes, and which comes to no end by itself."""
+    sizes = {"hidden_size": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1, "eos_token_id": None, "pad_token_id": 0}
+    torch.manual_seed(0)
+    model = MiniGPT4ForConditionalGeneration(tiny_config(text_config=transformers.BloomConfig(vocab_size=128, **sizes | text)))
+    return Engine(model.eval(), tiny_processor(model.config))
+
+
+def at_the_step(engine, number, then, monkeypatch):
+    """Something happens while the language model computes its step of this number."""
+    steps, forward = [], engine.model.language_model.forward
+
+    def watched(*args, **kwargs):
+        steps.append(1)
+        if len(steps) == number:
+            then()
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(engine.model.language_model, "forward", watched)
+    return steps
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_beams": 2}, {"temperature": 0.9, "seed": 1, "n": 2}, {"stop": ("###",)}])
+def test_what_the_library_decodes_ends_where_it_is_cancelled(settings, monkeypatch):
+    """It wrote on to the limit, and everybody else waited."""
+    engine, tickets = by_library(), []
+    steps = at_the_step(engine, 5, lambda: tickets[0].cancel(), monkeypatch)
+    held = Event()
+    real = engine._with_library
+    monkeypatch.setattr(engine._scheduler, "_library", lambda group: (held.wait(), real(group)))
+    tickets.append(engine.submit(request(1, max_new_tokens=60, **settings)))
+    held.set()
+    done = tickets[0].result()
+    assert len(steps) < 8
+    assert {one.finish_reason for one in done} == {"cancelled"}
+    assert all(0 < len(one.token_ids) < 8 for one in done)
+    assert engine.stats.cancelled == len(done)
+
+
+def test_of_two_that_the_library_decodes_the_one_that_is_cancelled_ends(monkeypatch):
+    engine, tickets = by_library(), []
+    (alone,) = engine.generate([request(4, max_new_tokens=12)])[0]
+    at_the_step(engine, 5, lambda: tickets[0].cancel(), monkeypatch)
+    real, held = engine._with_library, Event()
+    monkeypatch.setattr(engine._scheduler, "_library", lambda group: (held.wait(), real(group)))
+    asking = request(9, max_new_tokens=1)
+    engine.submit(asking)  # is taken by itself, so that the two after it wait for each other
+    tickets += [engine.submit(request(i, max_new_tokens=12)) for i in (1, 4)]
+    held.set()
+    (first,), (second,) = (ticket.result() for ticket in tickets)
+    assert (first.finish_reason, len(first.token_ids)) == ("cancelled", 4)
+    assert (second.finish_reason, second.token_ids) == ("length", alone.token_ids)
+
+
+def test_closing_does_not_wait_for_what_the_library_decodes(monkeypatch):
+    engine = by_library()
+    begun = Event()
+    steps = at_the_step(engine, 3, begun.set, monkeypatch)
+    ticket = engine.submit(request(1, max_new_tokens=220))
+    begun.wait()
+    engine.close()
+    assert ticket.result()[0].finish_reason == "cancelled"
+    assert len(steps) < 200

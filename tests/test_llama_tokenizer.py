@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
+from minigpt4.engine.streaming import token_text
 from minigpt4.errors import UserError
 from minigpt4.model import MiniGPT4ImageProcessor, MiniGPT4Processor  # (AutoTokenizer then knows the class)
 from minigpt4.model.legacy_llama_tokenizer import PAD_STRING, legacy_llama_tokenizer, official_pad_id, pieces_to_text
@@ -172,3 +173,12 @@ def test_a_question_in_jinja_has_our_ids_in_one_piece(folder, template, extra_bo
     assert place == processor.image_token_id
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert [i for one in ids for i in [one] * (processor.num_image_tokens if one == place else 1)] == ours
+
+
+def test_texts_of_tokens_joined_are_the_text(tokenizer):
+    """Decoded by itself, a token loses the blank that it begins with, and clients that join them had words run together."""
+    text = "a brown dog runs across a muddy field"
+    row = ids(tokenizer, text)
+    assert "".join(token_text(tokenizer, token) for token in row) == " " + text
+    assert token_text(tokenizer, tokenizer.eos_token_id) == ""
+    assert token_text(tokenizer, tokenizer.eos_token_id, special=True) == tokenizer.eos_token

@@ -11,6 +11,9 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from serving import assistant, picture, serving, uri, wait_until, with_image
 
+from minigpt4.engine.completion import TokenLogprob
+from minigpt4.serve.chat import logprobs
+
 
 @pytest.fixture(scope="module")
 def system():
@@ -186,6 +189,15 @@ def test_the_length_is_limited(name, client):
     done = ask(client, **{name: 3})
     assert done.usage.completion_tokens == 3
     assert done.choices[0].finish_reason == "length"
+
+
+def test_the_end_of_an_answer_is_none_of_its_tokens():
+    """Clients that join their texts had "<|im_end|>" behind it."""
+    content = logprobs([TokenLogprob(5, " cat", -0.5, ((5, " cat", -0.5), (2, "</s>", -1.5))), TokenLogprob(2, "", -0.1)])[
+        "content"
+    ]
+    assert [one["token"] for one in content] == [" cat"]
+    assert [one["token"] for one in content[0]["top_logprobs"]] == [" cat", "</s>"]
 
 
 def test_logprobs_are_those_of_the_tokens(client):

@@ -13,7 +13,7 @@ from serving import as_bytes, assistant, picture, post, post_url, serving, slow,
 from test_serve_security import at, key_file  # noqa: F401  (fixtures)
 
 from minigpt4.errors import UserError
-from minigpt4.serve import app as app_module
+from minigpt4.serve import bodies
 from minigpt4.serve.errors import ApiError
 from minigpt4.serve.gate import Rates
 from minigpt4.serve.images import decode, read_image
@@ -80,7 +80,7 @@ def test_so_many_requests_of_all_at_a_time(monkeypatch):
 
 
 def test_a_slow_body_is_given_up(at, monkeypatch):
-    monkeypatch.setattr(app_module, "_BODY_SECONDS", 0.2)
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.2)
     host, port = at.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=20) as link:
         head = "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -110,7 +110,7 @@ def test_bodies_are_bounded_with_and_without_a_length():
 
 
 def test_a_body_that_is_said_to_be_too_large_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(app_module, "_BODY_SECONDS", 1.0)
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 1.0)
     with serving(assistant(), allowed=Allowed(body_bytes=1000)) as at:
         host, port = at.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as link:
@@ -167,3 +167,10 @@ def test_bytes_are_counted_before_anything_is_decoded(monkeypatch):
     monkeypatch.setattr(base64, "b64decode", lambda *_, **__: pytest.fail("it is decoded"))
     with pytest.raises(UserError, match="500 bytes"):
         read_image(uri(Image.effect_noise((64, 64), 50)), allowed)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("inf"), float("nan")])
+def test_a_limit_that_is_no_number_above_nought_is_refused(value):
+    """Infinity was taken, and the server ended with an OverflowError."""
+    with pytest.raises(UserError, match=r"seconds must be a number above 0, not"):
+        Allowed(seconds=value)

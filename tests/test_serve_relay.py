@@ -9,7 +9,7 @@ from serving import assistant, with_image
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from minigpt4.serve import relay
+from minigpt4.serve import bodies, relay
 from minigpt4.serve.app import create_app
 from minigpt4.serve.errors import ApiError
 from minigpt4.serve.relay import Relay
@@ -182,3 +182,24 @@ def test_a_body_that_is_refused_reaches_nobody(replicas):
         return some.asked, sent[0]["status"]
 
     assert asyncio.run(work()) == (0, 413)
+
+
+@pytest.mark.parametrize(("then", "status", "code"), [("wait", 408, "slow_request"), ("leave", 499, None)])
+def test_a_body_that_does_not_come_whole_is_passed_on_to_nobody(then, status, code, replicas, monkeypatch):
+    """It was waited for without end; half of one was given to four replicas when its sender had left."""
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.2)
+    messages, sent, some = [{"type": "http.request", "body": b'{"mo', "more_body": True}], [], replicas()
+
+    async def receive():
+        if not messages and then == "wait":
+            await asyncio.sleep(30)
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "path": "/v1/chat/completions", "method": "POST", "headers": []}
+    asyncio.run(Relay(some.ask, Lost)(scope, receive, send))
+    assert some.asked == 0
+    assert sent[0]["status"] == status
+    assert json.loads(sent[1]["body"])["error"]["code"] == code

@@ -179,6 +179,10 @@ def test_the_configuration_does_not_keep_them():
         (json.dumps({"caption": 3}), '"caption" must be an object of settings'),
         (json.dumps({"caption": {"num_beam": 3}}), r"caption: unknown setting num_beam \(did you mean num_beams\?\)"),
         (json.dumps({"question": {"top_p": 2}}), "question: top_p must be from 0 to 1"),
+        (
+            json.dumps({"question": {"num_beams": 2, "length_penalty": -2000}}),
+            "question: length_penalty must be from -10 to 10",
+        ),
         (json.dumps({"vqa": {"num_beams": 2, "temperature": 0.5}}), "vqa: temperature does not go with num_beams"),
         (json.dumps({"vqa": {"zoom_in": True}}), r"vqa: zoom_in goes with \[grounding\]"),
         (json.dumps({"refer": {"mirrored": True}}), "refer: mirrored goes with self_consistency"),

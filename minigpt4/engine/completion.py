@@ -57,7 +57,10 @@ class Request:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token of an answer, its log-probability before temperature and penalties, and the likeliest tokens in its place."""
+    """A token of an answer, its log-probability before temperature and penalties, and the likeliest tokens in its place.
+
+    `token` is what it adds to the answer's text: nothing, if it is the end of a sequence.
+    """
 
     token_id: int
     token: str

@@ -26,7 +26,7 @@ from .params import SamplingParams
 from .sampling import random_numbers
 from .scheduler import Scheduler
 from .scoring import whole_logprobs
-from .stopping import StopAtText
+from .stopping import StopAtText, StopWhenCancelled
 from .streaming import cut_at, ends_at_text
 from .ticket import Ticket
 
@@ -228,8 +228,10 @@ class Engine:
         }
         if params.samples:
             settings |= {"temperature": params.temperature, "top_p": params.top_p, "top_k": params.top_k}
+        cancelled = StopWhenCancelled(lambda: [ticket.cancelled for ticket in tickets])
+        settings["stopping_criteria"] = [cancelled]
         if tickets[0].stop:
-            settings["stopping_criteria"] = [StopAtText(self.processor.tokenizer, tickets[0].stop)]
+            settings["stopping_criteria"].append(StopAtText(self.processor.tokenizer, tickets[0].stop))
         with random_numbers(params.seed):
             ids = self.model.generate(
                 **{k: v.to(self.model.device) for k, v in rows.items()},
@@ -237,14 +239,22 @@ class Engine:
                 **settings,
             )
         for number, row in enumerate(ids.tolist()):
-            self._hand_out(tickets[number // params.n], number % params.n, row)
+            length = None if params.num_beams > 1 else cancelled.lengths.get(number)  # beams change places
+            self._hand_out(tickets[number // params.n], number % params.n, row[:length])
 
     def _hand_out(self, ticket: Ticket, index: int, ids: list[int]) -> None:
+        tokenizer = self.processor.tokenizer
         end = next((place for place, token in enumerate(ids) if token in self._end_ids), None)
-        kept = ids if end is None else ids[: end + 1]
-        text = self.processor.tokenizer.decode(kept, skip_special_tokens=True)
+        if end is None:  # ended by a stop text or cancelled while others went on: what was put behind it is no answer
+            end = max((place for place, token in enumerate(ids) if token != tokenizer.pad_token_id), default=-1)
+            reason = "cancelled" if ticket.cancelled else "length"
+        else:
+            reason = "stop"
+        kept = ids[: end + 1]
+        text = tokenizer.decode(kept, skip_special_tokens=True)
         cut = cut_at(text, ticket.stop)
-        reason = "stop" if end is not None or cut != text else "length"
+        reason = "stop" if cut != text else reason
+        self.stats.cancelled += reason == "cancelled"
         ticket.timings.total = time.monotonic() - ticket.since
         done = Completion(text=cut.strip(), token_ids=tuple(kept), finish_reason=reason, **ticket.counts())  # type: ignore[arg-type]
         ticket.put(Piece(index, done.text, completion=done))

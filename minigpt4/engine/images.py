@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from threading import Lock
@@ -12,6 +13,8 @@ import torch
 from ..media.images import ImageInput
 from ..model.processing import MiniGPT4Processor
 from .completion import EncodedImage
+from .limits import out_of_memory
+from .ticket import Ticket
 
 _FILES = 4096  # names of files that are remembered with what was in them
 
@@ -119,3 +122,23 @@ def _file_of(image: ImageInput) -> tuple | None:
     except (OSError, ValueError):
         return None  # opening it will say what is wrong
     return os.path.abspath(image), stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+def with_images(group: list[Ticket], cache: ImageCache) -> list[Ticket]:
+    """The tickets whose images could be encoded, and have them now; the others fail, each by itself."""
+    begun = time.monotonic()
+    known = [ticket for ticket in group if ticket.images]  # they had to wait for another prompt
+    if known:
+        rest = with_images([ticket for ticket in group if not ticket.images], cache)
+        return [ticket for ticket in group if ticket in known or ticket in rest]
+    try:
+        encoded = cache.encode([image for ticket in group for image in ticket.request.images])
+    except Exception as error:
+        if len(group) > 1:
+            return [ticket for one in group for ticket in with_images([one], cache)]
+        group[0].fail(out_of_memory(error))
+        return []
+    for ticket in group:
+        own, encoded = encoded[: len(ticket.request.images)], encoded[len(ticket.request.images) :]
+        ticket.take_images(own, time.monotonic() - begun)
+    return group

@@ -67,7 +67,7 @@ class SamplingParams:
         self._number("temperature", lambda value: value == 0 or value >= COLDEST, f"0 (greedy) or at least {COLDEST}")
         self._number("top_p", lambda value: 0 <= value <= 1, "from 0 to 1")
         self._number("repetition_penalty", lambda value: value > 0, "above 0")
-        self._number("length_penalty", lambda value: True, "a number")
+        self._number("length_penalty", lambda value: -10 <= value <= 10, "from -10 to 10")
         if not isinstance(self.stop, list | tuple) or not all(isinstance(text, str) and text for text in self.stop):
             raise UserError("stop must be a list of texts, none of them empty")
         object.__setattr__(self, "stop", tuple(self.stop))

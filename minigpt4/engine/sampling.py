@@ -6,6 +6,7 @@
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -23,6 +24,7 @@ from ..model.modeling import MiniGPT4ForConditionalGeneration
 from .beams import BeamSearch
 from .completion import TokenLogprob
 from .params import SamplingParams
+from .streaming import token_text
 
 
 @contextmanager
@@ -158,10 +160,10 @@ def _logprob(asking: Asking, logits: torch.Tensor, token: int) -> TokenLogprob |
     if asking.params.logprobs is None:
         return None
     logp = logits.float().log_softmax(-1)
-    decode = asking.tokenizer.decode  # type: ignore[attr-defined]
     best = logp.topk(asking.params.logprobs)
-    top = tuple((i, decode([i]), v) for v, i in zip(best.values.tolist(), best.indices.tolist(), strict=True))
-    return TokenLogprob(token, decode([token]), logp[token].item(), top)
+    text = partial(token_text, asking.tokenizer)
+    top = tuple((i, text(i, special=True), v) for v, i in zip(best.values.tolist(), best.indices.tolist(), strict=True))
+    return TokenLogprob(token, text(token), logp[token].item(), top)
 
 
 # sampling in training -------------------------------------------------------------------------------------------------

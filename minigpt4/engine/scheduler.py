@@ -19,7 +19,7 @@ from ..errors import UserError
 from .backend import Backend, Block
 from .beams import BeamSearch
 from .completion import Completion, EngineFull, FinishReason, Piece, TokenLogprob
-from .images import ImageCache
+from .images import ImageCache, with_images
 from .limits import Limits, Stats, out_of_memory
 from .prefix import Prefix, PrefixCache
 from .rows import Rows, block_of, prefix_of
@@ -53,6 +53,7 @@ class Scheduler:
         self._waiting: deque[Ticket] = deque()
         self._prefill: Prefill | None = None
         self._rows: list[Row] = []
+        self._with_library: Sequence[Ticket] = ()
         self._cache = Rows(backend)
         self._wake = Condition()
         self._worker: Thread | None = None
@@ -85,6 +86,8 @@ class Scheduler:
         with self._wake:
             self._closed = True
             self._wake.notify()
+            for ticket in self._with_library:
+                ticket.cancel()
         if self._worker is not None:
             self._worker.join()
 
@@ -193,7 +196,9 @@ class Scheduler:
         if not group:
             return
         try:
-            self._start(self._encode_images(group))
+            seen = with_images(group, self.images)
+            self.stats.images_encoded, self.stats.images_known = self.images.misses, self.images.hits
+            self._start(seen)
         except Exception as error:
             for ticket in group:
                 ticket.fail(out_of_memory(error))
@@ -202,7 +207,14 @@ class Scheduler:
     def _start(self, group: Sequence[Ticket]) -> None:
         """Answer, or begin to read."""
         if group and group[0].needs_library:
-            self._library(group)
+            with self._wake:
+                self._with_library = group
+                for ticket in group if self._closed else ():
+                    ticket.cancel()
+            try:
+                self._library(group)
+            finally:
+                self._with_library = ()
             return
         fresh: list[tuple[Ticket, torch.Tensor]] = []
         for place, ticket in enumerate(group):
@@ -221,26 +233,6 @@ class Scheduler:
             self._read(fresh)
         elif self._prefill is not None:
             self._read_on(self._prefill)
-
-    def _encode_images(self, group: list[Ticket]) -> list[Ticket]:
-        """The tickets whose images could be encoded; the others fail, each by itself."""
-        begun = time.monotonic()
-        known = [ticket for ticket in group if ticket.images]  # they had to wait for another prompt
-        if known:
-            rest = self._encode_images([ticket for ticket in group if not ticket.images])
-            return [ticket for ticket in group if ticket in known or ticket in rest]
-        try:
-            encoded = self.images.encode([image for ticket in group for image in ticket.request.images])
-        except Exception as error:
-            if len(group) > 1:
-                return [ticket for one in group for ticket in self._encode_images([one])]
-            group[0].fail(out_of_memory(error))
-            return []
-        for ticket in group:
-            own, encoded = encoded[: len(ticket.request.images)], encoded[len(ticket.request.images) :]
-            ticket.take_images(own, time.monotonic() - begun)
-        self.stats.images_encoded, self.stats.images_known = self.images.misses, self.images.hits
-        return group
 
     def _read(self, group: Sequence[tuple[Ticket, torch.Tensor]]) -> None:
         """Whole prompts, side by side; padded on the right, where causal attention does not look."""

@@ -1,7 +1,7 @@
 """Text from tokens as they come, and where it ends: at an end of sequence, or at a text (``###``)."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 
 def cut_at(text: str, stop: Sequence[str]) -> str:
@@ -27,6 +27,14 @@ def ends_at_text(tokenizer: Decodes, stop: Sequence[str]) -> Callable[[list[int]
         return any(mark in text for mark in stop)
 
     return ends
+
+
+def token_text(tokenizer: Any, token: int, *, special: bool = False) -> str:
+    """What a token writes behind another one: tokenizers of the Llama family drop the blank that a text begins with.
+    A special token writes nothing, as in an answer's text, or its name with `special`."""
+    before = tokenizer("a", add_special_tokens=False)["input_ids"][-1:]
+    known, both = (tokenizer.decode(ids, skip_special_tokens=not special) for ids in (before, [*before, token]))
+    return both[both.index(known) + len(known) :]  # Llama's puts a blank before it if there is a special token among them
 
 
 class TextStream:

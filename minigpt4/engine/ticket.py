@@ -11,7 +11,7 @@ from .completion import Completion, EncodedImage, Piece, Request, Timings, Token
 from .params import SamplingParams
 from .prefix import Symbols
 from .sampling import Chances
-from .streaming import TextStream
+from .streaming import TextStream, token_text
 
 
 class Ticket:
@@ -114,7 +114,7 @@ class Ticket:
         """Hand the candidates out, each with the log-probabilities of its tokens."""
         self.timings.total = time.monotonic() - self.since
         for index, (ids, own) in enumerate(zip(self.candidates, logprobs, strict=True)):
-            each = tuple(TokenLogprob(i, self.tokenizer.decode([i]), value) for i, value in zip(ids, own, strict=True))
+            each = tuple(TokenLogprob(i, token_text(self.tokenizer, i), value) for i, value in zip(ids, own, strict=True))
             text = self.request.candidates[index]
             done = Completion(text=text, token_ids=tuple(ids), finish_reason="stop", logprobs=each, **self.counts())
             self.put(Piece(index, text, each, done))

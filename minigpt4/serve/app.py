@@ -15,13 +15,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute
 
 from ..errors import UserError
 from ..inference.assistant import Assistant
 from ..prompt.tasks import TASKS
 from .answering import Answering
+from .bodies import body
 from .chat import chat_completions, check_model
 from .decisions import DecisionsRequest, decisions
 from .dialogues import DialogueRequest, dialogues
@@ -35,7 +35,6 @@ from .schema import ChatRequest
 from .settings import Allowed
 
 log = logging.getLogger(__name__)
-_BODY_SECONDS = 60.0  # to send one
 _SHOWN_SIDE = 2048  # of an image that was converted to be shown
 _PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -160,21 +159,6 @@ async def read(http: Request, kind: type[M]) -> M:
         return kind.model_validate_json(await body(http))
     except ValidationError as error:
         raise invalid(error) from None
-
-
-async def body(http: Request) -> bytes:
-    """A request's body as it is.
-
-    Raises:
-        ApiError: it takes too long to arrive, or its sender leaves.
-    """
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            return await http.body()
-    except ClientDisconnect:
-        raise ApiError(499, "the client has left") from None
-    except TimeoutError:
-        raise ApiError(408, f"the request did not arrive within {_BODY_SECONDS:g} seconds", code="slow_request") from None
 
 
 def _add_api(app: FastAPI, served: Served) -> None:

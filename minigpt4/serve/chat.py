@@ -65,9 +65,9 @@ async def _events(
                 for index in range(pieces.ticket.params.n):
                     yield chunk(index, {"role": "assistant", "content": ""})
                 async for piece in pieces:
-                    if piece.text or piece.logprobs:
-                        said_of = {"logprobs": logprobs(piece.logprobs)} if piece.logprobs else {}
-                        yield chunk(piece.index, {"content": piece.text}, **said_of)
+                    known = logprobs(piece.logprobs)
+                    if piece.text or known["content"]:
+                        yield chunk(piece.index, {"content": piece.text}, logprobs=known if known["content"] else None)
                     if piece.completion is None:
                         continue
                     done.append(piece.completion)
@@ -118,13 +118,17 @@ def _box(box: Box, size: tuple[int, int]) -> dict[str, list[float]]:
 
 
 def logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
-    """Log-probabilities as OpenAI gives them."""
+    """Log-probabilities as OpenAI gives them: of tokens that write something, whose texts joined are the answer's."""
 
     def one(token: str, logprob: float) -> dict[str, Any]:
         whole = "\ufffd" not in token  # a token may be a part of a character
         return {"token": token, "logprob": max(logprob, -9999.0), "bytes": list(token.encode()) if whole else None}
 
-    content = [one(t.token, t.logprob) | {"top_logprobs": [one(token, logprob) for _, token, logprob in t.top]} for t in tokens]
+    content = [
+        one(t.token, t.logprob) | {"top_logprobs": [one(token, logprob) for _, token, logprob in t.top]}
+        for t in tokens
+        if t.token
+    ]
     return {"content": content, "refusal": None}
 
 

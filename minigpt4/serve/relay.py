@@ -11,8 +11,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
+from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
+from .bodies import body
 from .chat import event
 from .errors import ApiError, as_api_error
 
@@ -46,7 +48,7 @@ class Relay:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         said = _Said(send)
         try:
-            body = await _whole(receive)
+            whole = await body(Request(scope, receive))
         except ApiError as error:
             await said.fail(error)
             return
@@ -58,7 +60,7 @@ class Relay:
                     log.warning("a replica has ended with a request on its way; asking another one")
                     await asyncio.sleep(_PAUSE * attempt)
                     said.again()
-                if await self._asked(plain, body, said, left):
+                if await self._asked(plain, whole, said, left):
                     return
             raise ApiError(503, "the replicas that were asked have ended; try again", code="replica_lost")
         except Exception as error:
@@ -66,11 +68,11 @@ class Relay:
         finally:
             left.cancel()
 
-    async def _asked(self, scope: Scope, body: bytes, said: "_Said", left: "asyncio.Future[None]") -> bool:
+    async def _asked(self, scope: Scope, whole: bytes, said: "_Said", left: "asyncio.Future[None]") -> bool:
         """Whether one replica has said all, or nobody is there to hear it."""
         start: Message | None = None
         try:
-            stream = self._ask(scope, body)
+            stream = self._ask(scope, whole)
             messages = aiter(stream)
             while True:
                 step = asyncio.ensure_future(anext(messages))
@@ -143,16 +145,6 @@ class _Said:
 
 def _plain(body: bytes) -> bytes:
     return _CHANGING.sub(b"", body)
-
-
-async def _whole(receive: Receive) -> bytes:
-    body, more = b"", True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return body
-        body, more = body + message.get("body", b""), message.get("more_body", False)
-    return body
 
 
 async def _left(receive: Receive) -> None:

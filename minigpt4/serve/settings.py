@@ -1,5 +1,6 @@
 """What a server allows."""
 
+import math
 from dataclasses import dataclass, fields
 
 from ..errors import UserError
@@ -36,8 +37,9 @@ class Allowed:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if field.name not in ("remote_images", "per_minute") and getattr(self, field.name) <= 0:
-                raise UserError(f"{field.name} must be above 0, not {getattr(self, field.name)}")
+            value = getattr(self, field.name)
+            if field.name not in ("remote_images", "per_minute") and not 0 < value < math.inf:
+                raise UserError(f"{field.name} must be a number above 0, not {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
