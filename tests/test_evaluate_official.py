@@ -351,6 +351,11 @@ def test_a_written_answer_means_one_of_those_given_or_none(text, place):
         ("yes", ["Yes.", "No."], 0),
         ("a cat", ["a dog", "a cat", "a cat"], 1),
         ("It is a T-shirt", ["shirt", "t-shirt"], 1),
+        ("ff", ["Ff", "ff", "FF"], 1),
+        (" FF\n", ["Ff", "ff", "FF"], 2),
+        ("The genotype is ff.", ["Ff", "ff", "FF"], 1),
+        ("fF", ["Ff", "ff", "FF"], None),
+        ("The Dog and a cat", ["dog", "cat"], None),  # capitals count only where they tell answers apart
     ],
 )
 def test_marks_articles_and_parts_of_words_are_no_answers_by_themselves(text, choices, place):
@@ -364,3 +369,16 @@ def test_answers_that_are_written_are_counted_by_what_they_mean(tmp_path):
     model, usual = BENCHMARKS["aokvqa_mc_written"].report(answered, Against()).lines
     assert model.scores["accuracy"].value == usual.scores["accuracy"].value == 1 / 2
     assert [BENCHMARKS["aokvqa_mc_written"].parse(row) for row in answered] == [1, None]
+
+
+def test_choices_that_differ_in_capitals_are_different_answers():
+    genes = {"image": "a.jpg", "question": "Which?", "choices": ["Ff", "ff", "FF"], "truth": "ff"}
+    for name in ("choice", "choice_written", "scienceqa"):
+        rows = [genes | {"benchmark": name, "answer": answer} for answer in ("Ff", "ff", "FF")]
+        model, usual = BENCHMARKS[name].report(rows, Against()).lines
+        assert model.scores["accuracy"].value == pytest.approx(1 / 3)
+        assert usual.scores["accuracy"].value == 1
+    rows = [genes | {"choices": ["yes", "no"], "truth": "yes", "answer": "yes"}] * 2
+    rows.append(genes | {"choices": ["Yes", "No"], "truth": "Yes", "answer": "No"})
+    usual = BENCHMARKS["choice"].report(rows, Against()).lines[1]
+    assert usual.scores["accuracy"].value == 1  # it is no choice of the third as it is written, and means one
