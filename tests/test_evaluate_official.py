@@ -303,6 +303,29 @@ def test_images_of_a_table_are_written_once_and_one_may_be_that_of_a_question_be
     assert (tmp_path / "mmbench_images/7.jpg").read_bytes() == b"mine"
 
 
+def test_an_image_of_a_table_may_stand_at_any_other_question(tmp_path):
+    head = "index\tquestion\tA\tB\tanswer\timage\tsplit\n"
+    table = (
+        ("1234", "Which?", "a dog", "a cat", "B", PIXEL, "train"),
+        ("1235", "Where?", "left", "right", "B", "1234", "dev"),  # at a question of another split
+        ("1001", "Where?", "left", "right", "B", "2000", "dev"),  # further down, at one that cannot be asked
+        ("2000", "Where?", "left", "right", "D", PIXEL, "dev"),
+        ("3000", "Where?", "left", "right", "A", "4321", "dev"),  # at none; "4321" is base64, but of no image
+        ("5000", "Where?", "left", "right", "A", "6000", "dev"),
+        ("6000", "Where?", "left", "right", "A", "5000", "dev"),
+        ("7000", "Where?", "left", "right", "A", "1235", "dev"),  # at one that has another's
+    )
+    (tmp_path / "mmbench.tsv").write_text(head + "".join("\t".join(row) + "\n" for row in table))
+    rows, problems = BENCHMARKS["mmbench"].rows(tmp_path, Choice(split="dev"))
+    assert [row["image"] for row in rows] == [f"mmbench_images/{number}.jpg" for number in ("1234", "2000", "1234")]
+    for row in rows:
+        assert (tmp_path / row["image"]).read_bytes() == base64.b64decode(PIXEL)
+    assert len(problems) == 4
+    assert any("neither one in base64 nor the index of a question, found '4321'" in problem for problem in problems)
+    assert sorted(file.name for file in (tmp_path / "mmbench_images").iterdir()) == ["1234.jpg", "2000.jpg"]
+    assert len(BENCHMARKS["mmbench"].rows(tmp_path)[0]) == 4
+
+
 def test_the_domains_of_nocaps_have_scores_of_their_own(tmp_path):
     rows, _ = BENCHMARKS["nocaps"].rows(sample(tmp_path, "nocaps"))
     answered = [row | {"answer": text} for row, text in zip(rows, ("a brown dog", "nothing"), strict=True)]
