@@ -65,7 +65,8 @@ def report(rows: Sequence[Row], against: Against) -> Report:
         own = [row for row in rows if row["asked"] == asked]
         if own:
             images = [row["image"] for row in own]
-            flawed = [bool(flaws(row["answer"], verse=asked in ("poem", "recipe", "website"))) for row in own]
+            verse, code = asked in ("poem", "recipe", "website"), asked == "website"
+            flawed = [bool(flaws(row["answer"], verse, code)) for row in own]
             words = [len(row["answer"].split()) for row in own]
             scores = {"flawed": bootstrap(flawed, groups=images), "words": bootstrap(words, groups=images)}
             lines.append(Line(f"model, {asked}", scores, f"{len(own):,} images"))
