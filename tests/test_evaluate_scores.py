@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from minigpt4.evaluate.annotations import Problems
 from minigpt4.evaluate.benchmarks.base import Against, Choice, new_row
 from minigpt4.evaluate.benchmarks.registry import BENCHMARKS
 from minigpt4.metrics.meteor import meteor
@@ -158,3 +159,37 @@ def test_things_are_found_in_any_number(tmp_path, thing, images):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found, _ = BENCHMARKS["detection"].rows(tmp_path / "rows.jsonl", Choice(things=(thing,)))
     assert [row["image"] for row in found] == images
+
+
+@pytest.mark.parametrize(
+    ("thing", "images"),
+    [
+        ("dog", [0, 2]),
+        ("dogs", [0, 2]),
+        ("hot dog", [1, 3]),
+        ("Hot Dogs", [1, 3]),
+        ("cell phone", [4]),
+        ("phone", []),
+        ("knife", [5]),
+        ("wine glass", [6]),
+        ("glass", [7]),
+        ("bear", [9]),
+        ("red toy car", [10]),
+        ("toy car", [10]),
+        ("car", [10]),
+        ("taxi", [11]),
+        ("people", [12]),
+        ("skis", [13]),
+        ("bus", [14]),
+        ("woman in a hat", [15]),
+    ],
+)
+def test_a_name_of_several_words_is_one_thing(tmp_path, thing, images):
+    """`--things dog` counted hot dogs, and `--things "hot dog"` found nothing."""
+    phrases = ["two dogs", "hot dog", "a brown dog on a bed", "three big hot dogs", "cell phone", "knives", "wine glasses"]
+    phrases += ["a glass of water", "teddy bear", "a bear", "a red toy car", "two taxis", "a group of people", "skis", "buses"]
+    phrases += ["woman in a hat"]
+    rows = [{"image": f"{i}.png", "phrase": phrase, "boxes": HERE} for i, phrase in enumerate(phrases)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = BENCHMARKS["detection"].read(tmp_path / "rows.jsonl", Choice(things=(thing,)), Problems())
+    assert [int(row["image"].removesuffix(".png")) for row in rows] == images
