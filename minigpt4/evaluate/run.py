@@ -87,7 +87,8 @@ def run_benchmark(
     benchmark.check(asked)
     if not asked.identifier:
         benchmark = replace(benchmark, question=partial(_without_identifier, benchmark.question))
-    choice = Choice(split=asked.split, single_box=asked.single_box, things=asked.things)
+    images = asked.images or (annotations if annotations.is_dir() else annotations.parent)
+    choice = Choice(split=asked.split, single_box=asked.single_box, things=asked.things, images=images)
     rows, unusable = benchmark.rows(annotations, choice)
     if asked.limit and asked.limit < len(rows):
         rows = [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), asked.limit))]
@@ -96,7 +97,6 @@ def run_benchmark(
     if asked.prior_split and "split" not in benchmark.takes:
         raise UserError(f"{name}: prior_split would change nothing; leave it out")
     prior = benchmark.rows(asked.prior, replace(choice, split=asked.prior_split))[0] if asked.prior else None
-    images = asked.images or (annotations if annotations.is_dir() else annotations.parent)
     if not images.is_dir():
         raise UserError(f"{images}: no such folder")
 

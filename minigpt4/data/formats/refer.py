@@ -63,11 +63,11 @@ def _read(row: Fields, split: str, task: str, official: bool, things: dict[str, 
     found = images.get(image, {})
     known = isinstance(found.get("width"), int) and isinstance(found.get("height"), int)
     size = (found["width"], found["height"]) if known else None
-    name, alias = coco_names(image)
+    name, *others = coco_names(image)
     yield ThingInPixels(
         **row.place,
         images=(name,),
-        aliases=(alias,),
+        aliases=tuple(others),
         size=size,
         task=task,
         phrases=phrases,

@@ -29,6 +29,8 @@ class Choice:
     """Only phrases that mean one box."""
     things: tuple[str, ...] = ()
     """In place of the annotated phrases: for each of these words, all things of that kind or name."""
+    images: Path | None = None
+    """The folder of images, where it is known: of the names that a published list may mean, the one that is there is taken."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     rows: list[Row] = []
     if path.suffix == ".json":
         refuse_split(path, choice.split)
-        for row in rows_in_format(_format_of(load_json(str(path)), path), path, problems, clean=False):
+        for row in rows_in_format(_format_of(load_json(str(path)), path), path, problems, choice.images, clean=False):
             assert isinstance(row, Question)
             rows.append(new_row(NAME, row.images[0], question=row.question, answers=list(row.answers)))
         return rows
