@@ -256,6 +256,23 @@ def test_questions_without_an_image_are_no_fault_of_the_data(tmp_path):
         "1 of 2 questions of test have no image and are not asked"]  # fmt: skip
 
 
+def test_images_of_part_of_a_split_are_those_of_the_split(tmp_path):
+    entry = _ASK | {"question": "Which?"}
+    (tmp_path / "problems.json").write_text(json.dumps({"1": entry, "2": entry | {"split": "train"}, "3": entry}))
+    (tmp_path / "pid_splits.json").write_text(json.dumps({"minitest": ["1", "3"], "trainval": ["2"], "odd": None}))
+    for place in ("test/1", "3", "train/2"):
+        (tmp_path / "images" / place).mkdir(parents=True)
+        (tmp_path / "images" / place / "image.png").touch()
+    found = {split: BENCHMARKS["scienceqa"].rows(tmp_path, Choice(split=split))[0] for split in ("minitest", "trainval")}
+    assert [row["image"] for row in found["minitest"]] == ["images/test/1/image.png", "images/3/image.png"]
+    assert [row["image"] for row in found["trainval"]] == ["images/train/2/image.png"]
+    with pytest.raises(UserError, match="no split 'odd'"):
+        BENCHMARKS["scienceqa"].rows(tmp_path, Choice(split="odd"))
+    (tmp_path / "pid_splits.json").write_text("null")
+    with pytest.raises(UserError, match="expected an object of splits"):
+        BENCHMARKS["scienceqa"].rows(tmp_path)
+
+
 def test_a_table_that_has_another_image_shows_that_one(tmp_path):
     blue = base64.b64encode(as_bytes(picture("blue", (2, 2)), "JPEG")).decode()
     before = BENCHMARKS["mmbench"].rows(sample(tmp_path, "mmbench"))[0]
