@@ -310,6 +310,27 @@ def test_chair_counts_what_has_a_box_or_is_said_by_people(tmp_path):
     assert found["model"] == {"CHAIR_i": 0.5, "CHAIR_s": 1.0, "recall": 2 / 3, "words": 11.0}
 
 
+def test_chair_finds_either_year_where_its_archive_unpacks_to(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    for name in ("val2014", "val2017"):
+        (tmp_path / name).mkdir()
+    later = [{"id": 42, "file_name": "000000000042.jpg"}]
+    (tmp_path / "annotations/instances_val2017.json").write_text(json.dumps(INSTANCES | {"images": later}))
+    said = CAPTIONS | {"annotations": [{"image_id": 42, "caption": "A cat."}]}
+    (tmp_path / "annotations/captions_val2014.json").write_text(json.dumps(said))
+    (tmp_path / "val2017/000000000042.jpg").touch()
+    (row,), _ = BENCHMARKS["chair_long"].rows(tmp_path)
+    assert (row["image"], row["there"]) == ("val2017/000000000042.jpg", ["dog", "person"])
+    (tmp_path / "annotations/captions_val2017.json").write_text(json.dumps(CAPTIONS | {"images": later}))
+    (row,), _ = BENCHMARKS["chair_long"].rows(tmp_path)
+    assert row["there"] == ["bicycle", "dog", "person"]
+    assert not prepare("chair_long", tmp_path).missing
+    (tmp_path / "annotations/instances_val2014.json").write_text(json.dumps(INSTANCES))
+    (tmp_path / COCO).touch()
+    (row,), _ = BENCHMARKS["chair_long"].rows(tmp_path)
+    assert (row["image"], row["there"]) == (COCO, ["cat", "dog", "person"])
+
+
 def test_images_of_a_table_are_written_once_and_one_may_be_that_of_a_question_before(tmp_path):
     rows, _ = BENCHMARKS["mmbench"].rows(sample(tmp_path, "mmbench"))
     assert [row["image"] for row in rows] == ["mmbench_images/7.jpg"] * 2

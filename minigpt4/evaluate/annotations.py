@@ -21,6 +21,7 @@ from ..data.formats import open_source
 from ..data.formats.files import Folders, load_json
 from ..data.formats.index import Indexed
 from ..data.schema import GroundedText, Phrase, Row, boxes_of, parse_row
+from ..data.values import text_of, texts_of
 from ..errors import UserError
 from ..io.jsonl import read_rows
 from ..prompt.boxes import Box
@@ -174,10 +175,11 @@ def _refcoco(rows: Any, path: Path, problems: Problems) -> Iterator[Place]:
                 problems.append(f"{path}[{i}]: the box {row['bbox']} is empty")
                 continue
             box = Box.from_xywh(x, y, w, h, width, height)
-            sentences = [row["sents"]] if isinstance(row["sents"], str) else list(row["sents"])
+            sentences = [row["sents"]] if isinstance(row["sents"], str) else list(texts_of(row, "sents", "here"))
             image = row["img_id"][:27] + ".jpg"
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            problems.append(f"{path}[{i}]: expected {{img_id, sents, bbox, height, width}} ({error!r})")
+            why = error if isinstance(error, UserError) else repr(error)
+            problems.append(f"{path}[{i}]: expected {{img_id, sents, bbox, height, width}} ({why})")
             continue
         for sentence in sentences:
             yield Place(image=image, phrase=sentence, boxes=(box,), size=(width, height))
@@ -194,9 +196,11 @@ def _categories(row: dict[str, Any], where: str) -> Iterator[Place]:
     found: dict[str, list[Box]] = defaultdict(list)
     try:
         for i, box in enumerate(row["boxes"]):
-            found[box["category"]] += boxes_of({"bbox_xyxy_norm": [box["bbox_xyxy_norm"]]}, f"{where}[{i}]", "bbox_xyxy_norm")
+            found[text_of(box, "category", f"{where}[{i}]")] += boxes_of(
+                {"bbox_xyxy_norm": [box["bbox_xyxy_norm"]]}, f"{where}[{i}]", "bbox_xyxy_norm"
+            )
         for category, boxes in found.items():
-            yield Place(image=row["image"], phrase=category, boxes=tuple(boxes))
+            yield Place(image=text_of(row, "image", where), phrase=category, boxes=tuple(boxes))
     except (KeyError, TypeError) as error:
         raise UserError(f"{where}: expected image and boxes of category and bbox_xyxy_norm ({error!r})") from None
 
@@ -209,7 +213,9 @@ def _entities_row(row: dict[str, Any], where: str) -> Iterator[Place]:
         boxes = {thing: boxes_of(row["boxes_xyxy_norm"], where, thing) for thing in row["boxes_xyxy_norm"]}
         named = [(p["phrase"], p["id"], tuple(p.get("types", ()))) for c in row["captions"] for p in c["phrases"]]
         size = _size(row.get("width"), row.get("height"), where)
-        yield from _distinct(row["image"], size, named, boxes)
+        yield from _distinct(text_of(row, "image", where), size, named, boxes)
+    except UserError:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{where}: expected image, captions with phrases, and boxes_xyxy_norm ({error!r})") from None
 

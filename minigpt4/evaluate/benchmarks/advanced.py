@@ -48,8 +48,9 @@ def _of_folder(path: Path) -> Iterator[tuple[str, str]]:
 
 def _of_lines(path: Path, problems: Problems) -> Iterator[tuple[str, str]]:
     for where, line in rows_of(path, None, problems):
-        if isinstance(line.get("image"), str) and line.get("asked") in QUESTIONS:
-            yield line["image"], line["asked"]
+        image, asked = line.get("image"), line.get("asked")
+        if isinstance(image, str) and isinstance(asked, str) and asked in QUESTIONS:
+            yield image, asked
         else:
             problems.append(f'{where}: expected {{"image": FILE, "asked": {" or ".join(QUESTIONS)}}}')
 

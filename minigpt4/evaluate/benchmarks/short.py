@@ -27,13 +27,12 @@ def question_pairs(questions: Path, annotations: Path, problems: Problems) -> li
     A question that is there twice, that has no annotation, or whose annotation has no answer is noted.
     """
     known: dict[Any, dict] = {}
-    for annotation in _listed(annotations, "annotations"):
-        if isinstance(annotation, dict) and annotation.get("question_id") is not None:
-            if annotation["question_id"] in known:
-                problems.append(f"{annotations}: question {annotation['question_id']} is annotated twice; the first counts")
-            known.setdefault(annotation["question_id"], annotation)
-        else:
-            problems.append(f"{annotations}: an annotation without question_id")
+    for i, annotation in enumerate(_listed(annotations, "annotations")):
+        with problems.noting():
+            number = key_of(annotation, "question_id", f"{annotations}.annotations[{i}]")
+            if number in known:
+                raise UserError(f"{annotations}: question {number} is annotated twice; the first counts")
+            known[number] = annotation
     found: dict[Any, tuple[dict, dict, list[str]]] = {}
     for i, row in enumerate(_listed(questions, "questions")):
         where = f"{questions}.questions[{i}]"
@@ -73,6 +72,16 @@ def key_of(row: Any, key: str, where: str) -> Any:
     if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
         raise UserError(f'{where}: "{key}" must be text or a whole number')
     return value
+
+
+def once(row: Mapping[str, Any], seen: set, where: str) -> None:
+    """Keep in mind the number of a question, if it has one. Raises UserError if it has been seen before."""
+    if row.get("question_id") is None:
+        return
+    number = key_of(row, "question_id", where)
+    if number in seen:
+        raise UserError(f"{where}: question {number} is there twice; the first counts")
+    seen.add(number)
 
 
 def text_of(row: Any, key: str, where: str) -> str:
