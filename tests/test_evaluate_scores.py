@@ -118,6 +118,28 @@ def test_vqa():
     assert value(found["by first words"], "accuracy") == pytest.approx((1 + 0 + 1) / 3)
 
 
+def test_the_usual_answer_is_the_one_that_is_right_most_often():
+    """The commonest one may be that of few questions on which everybody agrees."""
+
+    def row(name, answers, question="What is it?"):
+        return new_row(name, "a.jpg", question=question, answers=answers, kind="other", id=1)
+
+    sure, split = ["dog"] * 10, ["a cat"] * 3 + [f"x{i}" for i in range(7)]
+    for name in ("vqav2", "okvqa", "textvqa", "vizwiz", "aokvqa", "vqa"):
+        rows = [row(name, answers) for answers in (sure, split, split, split)]
+        found = report(name, rows, ["dog"] * 4)
+        assert value(found["model"], "accuracy") == 1 / 4
+        assert value(found["always the same"], "accuracy") > 2 / 4
+        if name == "vqa":
+            assert value(found["by first words"], "accuracy") > 2 / 4
+        found = report(name, rows, ["dog"] * 4, prior=rows[:2])  # fitted to others, of which "dog" is best
+        assert value(found["always the same"], "accuracy") == 1 / 4
+    rows = [row("vqa", ["yes"], "Is it?"), row("vqa", ["Yes"], "Is it?"), row("vqa", ["the dog"]), row("vqa", ["dog"])]
+    rows.append(row("vqa", ["the dog"]))
+    found = report("vqa", rows, ["dog"] * 5)
+    assert value(found["by first words"], "accuracy") == 4 / 5  # as it is spelt most often
+
+
 def test_captions():
     rows = [
         new_row("captions", "a.jpg", captions=["a dog runs on the green grass", "the dog runs fast"]),

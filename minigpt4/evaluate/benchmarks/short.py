@@ -9,7 +9,7 @@ from ...data.formats.files import load_json
 from ...errors import UserError
 from ...metrics.interval import bootstrap
 from ..annotations import Problems
-from ..baselines import most_common
+from ..baselines import best_answer
 from ..table import Line, Report
 from .base import Against, Row
 
@@ -97,7 +97,7 @@ def accuracies(
     """The model beside the answer that is usual, and by kinds of questions where rows have a `KIND`.
 
     Args:
-        measures: of an answer to a row, 0..1 each.
+        measures: of an answer to a row, 0..1 each; the usual answer is the one that scores most by the first.
         truth: the right answers to a row, of which the usual one is found.
     """
 
@@ -112,7 +112,7 @@ def accuracies(
     lines = [line("model", answers)]
     if against.blank_image is not None:
         lines.append(line("model, blank-image", [row["answer"] for row in against.blank_image], "sees a grey picture"))
-    usual = most_common([text for row in against.prior or rows for text in truth(row)])
+    usual = best_answer(against.prior or rows, truth, next(iter(measures.values())))
     lines.append(line("always the same", [usual] * len(rows), f"{usual!r}"))
     kinds = Counter(row[KIND] for row in rows if row.get(KIND))
     if 1 < len(kinds) <= _MOST_KINDS:
