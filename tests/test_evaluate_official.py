@@ -293,6 +293,11 @@ def test_pope_by_set(tmp_path):
     assert found["model"]["recall"] == 1.0
     assert found["model"]["F1"] == pytest.approx(4 / 5)
     assert found["model"]["yes ratio"] == 0.75
+    rows = [
+        row | {"image": f"{i}.jpg", "answer": "no" if i else "yes"} for i, row in enumerate(BENCHMARKS["pope"].rows(folder)[0])
+    ]
+    ratio = BENCHMARKS["pope"].report(rows, Against()).lines[0].scores["yes ratio"]
+    assert ratio.low < ratio.value < ratio.high
     assert found["random: model"]["accuracy"] == 0.5
     assert found["adversarial: model"]["accuracy"] == 1.0
     assert set(scored("pope", folder, "no", choice=Choice(split="popular"))) == {"model", "always yes"}
