@@ -1,42 +1,17 @@
 // The page: conversations, questions, answers.
 
 import * as api from "/api.js";
-import { $, POINTING, TASKS, choose, chosenTask, grow, note, sampling, theme, toggle } from "/controls.js";
+import { prompt, refusal, request } from "/asking.js";
+import { $, POINTING, TASKS, choose, chosenTask, grow, note, theme, toggle } from "/controls.js";
 import { bare, make, siteFrame, tied, time, website, words } from "/messages.js";
 import { blobOf, camera, read } from "/photos.js";
 import * as stage from "/stage.js";
 import * as store from "/store.js";
-
-const fresh = () => ({ id: id(), title: "New conversation", changed: Date.now(), images: [], shown: 0, nodes: {}, roots: [], head: null });
-const id = () => crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`.replace(".", "");
+import { UNNAMED, add, branch, fresh, leaf, path, siblings } from "/tree.js";
 
 let model = { id: "", tasks: [] };
 let now = fresh();
 let running = null; // {controller, node, conversation}
-
-// conversations: a tree of messages, of which the path to `head` is shown ------------------------------------------------
-
-function path(conversation = now) {
-  const out = [];
-  for (let node = conversation.nodes[conversation.head]; node; node = conversation.nodes[node.parent]) out.unshift(node);
-  return out;
-}
-
-const siblings = (node) => (node.parent ? now.nodes[node.parent].children : now.roots);
-
-function add(message, parent) {
-  const node = { id: id(), parent, children: [], ...message };
-  now.nodes[node.id] = node;
-  (parent ? now.nodes[parent].children : now.roots).push(node.id);
-  now.head = node.id;
-  return node;
-}
-
-function leaf(nodeId) {
-  let node = now.nodes[nodeId];
-  while (node.children.length) node = now.nodes[node.children.at(-1)];
-  return node.id;
-}
 
 async function keep(conversation = now) {
   await store.save(conversation).catch(() => note("this browser has no room left: export what you want to keep", true));
@@ -45,56 +20,28 @@ async function keep(conversation = now) {
 
 // asking -----------------------------------------------------------------------------------------------------------------
 
-function prompt(task, text, box) {
-  const known = model.tasks.find((t) => t.name === task);
-  if (!known) return box ? `${text} ${box}` : text;
-  const subject = task === "identify" ? box : text;
-  return `${known.identifier} ${known.prompt.replace("{}", () => subject)}`.trim(); // as it is: "$&" has a meaning of its own there
-}
-
-async function send(parent = now.head) {
+async function send() {
   if (running) return;
   const last = now.nodes[now.head];
   if (last?.writing && Date.now() - now.changed < 5000) return note("another tab is being answered here; wait for it", true);
   const task = chosenTask();
   const text = $("question").value.trim();
   const box = stage.box() && stage.boxText(stage.box());
-  const info = TASKS.find((t) => t.id === task);
-  if (task && !now.images.length) return note("this needs a photo: drop one, or choose one", true);
-  if (task === "identify" && !box) return note("draw a box on the photo first: with the mouse, or by Draw a box", true);
-  if (!info.bare && !text) return note("type a question first", true);
-  if (info.bare && text) return note(`${info.name} takes no words: empty the line, or choose Ask`, true);
-  if (box && task && task !== "identify") return note(`${info.name} takes no box: remove it, or choose Ask or Identify`, true);
-  const asked = path().flatMap((n) => n.images ?? []);
+  const refused = refusal(now, { task, text, box });
+  if (refused) return note(refused, true);
+  const asked = path(now).flatMap((n) => n.images ?? []);
   const images = now.images.map((_, i) => i).filter((i) => !asked.includes(i));
-  const node = add({ role: "user", text, task, box, images, prompt: prompt(task, text, box) }, parent);
-  if (now.title === "New conversation") now.title = text || `${info.name}${now.images.at(-1)?.name ? `: ${now.images.at(-1).name}` : ""}`;
+  const node = add(now, { role: "user", text, task, box, images, prompt: prompt(model, task, text, box) }, now.head);
+  if (now.title === UNNAMED) now.title = text || `${TASKS.find((t) => t.id === task).name}${now.images.at(-1)?.name ? `: ${now.images.at(-1).name}` : ""}`;
   $("question").value = "";
   grow();
   stage.setBox(null);
   await answer(node);
 }
 
-function request(node, sampled) {
-  const messages = [];
-  for (let n = node; n; n = now.nodes[n.parent]) {
-    if (n.role === "assistant") messages.unshift({ role: "assistant", content: n.text });
-    else {
-      const images = (n.images ?? []).map((i) => ({ type: "image_url", image_url: { url: now.images[i].url } }));
-      messages.unshift({ role: "user", content: [...images, { type: "text", text: n.prompt }] });
-    }
-  }
-  const body = { model: model.id, messages, ...sampling() };
-  if (sampled && body.temperature === undefined) body.temperature = 0.9;
-  const several = POINTING.includes(node.task) || body.self_consistency > 1;
-  body.stream = !several; // what is chosen among several answers comes all at once
-  if (body.stream) delete body.self_consistency;
-  return body;
-}
-
 async function answer(question, sampled = false) {
   const conversation = now;
-  const node = add({ role: "assistant", text: "", boxes: [], writing: true }, question.id);
+  const node = add(conversation, { role: "assistant", text: "", boxes: [], writing: true }, question.id);
   running = { controller: new AbortController(), node, conversation };
   busy(true);
   render();
@@ -102,7 +49,7 @@ async function answer(question, sampled = false) {
   await keep(conversation);
   let saved = performance.now();
   try {
-    const outcome = await api.ask(request(question, sampled), running.controller.signal, (text) => {
+    const outcome = await api.ask(request(model, conversation, question, sampled), running.controller.signal, (text) => {
       node.text = text;
       showText(node);
       if (performance.now() - saved > 700) {
@@ -131,7 +78,7 @@ function busy(on) {
 // showing ----------------------------------------------------------------------------------------------------------------
 
 function render() {
-  const messages = path();
+  const messages = path(now);
   stage.show(now.images[now.shown]);
   renderThumbs();
   const list = $("messages");
@@ -189,10 +136,10 @@ function showText(node) {
 
 function foot(node) {
   const foot = make("div", { class: "foot" });
-  const others = siblings(node);
+  const others = siblings(now, node);
   if (others.length > 1) {
     const place = others.indexOf(node.id);
-    const go = (to) => () => { now.head = leaf(others[to]); keep(); render(); };
+    const go = (to) => () => { now.head = leaf(now, others[to]); keep(); render(); };
     foot.append(
       make("button", { onclick: go(place - 1), disabled: place === 0 || !!running, "aria-label": "The version before" }, "‹"),
       make("span", {}, `${place + 1} / ${others.length}`),
@@ -204,7 +151,7 @@ function foot(node) {
   if (node.role === "user") can("Edit", () => edit(node), "Ask it differently; the old question stays");
   else {
     can("Again", () => { now.head = node.parent; answer(now.nodes[node.parent], true); }, "Another answer, sampled; this one stays");
-    can("Branch", () => branch(node), "Go on from here in a new conversation");
+    can("Branch", () => { open(branch(now, node)); keep(); }, "Go on from here in a new conversation");
     can("Copy", () => navigator.clipboard?.writeText(bare(node.text)).then(() => note("copied")));
     if (POINTING.includes(now.nodes[node.parent]?.task) && !node.boxes?.length && !node.error && node.finish !== "stopped") {
       foot.append(make("span", { class: "nowhere" }, "it names no place in the photo"));
@@ -227,7 +174,7 @@ function edit(node) {
   area.value = node.text;
   const save = () => {
     const text = area.value.trim();
-    const question = add({ role: "user", text, task: node.task, box: node.box, images: node.images, prompt: prompt(node.task, text, node.box) }, node.parent);
+    const question = add(now, { role: "user", text, task: node.task, box: node.box, images: node.images, prompt: prompt(model, node.task, text, node.box) }, node.parent);
     answer(question);
   };
   const form = make("div", { class: "edit" }, area, make("div", { class: "row" }, make("button", { class: "primary", onclick: save }, "Ask"), make("button", { onclick: render }, "Cancel")));
@@ -237,16 +184,6 @@ function edit(node) {
   });
   document.querySelector(`[data-id="${node.id}"]`).replaceChildren(form);
   area.focus();
-}
-
-function branch(node) {
-  const whole = structuredClone(now);
-  now.head = node.id;
-  const line = path();
-  now = { ...whole, id: id(), title: `${whole.title} (branch)`, nodes: {}, roots: [], head: null };
-  for (const { id: _, parent, children, ...message } of line) add(structuredClone(message), now.head);
-  open(now);
-  keep();
 }
 
 function renderThumbs() {

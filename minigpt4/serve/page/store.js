@@ -1,5 +1,7 @@
 // Conversations in this browser (IndexedDB), and as a file.
 
+import { id } from "/tree.js";
+
 const FORMAT = "minigpt4-conversations-1";
 const channel = "BroadcastChannel" in window ? new BroadcastChannel("minigpt4") : null;
 
@@ -88,7 +90,7 @@ export async function imported(text) {
   if (data?.format !== FORMAT || !Array.isArray(data.conversations)) throw new Error("this file holds no conversations of this page");
   const sound = data.conversations.filter(isConversation);
   for (const conversation of sound) {
-    if ((await get(conversation.id)) || removed.has(conversation.id)) conversation.id = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
+    if ((await get(conversation.id)) || removed.has(conversation.id)) conversation.id = id();
     await save(conversation);
   }
   return { taken: sound.length, refused: data.conversations.length - sound.length };
