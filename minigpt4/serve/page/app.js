@@ -12,6 +12,8 @@ import { UNNAMED, add, branch, fresh, leaf, path, siblings } from "/tree.js";
 let model = { id: "", tasks: [] };
 let now = fresh();
 let running = null; // {controller, node, conversation}
+let waiting = null; // a question that waits for its photos
+const readings = new Map(); // photos that are being read, with the conversation that they are for
 
 async function keep(conversation = now) {
   await store.save(conversation).catch(() => note("this browser has no room left: export what you want to keep", true));
@@ -20,8 +22,21 @@ async function keep(conversation = now) {
 
 // asking -----------------------------------------------------------------------------------------------------------------
 
+// Whether all photos that were chosen here are there; a question waits for them, until another conversation is opened.
+async function photosRead() {
+  const mine = [...readings].filter(([, conversation]) => conversation === now).map(([reading]) => reading);
+  if (!mine.length) return true;
+  if (waiting) return false;
+  const token = (waiting = {});
+  note("the photo is being read; the question goes off with it …");
+  const read = await Promise.all(mine);
+  if (waiting !== token) return false;
+  waiting = null;
+  return read.every(Boolean) && photosRead();
+}
+
 async function send() {
-  if (running) return;
+  if (running || !(await photosRead()) || running) return;
   const last = now.nodes[now.head];
   if (last?.writing && Date.now() - now.changed < 5000) return note("another tab is being answered here; wait for it", true);
   const task = chosenTask();
@@ -202,11 +217,13 @@ async function listConversations() {
 }
 
 function open(conversation) {
-  if (running && running.conversation.id === conversation.id) conversation = running.conversation;
+  const busy = [running?.conversation, ...readings.values()].find((c) => c?.id === conversation.id);
+  conversation = busy ?? conversation; // not another copy of it
   for (const node of Object.values(conversation.nodes)) {
     if (node.writing && node !== running?.node) Object.assign(node, { writing: false, finish: "stopped" }); // a reload in the middle
   }
   now = conversation;
+  waiting = null;
   localStorage.setItem("open", now.id);
   stage.setBox(null);
   render();
@@ -225,19 +242,33 @@ async function forget(conversation) {
 // photos -----------------------------------------------------------------------------------------------------------------
 
 async function take(files) {
+  const reading = readInto(now, files);
+  readings.set(reading, now);
+  await reading;
+  readings.delete(reading);
+}
+
+// Whether all of them could be read; the conversation need not be shown any more when they are.
+async function readInto(conversation, files) {
+  const problems = [];
+  const before = conversation.images.length;
   for (const file of files) {
+    const name = file.name || "the photo";
     try {
-      note(`reading ${file.name || "the photo"} …`);
-      now.images.push(await read(file));
-      now.shown = now.images.length - 1;
-      note("");
+      note(`reading ${name} …`);
+      conversation.images.push(await read(file));
+      conversation.shown = conversation.images.length - 1;
     } catch (error) {
-      note(`${file.name || "the photo"}: ${error.message}`, true);
+      problems.push(`${name}: ${error.message}`);
     }
   }
-  stage.setBox(null);
-  if (now.images.length) keep();
-  render();
+  note(problems.join("; "), problems.length > 0);
+  if (conversation.images.length > before) keep(conversation);
+  if (conversation === now) {
+    stage.setBox(null);
+    render();
+  }
+  return !problems.length;
 }
 
 async function openGallery() {
@@ -257,7 +288,9 @@ async function tryCard(card, address) {
   await image.decode();
   const photo = await blobOf(image, image.naturalWidth, image.naturalHeight, card.name);
   open(fresh());
+  const conversation = now;
   await take([photo]);
+  if (now !== conversation) return;
   choose(card.task ?? "");
   $("question").value = card.text;
   await send();

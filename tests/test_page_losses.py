@@ -1,0 +1,78 @@
+"""Nothing that was typed, chosen or answered is lost on the page, in a real browser."""
+
+import pytest
+from browsing import chromium  # noqa: F401  (a fixture)
+from page_actions import ask, asked, at, begin, page, photo, system  # noqa: F401  (some are fixtures)
+
+pytestmark = pytest.mark.browser
+
+
+def slowly_read(page):
+    """Photos that the server must read for the browser wait until what this gives is called."""
+    held = []
+    page.route("**/v1/images/convert", lambda route: held.append(route))
+
+    def go():
+        for route in held:
+            route.continue_()
+        held.clear()
+
+    return go
+
+
+TIFF = photo("green", name="slow.tiff", kind="TIFF")
+
+
+def test_a_question_waits_for_its_photo(page, at):
+    bodies = asked(page)
+    begin(page, at)
+    go_on = slowly_read(page)
+    page.set_input_files("#files", TIFF)
+    page.locator("#note", has_text="slow.tiff").wait_for()
+    page.fill("#question", "what is this?")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")  # who does not trust it asks twice
+    page.locator("#note", has_text="is being read; the question goes off with it").wait_for()
+    assert page.input_value("#question") == "what is this?"
+    assert not bodies
+    go_on()
+    page.locator(".assistant .time:not(:empty)").wait_for()
+    (body,) = bodies
+    assert [part["type"] for part in body["messages"][0]["content"]] == ["image_url", "text"]
+    page.faults.clear()
+
+
+def test_a_question_does_not_go_off_without_a_photo_that_cannot_be_read(page, at):
+    bodies = asked(page)
+    begin(page, at)
+    go_on = slowly_read(page)
+    broken = {"name": "broken.heic", "mimeType": "image/heic", "buffer": b"no photo at all"}
+    page.set_input_files("#files", [broken, photo()])
+    page.locator("#note", has_text="broken.heic").wait_for()
+    page.fill("#question", "what is this?")
+    page.keyboard.press("Enter")
+    go_on()
+    page.locator("#shown").wait_for()
+    page.locator("#note.bad", has_text="broken.heic").wait_for()
+    assert page.input_value("#question") == "what is this?"
+    assert not bodies
+    page.faults.clear()  # the browser notes the server's status 400
+
+
+def test_a_photo_goes_into_the_conversation_that_it_was_chosen_for(page, at):
+    begin(page, at, photo("red"), photo("blue"))
+    ask(page, "two photos")
+    page.click("#new")
+    go_on = slowly_read(page)
+    page.set_input_files("#files", TIFF)
+    page.locator("#note", has_text="slow.tiff").wait_for()
+    page.locator("#conversations .open", has_text="two photos").click()
+    page.locator("#thumbs button").first.click()
+    go_on()
+    page.locator("#conversations .open").nth(1).wait_for()  # the other conversation is kept now
+    assert page.locator("#thumbs button").count() == 2
+    assert page.locator("#thumbs button").first.get_attribute("aria-current") == "true"
+    page.locator("#conversations .open", has_text="New conversation").click()
+    page.locator("#shown").wait_for()
+    page.locator("#thumbs").wait_for(state="hidden")
+    page.faults.clear()
