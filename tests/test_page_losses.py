@@ -76,3 +76,57 @@ def test_a_photo_goes_into_the_conversation_that_it_was_chosen_for(page, at):
     page.locator("#shown").wait_for()
     page.locator("#thumbs").wait_for(state="hidden")
     page.faults.clear()
+
+
+def test_what_is_asked_where_another_tab_has_deleted_is_kept(page, at):
+    begin(page, at, photo())
+    ask(page, "first")
+    other = page.context.new_page()
+    begin(other, at)
+    other.locator(".user .bubble").wait_for()
+    page.locator("[aria-label^=Delete]").click()
+    other.locator("#note.bad", has_text="deleted in another tab").wait_for()
+    assert other.locator("#conversations li").count() == 0
+    ask(other, "second", answers=2)
+    page.locator("#conversations .open", has_text="first").wait_for()
+    other.reload()
+    other.locator(".user .bubble").nth(1).wait_for()
+    assert other.locator(".user .bubble").all_inner_texts() == ["first", "second"]
+    assert other.locator("#shown").is_visible()
+    other.close()
+
+
+def test_what_is_deleted_in_another_tab_stays_away_where_nothing_more_is_asked(page, at):
+    begin(page, at, photo())
+    ask(page, "first")
+    other = page.context.new_page()
+    begin(other, at)
+    other.locator(".user .bubble").wait_for()
+    page.locator("[aria-label^=Delete]").click()
+    other.locator("#note.bad", has_text="deleted in another tab").wait_for()
+    other.reload()
+    other.get_by_text("tiny", exact=True).wait_for()
+    assert other.locator(".user .bubble").count() == other.locator("#conversations li").count() == 0
+    other.close()
+
+
+def test_photos_that_two_tabs_add_at_the_same_time_are_all_kept(page, at):
+    begin(page, at, photo("red"))
+    page.locator("#conversations .open").wait_for()
+    other = page.context.new_page()
+    other.add_init_script("delete window.BroadcastChannel")  # it learns of the first one's photo too late
+    begin(other, at)
+    other.locator("#shown").wait_for()
+    for tab, color in ((page, "blue"), (other, "green")):
+        tab.set_input_files("#files", photo(color, name=f"{color}.png"))
+        tab.locator("#thumbs button").nth(1).wait_for()
+        ask(tab, f"{color}?")
+    other.reload()
+    other.locator("#thumbs button").nth(2).wait_for()
+    for move in ("The next version", "The version before"):
+        button = other.get_by_label(move).first
+        if button.is_enabled():
+            button.click()
+        names = [image.get_attribute("alt") for image in other.locator(".user .pics img").all()]
+        assert names[:2] == ["photo.png", f"{other.locator('.user .bubble').inner_text().rstrip('?')}.png"]
+    other.close()

@@ -7,7 +7,7 @@ import { bare, make, siteFrame, tied, time, website, words } from "/messages.js"
 import { blobOf, camera, read } from "/photos.js";
 import * as stage from "/stage.js";
 import * as store from "/store.js";
-import { UNNAMED, add, branch, fresh, leaf, path, siblings } from "/tree.js";
+import { UNNAMED, add, branch, follow, fresh, id, leaf, path, siblings } from "/tree.js";
 
 let model = { id: "", tasks: [] };
 let now = fresh();
@@ -56,6 +56,10 @@ async function send() {
 
 async function answer(question, sampled = false) {
   const conversation = now;
+  if (store.gone(conversation)) { // in another tab, while it was shown here
+    conversation.id = id();
+    localStorage.setItem("open", conversation.id);
+  }
   const node = add(conversation, { role: "assistant", text: "", boxes: [], writing: true }, question.id);
   running = { controller: new AbortController(), node, conversation };
   busy(true);
@@ -232,6 +236,16 @@ function open(conversation) {
   $("toggle-list").setAttribute("aria-expanded", "false");
 }
 
+// What another tab has saved meanwhile; an answer that is being written here does so itself whenever it is kept.
+async function catchUp() {
+  if (running) return;
+  const conversation = now;
+  const other = await store.get(conversation.id);
+  if (!other || now !== conversation) return;
+  follow(conversation, other);
+  render();
+}
+
 async function forget(conversation) {
   if (running?.conversation.id === conversation.id) running.controller.abort();
   await store.remove(conversation.id);
@@ -347,10 +361,9 @@ stage.listen(() => {}, (phrase) => { // a click on a box asks on
 });
 store.onChange(async (changed) => {
   listConversations();
-  if (changed === now.id && !running) {
-    const other = await store.get(changed);
-    if (other) { now = other; render(); }
-  }
+  if (changed !== now.id) return;
+  if (store.gone(now)) note("this was deleted in another tab: what you ask here goes on as a new conversation", true);
+  else await catchUp();
 });
 
 async function begin() {
