@@ -20,6 +20,14 @@ def slowly_read(page):
     return go
 
 
+def heard(tab, act):
+    """Does something elsewhere, and waits until this tab has been told."""
+    tab.evaluate("() => { document.querySelector('#conversations li').id = 'before' }")
+    act()
+    tab.locator("#before").wait_for(state="detached")
+    tab.wait_for_timeout(300)
+
+
 TIFF = photo("green", name="slow.tiff", kind="TIFF")
 
 
@@ -130,3 +138,49 @@ def test_photos_that_two_tabs_add_at_the_same_time_are_all_kept(page, at):
         names = [image.get_attribute("alt") for image in other.locator(".user .pics img").all()]
         assert names[:2] == ["photo.png", f"{other.locator('.user .bubble').inner_text().rstrip('?')}.png"]
     other.close()
+
+
+def test_what_is_typed_into_an_edit_stays_when_another_tab_saves(page, at):
+    begin(page, at, photo("red"), photo("blue", name="blue.png"))
+    page.locator("#thumbs button").nth(1).wait_for()
+    ask(page, "one")
+    other = page.context.new_page()
+    begin(other, at)
+    other.locator("#thumbs button").first.click()
+    other.get_by_text("Edit", exact=True).click()
+    other.locator(".edit textarea").press_sequentially("x")
+    heard(other, lambda: ask(page, "two", answers=2))
+    other.keyboard.type("y")
+    assert other.locator(".edit textarea").input_value() == "onexy"
+    other.locator(".edit").get_by_text("Cancel").click()
+    other.locator(".user .bubble", has_text="two").wait_for()  # and what was missed is there
+    assert other.locator("#thumbs button").first.get_attribute("aria-current") == "true"
+    other.close()
+
+
+def test_a_tab_stays_where_it_is_when_another_goes_elsewhere(page, at):
+    begin(page, at, photo())
+    ask(page, "one")
+    other = page.context.new_page()
+    begin(other, at)
+    other.locator(".user .bubble").wait_for()
+    page.get_by_text("Edit", exact=True).click()
+    page.locator(".edit textarea").fill("uno")
+    heard(other, lambda: page.keyboard.press("Enter"))
+    other.get_by_text("1 / 2").wait_for()
+    assert other.locator(".user .bubble").inner_text() == "one"
+    other.close()
+
+
+def test_what_is_typed_into_an_edit_stays_while_an_answer_comes(page, at):
+    begin(page, at, photo())
+    ask(page, "one")
+    page.get_by_text("Edit", exact=True).click()
+    page.locator(".edit textarea").fill("another one")
+    ask(page, "two", answers=2)
+    assert page.locator(".edit textarea").input_value() == "another one"
+    page.click("#new")
+    page.locator("#conversations .open", has_text="one").click()
+    assert page.locator(".edit textarea").input_value() == "another one"
+    page.locator(".edit").get_by_text("Ask", exact=True).click()
+    page.locator(".user .bubble", has_text="another one").wait_for()

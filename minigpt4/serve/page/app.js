@@ -13,6 +13,7 @@ let model = { id: "", tasks: [] };
 let now = fresh();
 let running = null; // {controller, node, conversation}
 let waiting = null; // a question that waits for its photos
+const edits = new Map(); // forms of questions that are being edited, by the question's id
 const readings = new Map(); // photos that are being read, with the conversation that they are for
 
 async function keep(conversation = now) {
@@ -101,17 +102,23 @@ function render() {
   stage.show(now.images[now.shown]);
   renderThumbs();
   const list = $("messages");
+  const typed = document.activeElement?.closest(".edit") ? document.activeElement : null;
   list.replaceChildren(...messages.map(renderMessage));
   if (!messages.length) {
     list.append(make("li", { class: "empty" }, make("strong", {}, "What would you like to know?"), make("span", {}, "Show a photo and ask. Draw a box on it to ask about a part. Places in an answer light up as you point at them.")));
   }
   const last = messages.findLast((n) => n.role === "assistant" && n.boxes?.length && n.boxes[0].image === now.shown);
   stage.drawBoxes(last?.boxes ?? []);
-  list.scrollTop = list.scrollHeight;
+  if (typed?.isConnected) typed.focus(); // who types into a form goes on there
+  else list.scrollTop = list.scrollHeight;
 }
 
 function renderMessage(node) {
   const item = make("li", { class: `message ${node.role}`, "data-id": node.id });
+  if (edits.has(node.id)) {
+    item.append(edits.get(node.id));
+    return item;
+  }
   if (node.role === "user") {
     if (node.images?.length) item.append(make("div", { class: "pics" }, ...node.images.map((i) => make("img", { src: now.images[i].url, alt: now.images[i].name || "photo" }))));
     const info = TASKS.find((t) => t.id === node.task);
@@ -191,17 +198,22 @@ function point(node) {
 function edit(node) {
   const area = make("textarea", { rows: 3, "aria-label": "The question" });
   area.value = node.text;
+  const close = () => {
+    edits.delete(node.id);
+    render();
+    catchUp();
+  };
   const save = () => {
     const text = area.value.trim();
-    const question = add(now, { role: "user", text, task: node.task, box: node.box, images: node.images, prompt: prompt(model, node.task, text, node.box) }, node.parent);
-    answer(question);
+    edits.delete(node.id);
+    answer(add(now, { role: "user", text, task: node.task, box: node.box, images: node.images, prompt: prompt(model, node.task, text, node.box) }, node.parent));
   };
-  const form = make("div", { class: "edit" }, area, make("div", { class: "row" }, make("button", { class: "primary", onclick: save }, "Ask"), make("button", { onclick: render }, "Cancel")));
   area.addEventListener("keydown", (e) => {
     if (e.key === "Enter" && !e.shiftKey) { e.preventDefault(); save(); }
-    if (e.key === "Escape") render();
+    if (e.key === "Escape") { e.stopPropagation(); close(); } // it stops no answer
   });
-  document.querySelector(`[data-id="${node.id}"]`).replaceChildren(form);
+  edits.set(node.id, make("div", { class: "edit" }, area, make("div", { class: "row" }, make("button", { class: "primary", onclick: save }, "Ask"), make("button", { onclick: close }, "Cancel"))));
+  render();
   area.focus();
 }
 
@@ -238,7 +250,7 @@ function open(conversation) {
 
 // What another tab has saved meanwhile; an answer that is being written here does so itself whenever it is kept.
 async function catchUp() {
-  if (running) return;
+  if (running || path(now).some((node) => edits.has(node.id))) return; // when the form is closed
   const conversation = now;
   const other = await store.get(conversation.id);
   if (!other || now !== conversation) return;
