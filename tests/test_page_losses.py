@@ -2,7 +2,8 @@
 
 import pytest
 from browsing import chromium  # noqa: F401  (a fixture)
-from page_actions import ask, asked, at, begin, page, photo, system  # noqa: F401  (some are fixtures)
+from page_actions import ask, asked, at, begin, choose, page, photo, system, talking_slowly  # noqa: F401  (some are fixtures)
+from serving import wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -184,3 +185,51 @@ def test_what_is_typed_into_an_edit_stays_while_an_answer_comes(page, at):
     assert page.locator(".edit textarea").input_value() == "another one"
     page.locator(".edit").get_by_text("Ask", exact=True).click()
     page.locator(".user .bubble", has_text="another one").wait_for()
+
+
+def test_an_edit_is_refused_what_the_line_is_refused(page, at):
+    bodies = asked(page)
+    begin(page, at, photo())
+    choose(page, "caption")
+    page.click("#send")
+    page.locator(".assistant .time:not(:empty)").wait_for()
+    assert page.get_by_text("Edit", exact=True).count() == 0, "there are no words to edit"
+    choose(page, "refer")
+    ask(page, "the dog", answers=2)
+    page.get_by_text("Edit", exact=True).click()
+    page.locator(".edit textarea").fill(" ")
+    page.locator(".edit").get_by_text("Ask", exact=True).click()
+    page.locator("#note.bad", has_text="type a question first").wait_for()
+    page.locator(".edit textarea").fill("inu")
+    page.evaluate(
+        """() => document.querySelector(".edit textarea").dispatchEvent(
+        new KeyboardEvent("keydown", { key: "Enter", isComposing: true, bubbles: true, cancelable: true }))"""
+    )
+    page.wait_for_timeout(300)
+    assert page.locator(".edit textarea").input_value() == "inu", "Enter within an input method chooses a word"
+    assert len(bodies) == 2
+    page.locator(".edit textarea").press("Enter")
+    wait_until(lambda: len(bodies) == 3)
+    assert bodies[2]["messages"][-1]["content"][-1]["text"].endswith("inu")
+
+
+def test_an_edit_waits_for_the_answer_that_is_being_written(page, monkeypatch):
+    with talking_slowly(monkeypatch, 120) as (_, at):
+        bodies = asked(page)
+        begin(page, at, photo())
+        page.fill("#question", "one")
+        page.keyboard.press("Enter")
+        page.locator(".assistant .time:not(:empty)").wait_for()
+        page.get_by_text("Edit", exact=True).click()
+        page.fill("#question", "two")
+        page.click("#send")
+        page.locator(".user .bubble", has_text="two").wait_for()
+        page.locator(".edit textarea").fill("uno")
+        page.keyboard.press("Enter")
+        page.locator("#note.bad", has_text="an answer is being written").wait_for()
+        assert len(bodies) == 2
+        page.click("#stop")
+        page.locator("#send").wait_for()
+        page.locator(".edit textarea").press("Enter")
+        page.locator(".user .bubble", has_text="uno").wait_for()
+        page.close()

@@ -174,8 +174,9 @@ function foot(node) {
   }
   if (node.writing) return foot;
   const can = (name, work, title) => foot.append(make("button", { onclick: work, title, disabled: !!running }, name));
-  if (node.role === "user") can("Edit", () => edit(node), "Ask it differently; the old question stays");
-  else {
+  if (node.role === "user") {
+    if (!TASKS.find((t) => t.id === node.task)?.bare) can("Edit", () => edit(node), "Ask it differently; the old question stays");
+  } else {
     can("Again", () => { now.head = node.parent; answer(now.nodes[node.parent], true); }, "Another answer, sampled; this one stays");
     can("Branch", () => { open(branch(now, node)); keep(); }, "Go on from here in a new conversation");
     can("Copy", () => navigator.clipboard?.writeText(bare(node.text)).then(() => note("copied")));
@@ -204,12 +205,15 @@ function edit(node) {
     catchUp();
   };
   const save = () => {
+    if (running) return note("an answer is being written: wait for it, or stop it", true);
     const text = area.value.trim();
+    const refused = refusal(now, { ...node, text });
+    if (refused) return note(refused, true);
     edits.delete(node.id);
     answer(add(now, { role: "user", text, task: node.task, box: node.box, images: node.images, prompt: prompt(model, node.task, text, node.box) }, node.parent));
   };
   area.addEventListener("keydown", (e) => {
-    if (e.key === "Enter" && !e.shiftKey) { e.preventDefault(); save(); }
+    if (e.key === "Enter" && !e.shiftKey && !e.isComposing) { e.preventDefault(); save(); }
     if (e.key === "Escape") { e.stopPropagation(); close(); } // it stops no answer
   });
   edits.set(node.id, make("div", { class: "edit" }, area, make("div", { class: "row" }, make("button", { class: "primary", onclick: save }, "Ask"), make("button", { onclick: close }, "Cancel"))));
