@@ -233,3 +233,22 @@ def test_an_edit_waits_for_the_answer_that_is_being_written(page, monkeypatch):
         page.locator(".edit textarea").press("Enter")
         page.locator(".user .bubble", has_text="uno").wait_for()
         page.close()
+
+
+def test_a_failure_in_the_middle_leaves_what_was_said(page, at):
+    begin(page, at, photo())
+    half = 'data: {"choices": [{"delta": {"content": "half an answer"}}]}\n\n'  # and no end
+    page.route("**/chat/completions", lambda route: route.fulfill(content_type="text/event-stream", body=half))
+    page.fill("#question", "hm?")
+    page.keyboard.press("Enter")
+    page.locator(".problem", has_text="the connection broke before the answer ended").wait_for()
+    assert page.locator(".assistant .bubble").inner_text().startswith("half an answer\n")
+    page.reload()
+    page.locator(".problem").wait_for()
+    assert page.locator(".assistant .bubble").inner_text().startswith("half an answer\n")
+    page.unroute("**/chat/completions")
+    page.route("**/chat/completions", lambda route: route.fulfill(status=500, body="no JSON"))
+    page.get_by_text("Again", exact=True).click()
+    page.locator(".problem", has_text="status 500").wait_for()
+    assert page.locator(".assistant .bubble").inner_text() == "the server answered with status 500"
+    page.faults.clear()  # the browser notes the status

@@ -125,7 +125,7 @@ function renderMessage(node) {
     const box = node.box ? ` the part ${node.box.replace(/[{}<]/g, "").replace(/>/g, " ").trim().split(" ").join(", ")}` : "";
     item.append(make("div", { class: "bubble" }, node.task ? make("span", { class: "what" }, info?.name ?? node.task) : null, (node.text + box).trim() || "this photo"));
   } else {
-    const bubble = make("div", { class: `bubble${node.writing ? " writing" : ""}${node.error ? " failed" : ""}` });
+    const bubble = make("div", { class: `bubble${node.writing ? " writing" : ""}` });
     item.append(bubble);
     fill(bubble, node);
     const phrases = [...new Set((node.boxes ?? []).map((b) => b.phrase))];
@@ -147,9 +147,9 @@ function renderMessage(node) {
 
 function fill(bubble, node) {
   const phrases = [...new Set((node.boxes ?? []).map((b) => b.phrase))];
-  const nothing = node.boxes?.length ? "Here:" : node.writing ? "" : node.finish === "stopped" ? "(stopped)" : "(no words)";
-  if (node.error) bubble.replaceChildren(node.error);
-  else bubble.replaceChildren(bare(node.text).trim() || node.boxes?.length && /<p>/.test(node.text) ? words(node.text, phrases, () => point(node)) : nothing);
+  const nothing = node.boxes?.length ? "Here:" : node.writing || node.error ? "" : node.finish === "stopped" ? "(stopped)" : "(no words)";
+  bubble.replaceChildren(bare(node.text).trim() || node.boxes?.length && /<p>/.test(node.text) ? words(node.text, phrases, () => point(node)) : nothing);
+  if (node.error) bubble.append(make("p", { class: "problem" }, node.error)); // what was said before stays
 }
 
 function showText(node) {
