@@ -2,8 +2,7 @@
 
 import pytest
 from browsing import chromium  # noqa: F401  (a fixture)
-from page_actions import ask, asked, at, begin, choose, page, photo, system, talking_slowly  # noqa: F401  (some are fixtures)
-from serving import wait_until
+from page_actions import ask, asked, at, begin, choose, page, photo, pointing, system, talking_slowly  # noqa: F401  (some are fixtures)
 
 pytestmark = pytest.mark.browser
 
@@ -209,7 +208,8 @@ def test_an_edit_is_refused_what_the_line_is_refused(page, at):
     assert page.locator(".edit textarea").input_value() == "inu", "Enter within an input method chooses a word"
     assert len(bodies) == 2
     page.locator(".edit textarea").press("Enter")
-    wait_until(lambda: len(bodies) == 3)
+    page.locator(".user .bubble", has_text="inu").wait_for()
+    page.locator(".assistant .time:not(:empty)").nth(1).wait_for()
     assert bodies[2]["messages"][-1]["content"][-1]["text"].endswith("inu")
 
 
@@ -252,3 +252,32 @@ def test_a_failure_in_the_middle_leaves_what_was_said(page, at):
     page.locator(".problem", has_text="status 500").wait_for()
     assert page.locator(".assistant .bubble").inner_text() == "the server answered with status 500"
     page.faults.clear()  # the browser notes the status
+
+
+def test_a_box_is_about_the_photo_that_it_was_drawn_on(page, at, pointing):
+    bodies = asked(page)
+    begin(page, at, photo("red"), photo("blue", name="blue.png"))
+    thumbs = page.locator("#thumbs button")
+    thumbs.nth(1).wait_for()
+
+    def draw_on(which):
+        thumbs.nth(which).click()
+        page.locator("#draw").focus()
+        page.keyboard.press("Enter")
+        page.locator("#box").wait_for()
+
+    draw_on(0)
+    thumbs.nth(1).click()
+    page.locator("#box").wait_for(state="hidden")
+    for number, which in enumerate((0, 1, 1)):  # the last one is the last already
+        draw_on(which)
+        page.keyboard.press("Enter")
+        page.keyboard.press("Enter")
+        page.locator(".assistant .time:not(:empty)").nth(number).wait_for()
+        content = bodies[number]["messages"][-1]["content"]
+        urls = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
+        assert len(urls) == (2, 1, 0)[number]
+        assert not urls or urls[-1] == page.locator("#shown").get_attribute("src")
+        page.locator("#overlay rect").nth(1).wait_for()  # the answer is drawn on it
+        thumbs.nth(1 - which).click()
+        assert page.locator("#overlay rect").count() == (0, 2, 2)[number]

@@ -1,7 +1,7 @@
 // The page: conversations, questions, answers.
 
 import * as api from "/api.js";
-import { prompt, refusal, request } from "/asking.js";
+import { prompt, refusal, request, sent, toSend } from "/asking.js";
 import { $, POINTING, TASKS, choose, chosenTask, grow, note, theme, toggle } from "/controls.js";
 import { bare, make, siteFrame, tied, time, website, words } from "/messages.js";
 import { blobOf, camera, read } from "/photos.js";
@@ -45,8 +45,7 @@ async function send() {
   const box = stage.box() && stage.boxText(stage.box());
   const refused = refusal(now, { task, text, box });
   if (refused) return note(refused, true);
-  const asked = path(now).flatMap((n) => n.images ?? []);
-  const images = now.images.map((_, i) => i).filter((i) => !asked.includes(i));
+  const images = toSend(now, box || task);
   const node = add(now, { role: "user", text, task, box, images, prompt: prompt(model, task, text, box) }, now.head);
   if (now.title === UNNAMED) now.title = text || `${TASKS.find((t) => t.id === task).name}${now.images.at(-1)?.name ? `: ${now.images.at(-1).name}` : ""}`;
   $("question").value = "";
@@ -77,7 +76,8 @@ async function answer(question, sampled = false) {
         store.save(conversation).catch(() => {}); // a reload in the middle finds what there was
       }
     });
-    Object.assign(node, outcome);
+    const images = sent(conversation, question.id); // the server counts those of the request
+    Object.assign(node, outcome, { boxes: outcome.boxes?.map((b) => ({ ...b, image: images[b.image] })) });
   } catch (error) {
     if (error.name === "AbortError") node.finish = "stopped";
     else node.error = error.message;
@@ -294,10 +294,7 @@ async function readInto(conversation, files) {
   }
   note(problems.join("; "), problems.length > 0);
   if (conversation.images.length > before) keep(conversation);
-  if (conversation === now) {
-    stage.setBox(null);
-    render();
-  }
+  if (conversation === now) render();
   return !problems.length;
 }
 

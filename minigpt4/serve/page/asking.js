@@ -21,6 +21,17 @@ export function refusal(conversation, { task, text, box }) {
   return "";
 }
 
+// The photos of a line of messages, in their order.
+export const sent = (conversation, head) => path(conversation, head).flatMap((node) => node.images ?? []);
+
+// The photos that go along with a question. Boxes and tasks are about the last one: that is to be the one that is shown.
+export function toSend(conversation, aboutOne) {
+  const before = sent(conversation);
+  const images = conversation.images.map((_, i) => i).filter((i) => !before.includes(i));
+  if (!aboutOne || [...before, ...images].at(-1) === conversation.shown) return images;
+  return [...images.filter((i) => i !== conversation.shown), conversation.shown];
+}
+
 export function request(model, conversation, question, sampled) {
   const messages = path(conversation, question.id).map((node) => {
     if (node.role === "assistant") return { role: "assistant", content: node.text };
