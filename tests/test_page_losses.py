@@ -1,5 +1,8 @@
 """Nothing that was typed, chosen or answered is lost on the page, in a real browser."""
 
+import copy
+import json
+
 import pytest
 from browsing import chromium  # noqa: F401  (a fixture)
 from page_actions import ask, asked, at, begin, choose, page, photo, pointing, system, talking_slowly  # noqa: F401  (some are fixtures)
@@ -281,3 +284,63 @@ def test_a_box_is_about_the_photo_that_it_was_drawn_on(page, at, pointing):
         page.locator("#overlay rect").nth(1).wait_for()  # the answer is drawn on it
         thumbs.nth(1 - which).click()
         assert page.locator("#overlay rect").count() == (0, 2, 2)[number]
+
+
+DAMAGE = {
+    "no photos": lambda c: c.update(images=[]),
+    "a photo that is none": lambda c: c["images"].append(None),
+    "no roots": lambda c: c.pop("roots"),
+    "a root that is not there": lambda c: c["roots"].append("x"),
+    "a message without a root": lambda c: c.update(roots=[]),
+    "a head that is not there": lambda c: c.update(head="x"),
+    "another photo shown": lambda c: c.update(shown=3),
+    "no children": lambda c: c["nodes"][c["head"]].pop("children"),
+    "a child that is not there": lambda c: c["nodes"][c["head"]]["children"].append("x"),
+    "a ring": lambda c: c["nodes"][c["head"]]["children"].append(c["roots"][0]),
+    "another parent": lambda c: c["nodes"][c["head"]].update(parent=c["head"]),
+    "a message that is none": lambda c: c["nodes"].update(x=None),
+    "photos that are no numbers": lambda c: c["nodes"][c["roots"][0]].update(images=["0"]),
+    "a box without sides": lambda c: c["nodes"][c["head"]].update(boxes=[{"phrase": "a dog", "image": 0}]),
+    "times that are none": lambda c: c["nodes"][c["head"]].update(timings={"total_ms": "long"}),
+    "words that are none": lambda c: c["nodes"][c["head"]].update(error={}),
+}
+
+
+def test_a_damaged_conversation_is_refused_and_does_not_stop_the_page(page, at, tmp_path):
+    begin(page, at, photo())
+    ask(page, "first")
+    with page.expect_download() as download:
+        page.get_by_text("Export", exact=True).click()
+    kept = json.loads(download.value.path().read_text())
+    file = tmp_path / "all.json"
+
+    def take(conversations):
+        file.write_text(json.dumps(kept | {"conversations": conversations}))
+        page.set_input_files("#import-file", file)
+
+    damaged = []
+    for number, (name, damage) in enumerate(DAMAGE.items()):
+        damaged.append(copy.deepcopy(kept["conversations"][0]) | {"id": str(number), "title": name})
+        damage(damaged[-1])
+    take([*damaged, kept["conversations"][0]])
+    page.locator("#note", has_text=f"1 conversation(s) taken in, {len(damaged)} refused").wait_for()
+    assert page.locator("#conversations .open").all_inner_texts() == ["first", "first"]
+
+    page.evaluate(  # what an earlier version of the page has taken in, and opened last
+        """(conversation) => new Promise((done) => {
+            const asked = indexedDB.open("minigpt4", 1);
+            asked.onsuccess = () => {
+                const change = asked.result.transaction("conversations", "readwrite");
+                change.objectStore("conversations").put(conversation);
+                change.oncomplete = done;
+            };
+            localStorage.setItem("open", conversation.id);
+        })""",
+        damaged[0],
+    )
+    page.reload()
+    page.get_by_text("tiny", exact=True).wait_for()
+    page.locator("#note.bad", has_text="“no photos” is damaged").wait_for()
+    ask(page, "does it go on?")
+    page.get_by_label("Delete no photos").click()
+    page.get_by_label("Delete no photos").wait_for(state="detached")

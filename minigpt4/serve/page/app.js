@@ -246,7 +246,14 @@ function open(conversation) {
   waiting = null;
   localStorage.setItem("open", now.id);
   stage.setBox(null);
-  render();
+  try {
+    render();
+  } catch (error) { // kept by an earlier version, which took in damaged files
+    console.warn(error);
+    now = fresh();
+    render();
+    note(`“${conversation.title}” is damaged and cannot be shown`, true);
+  }
   listConversations();
   $("list").classList.remove("shown");
   $("toggle-list").setAttribute("aria-expanded", "false");
@@ -380,6 +387,7 @@ store.onChange(async (changed) => {
 });
 
 async function begin() {
+  note("");
   try {
     while (!(await api.ready())) {
       $("model").textContent = "the model is being loaded …";
@@ -387,7 +395,6 @@ async function begin() {
     }
     model = await api.model();
     $("model").textContent = model.id;
-    note("");
   } catch (error) {
     $("model").textContent = "not connected";
     note(error.message, true);
@@ -416,5 +423,5 @@ for (const tab of Object.keys(TABS)) {
 }
 
 const last = await store.get(localStorage.getItem("open") ?? "");
-open(last ?? fresh());
 begin();
+open(last ?? fresh());

@@ -1,6 +1,6 @@
 // Conversations in this browser (IndexedDB), and as a file.
 
-import { id, join } from "/tree.js";
+import { id, join, sound } from "/tree.js";
 
 const FORMAT = "minigpt4-conversations-1";
 const channel = "BroadcastChannel" in window ? new BroadcastChannel("minigpt4") : null;
@@ -80,19 +80,10 @@ export async function imported(text) {
     throw new Error("this file is not JSON");
   }
   if (data?.format !== FORMAT || !Array.isArray(data.conversations)) throw new Error("this file holds no conversations of this page");
-  const sound = data.conversations.filter(isConversation);
-  for (const conversation of sound) {
+  const taken = data.conversations.filter(sound);
+  for (const conversation of taken) {
     if ((await get(conversation.id)) || gone(conversation)) conversation.id = id();
     await save(conversation);
   }
-  return { taken: sound.length, refused: data.conversations.length - sound.length };
-}
-
-function isConversation(c) {
-  const safe = (image) => typeof image?.url === "string" && /^data:image\/(jpeg|png|webp|gif);base64,/.test(image.url);
-  return (
-    typeof c?.id === "string" && typeof c.title === "string" && c.nodes && typeof c.nodes === "object" &&
-    Array.isArray(c.images) && c.images.every(safe) &&
-    Object.values(c.nodes).every((n) => (n.role === "user" || n.role === "assistant") && typeof n.text === "string")
-  );
+  return { taken: taken.length, refused: data.conversations.length - taken.length };
 }

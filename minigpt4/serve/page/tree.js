@@ -60,3 +60,38 @@ export function follow(mine, theirs) {
   join(mine, theirs);
   if (!mine.head || path(theirs).some((node) => node.id === mine.head)) mine.head = theirs.head;
 }
+
+// Whether what a file holds can be shown: every message in its place, every photo there.
+export function sound(conversation) {
+  try {
+    return looksSound(conversation) && hangsTogether(conversation);
+  } catch { // something is missing altogether
+    return false;
+  }
+}
+
+function looksSound({ id, title, images, shown, nodes }) {
+  const maybe = (kind) => (value) => value === undefined || value === null || typeof value === kind;
+  const there = (i) => Number.isInteger(i) && i >= 0 && i < images.length;
+  const image = ({ url, name }) => /^data:image\/(jpeg|png|webp|gif);base64,/.test(url) && maybe("string")(name);
+  const box = ({ phrase, relative, image }) => maybe("string")(phrase) && relative.length === 4 && relative.every(Number.isFinite) && there(image);
+  const node = (n) =>
+    (n.role === "user" || n.role === "assistant") && typeof n.text === "string" && [n.task, n.box, n.prompt, n.error, n.finish].every(maybe("string")) &&
+    (n.role === "assistant" || typeof n.prompt === "string") && (n.images ?? []).every(there) && (n.boxes ?? []).every(box) &&
+    (!n.timings || [n.timings.first_token_ms, n.timings.total_ms, n.timings.tokens_per_second].every(Number.isFinite));
+  return typeof id === "string" && typeof title === "string" && images.every(image) && (there(shown) || shown === 0) && Object.values(nodes).every(node);
+}
+
+// From the roots every message is reached once, by its parent.
+function hangsTogether({ nodes, roots, head }) {
+  const reached = new Set();
+  const rest = roots.map((id) => [id, null]);
+  while (rest.length) {
+    const [id, parent] = rest.pop();
+    const node = nodes[id];
+    if (reached.has(id) || node.id !== id || node.parent !== parent) return false;
+    reached.add(id);
+    rest.push(...node.children.map((child) => [child, id]));
+  }
+  return reached.size === Object.keys(nodes).length && (head === null || reached.has(head));
+}
