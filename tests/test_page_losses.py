@@ -344,3 +344,20 @@ def test_a_damaged_conversation_is_refused_and_does_not_stop_the_page(page, at, 
     ask(page, "does it go on?")
     page.get_by_label("Delete no photos").click()
     page.get_by_label("Delete no photos").wait_for(state="detached")
+
+
+@pytest.mark.parametrize(("given", "sampled"), [(-0.1, 0.9), (0, 0.9), (0.5, 0.5)])
+def test_again_is_another_answer_where_a_seed_is_set(given, sampled, page, at):
+    bodies = asked(page)
+    begin(page, at, photo())
+    page.click("#toggle-drawer")
+    page.fill("#seed", "7")
+    page.locator("#temperature").fill(str(given))
+    page.click("#toggle-drawer")
+    ask(page)
+    for number in (2, 3):
+        page.get_by_text("Again", exact=True).click()
+        page.locator(".assistant").get_by_text(f"{number} / {number}").wait_for()
+        page.locator(".assistant .time:not(:empty)").wait_for()
+    assert [body["seed"] for body in bodies] == [7, 8, 9]
+    assert [body.get("temperature", -0.1) for body in bodies] == [given, sampled, sampled]

@@ -39,7 +39,10 @@ export function request(model, conversation, question, sampled) {
     return { role: "user", content: [...images, { type: "text", text: node.prompt }] };
   });
   const body = { model: model.id, messages, ...sampling() };
-  if (sampled && body.temperature === undefined) body.temperature = 0.9;
+  if (sampled) { // another answer: the likeliest words, or the same seed, would give the same one again
+    body.temperature ||= 0.9;
+    if (body.seed !== undefined) body.seed += question.children.length - 1;
+  }
   const several = POINTING.includes(question.task) || body.self_consistency > 1;
   body.stream = !several; // what is chosen among several answers comes all at once
   if (body.stream) delete body.self_consistency;
