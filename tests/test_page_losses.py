@@ -5,7 +5,8 @@ import json
 
 import pytest
 from browsing import chromium  # noqa: F401  (a fixture)
-from page_actions import ask, asked, at, begin, choose, page, photo, pointing, system, talking_slowly  # noqa: F401  (some are fixtures)
+from page_actions import ask, asked, at, begin, choose, page, photo, pointing, system, talking_slowly  # noqa: F401
+from serving import wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -361,3 +362,67 @@ def test_again_is_another_answer_where_a_seed_is_set(given, sampled, page, at):
         page.locator(".assistant .time:not(:empty)").wait_for()
     assert [body["seed"] for body in bodies] == [7, 8, 9]
     assert [body.get("temperature", -0.1) for body in bodies] == [given, sampled, sampled]
+
+
+def test_an_answer_is_copied_over_plain_http(page, at):
+    page.add_init_script("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    begin(page, at, photo())
+    ask(page)
+    page.get_by_text("Copy", exact=True).click()
+    page.locator("#note", has_text="copied").wait_for()
+    page.locator("#question").press("Control+V")
+    assert page.input_value("#question").strip() == page.locator(".assistant .bubble").inner_text().strip()
+    page.evaluate("() => { document.execCommand = () => false }")
+    page.get_by_text("Copy", exact=True).click()
+    page.locator("#note.bad", has_text="copy them yourself").wait_for()
+
+
+def test_text_is_dropped_and_pasted_as_text(page, at):
+    begin(page, at)
+    give = """([kind, place, withImage]) => {
+        const data = new DataTransfer();
+        data.setData("text/plain", "a cell of a table");
+        if (withImage) data.items.add(new File([new Uint8Array([1])], "cell.png", { type: "image/png" }));
+        const options = { bubbles: true, cancelable: true };
+        const event = kind === "paste" ? new ClipboardEvent(kind, { clipboardData: data, ...options })
+            : new DragEvent(kind, { dataTransfer: data, ...options });
+        document.querySelector(place).dispatchEvent(event);
+        return event.defaultPrevented;
+    }"""
+    assert not page.evaluate(give, ["dragover", "#question", False])
+    assert not page.evaluate(give, ["drop", "#question", False])
+    assert not page.evaluate(give, ["paste", "#question", True]), "tables are copied with an image of themselves"
+    assert page.inner_text("#note") == ""
+    assert page.evaluate(give, ["drop", "#drop", False]), "a link would be opened instead of the page"
+    assert page.evaluate(give, ["paste", "#drop", True])
+    page.locator("#note.bad", has_text="cell.png").wait_for()
+    page.faults.clear()  # it is no photo
+
+
+def test_a_dialogue_does_not_stay_beside_the_photo_of_another_conversation(page, monkeypatch):
+    with talking_slowly(monkeypatch, 400) as (system, at):
+        begin(page, at, photo())
+        page.click("#tab-captioner")
+        page.click("#start")
+        page.locator("#rounds [data-kind]").first.wait_for()
+        page.click("#new")
+        assert page.locator("#rounds [data-kind]").count() == 0
+        page.locator("#start").wait_for()
+        wait_until(lambda: not system.engine.stats.running)
+        page.wait_for_timeout(200)
+        assert page.inner_text("#captioner-note") == ""
+        assert page.locator("#rounds [data-kind]").count() == 0
+        page.close()
+
+
+def test_the_focus_stays_where_something_is_typed(page, monkeypatch):
+    with talking_slowly(monkeypatch, 60) as (_, at):
+        begin(page, at, photo())
+        page.fill("#question", "hm?")
+        page.click("#send")
+        page.click("#toggle-drawer")
+        page.focus("#max_tokens")
+        page.locator(".assistant .time:not(:empty)").wait_for()
+        page.wait_for_timeout(100)
+        assert page.evaluate("() => document.activeElement.id") == "max_tokens"
+        page.close()

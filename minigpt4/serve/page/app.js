@@ -2,7 +2,7 @@
 
 import * as api from "/api.js";
 import { prompt, refusal, request, sent, toSend } from "/asking.js";
-import { $, POINTING, TASKS, choose, chosenTask, grow, note, theme, toggle } from "/controls.js";
+import { $, POINTING, TASKS, choose, chosenTask, copy, grow, note, receive, takeFocus, theme, toggle } from "/controls.js";
 import { bare, make, siteFrame, tied, time, website, words } from "/messages.js";
 import { blobOf, camera, read } from "/photos.js";
 import * as stage from "/stage.js";
@@ -12,6 +12,7 @@ import { UNNAMED, add, branch, follow, fresh, id, leaf, path, siblings } from "/
 let model = { id: "", tasks: [] };
 let now = fresh();
 let running = null; // {controller, node, conversation}
+let captioner = null; // its module, once its tab has been opened
 let waiting = null; // a question that waits for its photos
 const edits = new Map(); // forms of questions that are being edited, by the question's id
 const readings = new Map(); // photos that are being read, with the conversation that they are for
@@ -87,7 +88,7 @@ async function answer(question, sampled = false) {
   busy(false);
   await keep(conversation);
   if (now === conversation) render();
-  $("question").focus({ preventScroll: true });
+  takeFocus($("question"));
 }
 
 function busy(on) {
@@ -179,7 +180,7 @@ function foot(node) {
   } else {
     can("Again", () => { now.head = node.parent; answer(now.nodes[node.parent], true); }, "Another answer, sampled; this one stays");
     can("Branch", () => { open(branch(now, node)); keep(); }, "Go on from here in a new conversation");
-    can("Copy", () => navigator.clipboard?.writeText(bare(node.text)).then(() => note("copied")));
+    can("Copy", () => copy(bare(node.text)));
     if (POINTING.includes(now.nodes[node.parent]?.task) && !node.boxes?.length && !node.error && node.finish !== "stopped") {
       foot.append(make("span", { class: "nowhere" }, "it names no place in the photo"));
     }
@@ -242,6 +243,7 @@ function open(conversation) {
   for (const node of Object.values(conversation.nodes)) {
     if (node.writing && node !== running?.node) Object.assign(node, { writing: false, finish: "stopped" }); // a reload in the middle
   }
+  if (conversation.id !== now.id) captioner?.clear();
   now = conversation;
   waiting = null;
   localStorage.setItem("open", now.id);
@@ -366,10 +368,7 @@ $("import-file").addEventListener("change", async (e) => {
   }
   e.target.value = "";
 });
-addEventListener("paste", (e) => { if (e.clipboardData.files.length) { e.preventDefault(); take([...e.clipboardData.files]); } });
-addEventListener("dragover", (e) => { e.preventDefault(); $("veil").hidden = !e.dataTransfer.types.includes("Files"); });
-addEventListener("dragleave", (e) => { if (!e.relatedTarget) $("veil").hidden = true; });
-addEventListener("drop", (e) => { e.preventDefault(); $("veil").hidden = true; take([...e.dataTransfer.files]); });
+receive(take);
 addEventListener("keydown", (e) => {
   if (e.key === "Escape" && running && !document.querySelector("dialog[open]")) running.controller.abort();
 });
@@ -410,7 +409,9 @@ async function openTab(tab) {
     $(button).tabIndex = button === tab ? 0 : -1;
     $(panel).hidden = button !== tab;
   }
-  if (tab === "tab-captioner") (await import("/captioner.js")).begin(() => ({ model: model.id, image: now.images[now.shown] }));
+  if (tab !== "tab-captioner") return;
+  captioner = await import("/captioner.js");
+  captioner.begin(() => ({ model: model.id, image: now.images[now.shown] }));
 }
 for (const tab of Object.keys(TABS)) {
   $(tab).addEventListener("click", () => openTab(tab));
