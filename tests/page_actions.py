@@ -1,7 +1,9 @@
 """What a person does on the page, for its tests in a real browser."""
 
+from contextlib import contextmanager
+
 import pytest
-from serving import as_bytes, assistant, picture, serving
+from serving import as_bytes, assistant, picture, serving, slow
 
 from minigpt4.engine.streaming import TextStream
 
@@ -30,6 +32,17 @@ def system():
 def at(system):
     with serving(system, page=True) as address:
         yield address
+
+
+@contextmanager
+def talking_slowly(monkeypatch, most=None):
+    """A system whose answers go on until they are stopped or have `most` tokens, and the address of its page."""
+    system = assistant(endless=True)
+    if most is not None:
+        system.model.generation_config.max_new_tokens = most
+    slow(system, monkeypatch, 0.03)
+    with serving(system, page=True) as at:
+        yield system, at
 
 
 @pytest.fixture

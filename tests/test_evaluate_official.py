@@ -256,6 +256,23 @@ def test_questions_without_an_image_are_no_fault_of_the_data(tmp_path):
         "1 of 2 questions of test have no image and are not asked"]  # fmt: skip
 
 
+def test_images_of_part_of_a_split_are_those_of_the_split(tmp_path):
+    entry = _ASK | {"question": "Which?"}
+    (tmp_path / "problems.json").write_text(json.dumps({"1": entry, "2": entry | {"split": "train"}, "3": entry}))
+    (tmp_path / "pid_splits.json").write_text(json.dumps({"minitest": ["1", "3"], "trainval": ["2"], "odd": None}))
+    for place in ("test/1", "3", "train/2"):
+        (tmp_path / "images" / place).mkdir(parents=True)
+        (tmp_path / "images" / place / "image.png").touch()
+    found = {split: BENCHMARKS["scienceqa"].rows(tmp_path, Choice(split=split))[0] for split in ("minitest", "trainval")}
+    assert [row["image"] for row in found["minitest"]] == ["images/test/1/image.png", "images/3/image.png"]
+    assert [row["image"] for row in found["trainval"]] == ["images/train/2/image.png"]
+    with pytest.raises(UserError, match="no split 'odd'"):
+        BENCHMARKS["scienceqa"].rows(tmp_path, Choice(split="odd"))
+    (tmp_path / "pid_splits.json").write_text("null")
+    with pytest.raises(UserError, match="expected an object of splits"):
+        BENCHMARKS["scienceqa"].rows(tmp_path)
+
+
 def test_a_table_that_has_another_image_shows_that_one(tmp_path):
     blue = base64.b64encode(as_bytes(picture("blue", (2, 2)), "JPEG")).decode()
     before = BENCHMARKS["mmbench"].rows(sample(tmp_path, "mmbench"))[0]
@@ -276,6 +293,11 @@ def test_pope_by_set(tmp_path):
     assert found["model"]["recall"] == 1.0
     assert found["model"]["F1"] == pytest.approx(4 / 5)
     assert found["model"]["yes ratio"] == 0.75
+    rows = [
+        row | {"image": f"{i}.jpg", "answer": "no" if i else "yes"} for i, row in enumerate(BENCHMARKS["pope"].rows(folder)[0])
+    ]
+    ratio = BENCHMARKS["pope"].report(rows, Against()).lines[0].scores["yes ratio"]
+    assert ratio.low < ratio.value < ratio.high
     assert found["random: model"]["accuracy"] == 0.5
     assert found["adversarial: model"]["accuracy"] == 1.0
     assert set(scored("pope", folder, "no", choice=Choice(split="popular"))) == {"model", "always yes"}
@@ -293,6 +315,27 @@ def test_chair_counts_what_has_a_box_or_is_said_by_people(tmp_path):
     assert found["model"] == {"CHAIR_i": 0.5, "CHAIR_s": 1.0, "recall": 2 / 3, "words": 11.0}
 
 
+def test_chair_finds_either_year_where_its_archive_unpacks_to(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    for name in ("val2014", "val2017"):
+        (tmp_path / name).mkdir()
+    later = [{"id": 42, "file_name": "000000000042.jpg"}]
+    (tmp_path / "annotations/instances_val2017.json").write_text(json.dumps(INSTANCES | {"images": later}))
+    said = CAPTIONS | {"annotations": [{"image_id": 42, "caption": "A cat."}]}
+    (tmp_path / "annotations/captions_val2014.json").write_text(json.dumps(said))
+    (tmp_path / "val2017/000000000042.jpg").touch()
+    (row,), _ = BENCHMARKS["chair_long"].rows(tmp_path)
+    assert (row["image"], row["there"]) == ("val2017/000000000042.jpg", ["dog", "person"])
+    (tmp_path / "annotations/captions_val2017.json").write_text(json.dumps(CAPTIONS | {"images": later}))
+    (row,), _ = BENCHMARKS["chair_long"].rows(tmp_path)
+    assert row["there"] == ["bicycle", "dog", "person"]
+    assert not prepare("chair_long", tmp_path).missing
+    (tmp_path / "annotations/instances_val2014.json").write_text(json.dumps(INSTANCES))
+    (tmp_path / COCO).touch()
+    (row,), _ = BENCHMARKS["chair_long"].rows(tmp_path)
+    assert (row["image"], row["there"]) == (COCO, ["cat", "dog", "person"])
+
+
 def test_images_of_a_table_are_written_once_and_one_may_be_that_of_a_question_before(tmp_path):
     rows, _ = BENCHMARKS["mmbench"].rows(sample(tmp_path, "mmbench"))
     assert [row["image"] for row in rows] == ["mmbench_images/7.jpg"] * 2
@@ -301,6 +344,29 @@ def test_images_of_a_table_are_written_once_and_one_may_be_that_of_a_question_be
     (tmp_path / "mmbench_images/7.jpg").write_bytes(b"mine")
     BENCHMARKS["mmbench"].rows(tmp_path)
     assert (tmp_path / "mmbench_images/7.jpg").read_bytes() == b"mine"
+
+
+def test_an_image_of_a_table_may_stand_at_any_other_question(tmp_path):
+    head = "index\tquestion\tA\tB\tanswer\timage\tsplit\n"
+    table = (
+        ("1234", "Which?", "a dog", "a cat", "B", PIXEL, "train"),
+        ("1235", "Where?", "left", "right", "B", "1234", "dev"),  # at a question of another split
+        ("1001", "Where?", "left", "right", "B", "2000", "dev"),  # further down, at one that cannot be asked
+        ("2000", "Where?", "left", "right", "D", PIXEL, "dev"),
+        ("3000", "Where?", "left", "right", "A", "4321", "dev"),  # at none; "4321" is base64, but of no image
+        ("5000", "Where?", "left", "right", "A", "6000", "dev"),
+        ("6000", "Where?", "left", "right", "A", "5000", "dev"),
+        ("7000", "Where?", "left", "right", "A", "1235", "dev"),  # at one that has another's
+    )
+    (tmp_path / "mmbench.tsv").write_text(head + "".join("\t".join(row) + "\n" for row in table))
+    rows, problems = BENCHMARKS["mmbench"].rows(tmp_path, Choice(split="dev"))
+    assert [row["image"] for row in rows] == [f"mmbench_images/{number}.jpg" for number in ("1234", "2000", "1234")]
+    for row in rows:
+        assert (tmp_path / row["image"]).read_bytes() == base64.b64decode(PIXEL)
+    assert len(problems) == 4
+    assert any("neither one in base64 nor the index of a question, found '4321'" in problem for problem in problems)
+    assert sorted(file.name for file in (tmp_path / "mmbench_images").iterdir()) == ["1234.jpg", "2000.jpg"]
+    assert len(BENCHMARKS["mmbench"].rows(tmp_path)[0]) == 4
 
 
 def test_the_domains_of_nocaps_have_scores_of_their_own(tmp_path):
@@ -351,6 +417,11 @@ def test_a_written_answer_means_one_of_those_given_or_none(text, place):
         ("yes", ["Yes.", "No."], 0),
         ("a cat", ["a dog", "a cat", "a cat"], 1),
         ("It is a T-shirt", ["shirt", "t-shirt"], 1),
+        ("ff", ["Ff", "ff", "FF"], 1),
+        (" FF\n", ["Ff", "ff", "FF"], 2),
+        ("The genotype is ff.", ["Ff", "ff", "FF"], 1),
+        ("fF", ["Ff", "ff", "FF"], None),
+        ("The Dog and a cat", ["dog", "cat"], None),  # capitals count only where they tell answers apart
     ],
 )
 def test_marks_articles_and_parts_of_words_are_no_answers_by_themselves(text, choices, place):
@@ -364,3 +435,16 @@ def test_answers_that_are_written_are_counted_by_what_they_mean(tmp_path):
     model, usual = BENCHMARKS["aokvqa_mc_written"].report(answered, Against()).lines
     assert model.scores["accuracy"].value == usual.scores["accuracy"].value == 1 / 2
     assert [BENCHMARKS["aokvqa_mc_written"].parse(row) for row in answered] == [1, None]
+
+
+def test_choices_that_differ_in_capitals_are_different_answers():
+    genes = {"image": "a.jpg", "question": "Which?", "choices": ["Ff", "ff", "FF"], "truth": "ff"}
+    for name in ("choice", "choice_written", "scienceqa"):
+        rows = [genes | {"benchmark": name, "answer": answer} for answer in ("Ff", "ff", "FF")]
+        model, usual = BENCHMARKS[name].report(rows, Against()).lines
+        assert model.scores["accuracy"].value == pytest.approx(1 / 3)
+        assert usual.scores["accuracy"].value == 1
+    rows = [genes | {"choices": ["yes", "no"], "truth": "yes", "answer": "yes"}] * 2
+    rows.append(genes | {"choices": ["Yes", "No"], "truth": "Yes", "answer": "No"})
+    usual = BENCHMARKS["choice"].report(rows, Against()).lines[1]
+    assert usual.scores["accuracy"].value == 1  # it is no choice of the third as it is written, and means one

@@ -342,3 +342,37 @@ def test_the_same_said_twice_is_two_questions(refcoco):
 def test_a_folder_that_is_no_benchmark(tmp_path):
     with pytest.raises(UserError, match="expected the folder of Flickr30k Entities"):
         read("refer", tmp_path)
+
+
+def test_an_image_has_the_name_that_is_there(tmp_path):
+    """Evaluation asked about the first name alone, and found no image where training did."""
+    image = "val2014/COCO_val2014_000000000042.jpg"
+    boxes = {"images": [{"id": 42, "file_name": image, "width": 9, "height": 9}], "categories": [{"id": 1, "name": "dog"}]}
+    boxes["annotations"] = [{"image_id": 42, "category_id": 1, "bbox": [0, 0, 5, 5]}]
+    answers = {"image_id": 42, "question": "What?", "direct_answers": ["dog"] * 10}
+    given = {
+        "captions": [{"image": image, "caption": ["A dog."]}],
+        "vqa": [{"image": image, "question": "What?", "answer": ["dog"] * 10}],
+        "detection": boxes,
+        "refer": boxes,
+        "identify": boxes,
+        "grounding": boxes,
+    }
+    there = {
+        "2014": ("COCO_val2014_000000000042.jpg", "COCO_val2014_000000000042.jpg"),
+        "2017": ("000000000042.jpg", "000000000042.jpg"),
+        "coco": (image, image),
+        "none": ("other.jpg", image),
+    }
+    for folder, (file, found) in there.items():
+        (tmp_path / folder / file).parent.mkdir(parents=True)
+        (tmp_path / folder / file).touch()
+        for name, data in given.items():
+            path = tmp_path / f"{name}.json"
+            path.write_text(json.dumps(data))
+            assert [row["image"] for row in read(name, path, images=tmp_path / folder)] == [found], (folder, name)
+        (tmp_path / "aokvqa.json").write_text(json.dumps([answers]))
+        (row,) = read("vqa", tmp_path / "aokvqa.json", images=tmp_path / folder)
+        assert row["image"] == (file if folder in ("2014", "2017") else "COCO_train2014_000000000042.jpg")
+    assert read("captions", tmp_path / "captions.json")[0]["image"] == image
+    assert read("captions", tmp_path / "captions.json", images=tmp_path / "gone")[0]["image"] == image

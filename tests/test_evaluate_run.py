@@ -135,6 +135,54 @@ def test_a_smaller_limit_is_scored_as_such_and_loses_nothing(run, system, tmp_pa
     assert "earlier" not in (tmp_path / "refer-dogs.jsonl").read_text()
 
 
+FITTED = "fixed boxes are fitted to the questions themselves, which flatters them"
+
+
+def blank_lines(out):
+    return [line["name"] for line in json.loads(out)["lines"] if "blank-image" in line["name"]]
+
+
+def test_older_answers_about_a_grey_image_do_not_take_questions_away(run, system, tmp_path):
+    (tmp_path / "run").mkdir()
+    given = ["refer", "dogs.jsonl", "--predictions", "run"]
+    run(*given, "--limit", 2, "--blank-image")
+    run(*given)
+    out = run("score", "run", "--json")[1]
+    assert json.loads(out)["items"] == 6
+    assert not blank_lines(out)
+    why = "run/answers.blank-image.jsonl answers 2 of 6 questions as they were asked; its line is left out"
+    assert why in json.loads(out)["notes"]
+    out = run("score", "run", "--blank-image", "run/answers.blank-image.jsonl", "--json")[1]  # it is wished
+    assert json.loads(out)["items"] == 2
+    assert blank_lines(out)
+    told = "run/answers.blank-image.jsonl answers 2 of 6 questions; the others are not scored"
+    assert told in json.loads(out)["notes"]
+    run(*given, "--blank-image")
+    out = run("score", "run", "--json")[1]
+    assert (json.loads(out)["items"], len(blank_lines(out)), json.loads(out)["notes"]) == (6, 1, [FITTED])
+    run(*given, "--limit", 3)  # more is answered than is asked: it fits
+    assert blank_lines(run("score", "run", "--json")[1])
+
+
+def test_answers_about_a_grey_image_in_other_words_or_of_others_are_not_set_beside(run, system, tmp_path):
+    (tmp_path / "run").mkdir()
+    run("refer", "dogs.jsonl", "--predictions", "run", "--blank-image")
+    blank = tmp_path / "run/answers.blank-image.jsonl"
+    text = blank.read_text()
+    blank.write_text(text.replace("[refer] give me", "give me"))
+    out = run("score", "run", "--json")[1]
+    assert (json.loads(out)["items"], blank_lines(out)) == (6, [])
+    assert json.loads(out)["notes"] == [FITTED, f"{blank.relative_to(tmp_path)}: no answers in it; its line is left out"]
+    notes = json.loads(run("score", "run", "--blank-image", blank, "--json")[1])["notes"]
+    assert notes == [FITTED, f"{blank}: 6 of 6 questions were asked in other words there"]
+    blank.write_text(text.replace(" blank_image", " num_beams=3 blank_image"))
+    out = run("score", "run", "--json")[1]
+    assert (json.loads(out)["items"], blank_lines(out)) == (6, [])
+    assert "another system's answers" in json.loads(out)["notes"][1]
+    blank.write_text("")
+    assert json.loads(run("score", "run", "--json")[1])["items"] == 6
+
+
 def test_answers_by_somebody_else_are_not_taken(run, system):
     run("refer", "dogs.jsonl")
     status, _, err = run("refer", "dogs.jsonl", "--num-beams", 3)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from minigpt4.evaluate.annotations import Problems
 from minigpt4.evaluate.benchmarks.base import Against, Choice, new_row
 from minigpt4.evaluate.benchmarks.registry import BENCHMARKS
 from minigpt4.metrics.meteor import meteor
@@ -117,6 +118,28 @@ def test_vqa():
     assert value(found["by first words"], "accuracy") == pytest.approx((1 + 0 + 1) / 3)
 
 
+def test_the_usual_answer_is_the_one_that_is_right_most_often():
+    """The commonest one may be that of few questions on which everybody agrees."""
+
+    def row(name, answers, question="What is it?"):
+        return new_row(name, "a.jpg", question=question, answers=answers, kind="other", id=1)
+
+    sure, split = ["dog"] * 10, ["a cat"] * 3 + [f"x{i}" for i in range(7)]
+    for name in ("vqav2", "okvqa", "textvqa", "vizwiz", "aokvqa", "vqa"):
+        rows = [row(name, answers) for answers in (sure, split, split, split)]
+        found = report(name, rows, ["dog"] * 4)
+        assert value(found["model"], "accuracy") == 1 / 4
+        assert value(found["always the same"], "accuracy") > 2 / 4
+        if name == "vqa":
+            assert value(found["by first words"], "accuracy") > 2 / 4
+        found = report(name, rows, ["dog"] * 4, prior=rows[:2])  # fitted to others, of which "dog" is best
+        assert value(found["always the same"], "accuracy") == 1 / 4
+    rows = [row("vqa", ["yes"], "Is it?"), row("vqa", ["Yes"], "Is it?"), row("vqa", ["the dog"]), row("vqa", ["dog"])]
+    rows.append(row("vqa", ["the dog"]))
+    found = report("vqa", rows, ["dog"] * 5)
+    assert value(found["by first words"], "accuracy") == 4 / 5  # as it is spelt most often
+
+
 def test_captions():
     rows = [
         new_row("captions", "a.jpg", captions=["a dog runs on the green grass", "the dog runs fast"]),
@@ -158,3 +181,37 @@ def test_things_are_found_in_any_number(tmp_path, thing, images):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found, _ = BENCHMARKS["detection"].rows(tmp_path / "rows.jsonl", Choice(things=(thing,)))
     assert [row["image"] for row in found] == images
+
+
+@pytest.mark.parametrize(
+    ("thing", "images"),
+    [
+        ("dog", [0, 2]),
+        ("dogs", [0, 2]),
+        ("hot dog", [1, 3]),
+        ("Hot Dogs", [1, 3]),
+        ("cell phone", [4]),
+        ("phone", []),
+        ("knife", [5]),
+        ("wine glass", [6]),
+        ("glass", [7]),
+        ("bear", [9]),
+        ("red toy car", [10]),
+        ("toy car", [10]),
+        ("car", [10]),
+        ("taxi", [11]),
+        ("people", [12]),
+        ("skis", [13]),
+        ("bus", [14]),
+        ("woman in a hat", [15]),
+    ],
+)
+def test_a_name_of_several_words_is_one_thing(tmp_path, thing, images):
+    """`--things dog` counted hot dogs, and `--things "hot dog"` found nothing."""
+    phrases = ["two dogs", "hot dog", "a brown dog on a bed", "three big hot dogs", "cell phone", "knives", "wine glasses"]
+    phrases += ["a glass of water", "teddy bear", "a bear", "a red toy car", "two taxis", "a group of people", "skis", "buses"]
+    phrases += ["woman in a hat"]
+    rows = [{"image": f"{i}.png", "phrase": phrase, "boxes": HERE} for i, phrase in enumerate(phrases)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = BENCHMARKS["detection"].read(tmp_path / "rows.jsonl", Choice(things=(thing,)), Problems())
+    assert [int(row["image"].removesuffix(".png")) for row in rows] == images

@@ -60,6 +60,50 @@ def test_any_text_can_be_judged_and_saying_it_three_times_repeats(text, verse):
         assert "repeats" in [flaw.kind for flaw in flaws("\n".join([text] * 3), verse=verse)]
 
 
+PAGE = """<!DOCTYPE html>
+<html>
+<head><title>Jokes</title><style>li { margin: 0 0 0 0; padding: 0 0 0 0; }</style></head>
+<body>
+<h1>My Joke Website</h1>
+<ul><li><a href="#">Home</a></li><li><a href="#">About</a></li><li><a href="#">Contact</a></li></ul>
+<button onclick="tell()">Tell a joke</button>
+<script>
+function tell() { document.getElementById("joke").style.display = "block"; }
+function hide() { document.getElementById("joke").style.display = "none"; }
+function once() { document.getElementById("joke").style.display = "inline"; }
+</script>
+</body>
+</html>"""
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (PAGE, []),
+        (f"Here is the page:\n```html\n{PAGE}\n```", []),
+        ('<h1>Jokes</h1>\n<p id="joke"></p>\n<button onclick="tell()">Tell me</button>', []),
+        (PAGE[: PAGE.index("</script>")], ["unfinished"]),
+        (PAGE[:-3], ["unfinished"]),
+        (PAGE.replace("Tell a joke", "a joke a joke a joke a joke"), ["repeats"]),
+        (PAGE.replace("Tell a joke", "{<10><20><30><40>}"), ["off language"]),
+        (PAGE.replace("</html>", "</html> ###"), ["off language"]),
+        ("<h1>Jokes</h1>", ["fragment"]),
+        (GOOD, []),
+        ("A man in a blue shirt is very very very tall and wears a hat.", ["repeats"]),
+    ],
+)
+def test_tags_are_no_fault_of_a_website(text, found):
+    assert [flaw.kind for flaw in flaws(text, verse=True, code=True)] == found
+
+
+def test_a_website_is_counted_as_one():
+    row = {"benchmark": "advanced", "image": "a.png", "asked": "website", "answer": PAGE}
+    (line,) = BENCHMARKS["advanced"].report([row], Against()).lines
+    assert line.scores["flawed"].value == 0
+    (line,) = BENCHMARKS["advanced"].report([row | {"asked": "poem"}], Against()).lines
+    assert line.scores["flawed"].value == 1
+
+
 def test_a_description_is_about_what_people_saw():
     row = {"asked": "description", "captions": ["A dog on a beach", "a puppy near the sea"], "answer": GOOD}
     assert failings(row) == []

@@ -3,26 +3,14 @@
 import json
 import re
 import time
-from contextlib import contextmanager
 
 import pytest
 from browsing import chromium  # noqa: F401  (a fixture)
-from page_actions import ask, asked, at, begin, choose, page, photo, system  # noqa: F401  (some are fixtures)
+from page_actions import ask, asked, at, begin, choose, page, photo, system, talking_slowly  # noqa: F401  (some are fixtures)
 from PIL import Image, ImageDraw
-from serving import as_bytes, assistant, serving, slow, wait_until
+from serving import as_bytes, assistant, serving, wait_until
 
 pytestmark = pytest.mark.browser
-
-
-@contextmanager
-def talking_slowly(monkeypatch, most=None):
-    """A system whose answers go on until they are stopped or have `most` tokens, and the address of its page."""
-    system = assistant(endless=True)
-    if most is not None:
-        system.model.generation_config.max_new_tokens = most
-    slow(system, monkeypatch, 0.03)
-    with serving(system, page=True) as at:
-        yield system, at
 
 
 def test_words_are_seen_growing_and_can_be_stopped(page, monkeypatch):

@@ -13,14 +13,15 @@ categories as JSON Lines                                    rows with ``boxes``:
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..data.formats import open_source
-from ..data.formats.files import load_json
+from ..data.formats.files import Folders, load_json
 from ..data.formats.index import Indexed
 from ..data.schema import GroundedText, Phrase, Row, boxes_of, parse_row
+from ..data.values import text_of, texts_of
 from ..errors import UserError
 from ..io.jsonl import read_rows
 from ..prompt.boxes import Box
@@ -59,18 +60,19 @@ class Place:
     """What kind of thing it is, where the annotation says so (``people``, ``animals``)."""
 
 
-def read_places(path: Path, split: str | None, problems: Problems) -> list[Place]:
+def read_places(path: Path, split: str | None, problems: Problems, images: Path | None = None) -> list[Place]:
     """All places in a file or folder, in order.
 
     Args:
         split: only pictures of this part (``dev``, ``val``, ``test``), where the annotations name parts.
         problems: takes what is wrong with rows that cannot be used.
+        images: the folder of images, as `rows_in_format` takes it.
 
     Raises:
         UserError: none of the known layouts.
     """
     if path.is_dir():
-        return list(_entities_folder(path, split, problems))
+        return list(_entities_folder(path, split, problems, images))
     if path.suffix != ".json":
         places: list[Place] = []
         for where, row in rows_of(path, split, problems):
@@ -79,7 +81,7 @@ def read_places(path: Path, split: str | None, problems: Problems) -> list[Place
         return places
     data = load_json(str(path))
     refuse_split(path, split)
-    return list(_coco(path, problems) if isinstance(data, dict) else _refcoco(data, path, problems))
+    return list(_coco(path, problems, images) if isinstance(data, dict) else _refcoco(data, path, problems))
 
 
 def refuse_split(path: Path, split: str | None) -> None:
@@ -107,12 +109,23 @@ def rows_of(path: Path, split: str | None, problems: Problems) -> Iterator[tuple
         raise UserError(f"{path}: no rows of split {split!r}; the splits in it are: {parts}")
 
 
-def rows_in_format(format: str, path: Path, problems: Problems, **options: Any) -> Iterator[Row]:
-    """Rows of our schema out of annotations in a dataset's own format, as training reads them."""
+def rows_in_format(format: str, path: Path, problems: Problems, images: Path | None = None, **options: Any) -> Iterator[Row]:
+    """Rows of our schema out of annotations in a dataset's own format, as training reads them.
+
+    Args:
+        images: the folder of images. An image has the first of its possible names that is there, as in training; without a
+            folder, or where none is there, the one that the annotations name.
+    """
     source = open_source(format, name=str(path), annotations=str(path), **options)
     assert isinstance(source, Indexed)
     problems += [problem.message for problem in [*source.malformed, *source.remarks]]
-    yield from source.rows()
+    folders = Folders(str(images)) if images is not None and images.is_dir() else None
+    for row in source.rows():
+        image, *others = row.images
+        if folders is not None and isinstance(image, str):
+            found = next((name for name in source.possible(image, row) if folders.find((name,)) is not None), image)
+            row = replace(row, images=(found, *others))
+        yield row
 
 
 # layouts -----------------------------------------------------------------------------------------------------------------
@@ -162,18 +175,19 @@ def _refcoco(rows: Any, path: Path, problems: Problems) -> Iterator[Place]:
                 problems.append(f"{path}[{i}]: the box {row['bbox']} is empty")
                 continue
             box = Box.from_xywh(x, y, w, h, width, height)
-            sentences = [row["sents"]] if isinstance(row["sents"], str) else list(row["sents"])
+            sentences = [row["sents"]] if isinstance(row["sents"], str) else list(texts_of(row, "sents", "here"))
             image = row["img_id"][:27] + ".jpg"
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            problems.append(f"{path}[{i}]: expected {{img_id, sents, bbox, height, width}} ({error!r})")
+            why = error if isinstance(error, UserError) else repr(error)
+            problems.append(f"{path}[{i}]: expected {{img_id, sents, bbox, height, width}} ({why})")
             continue
         for sentence in sentences:
             yield Place(image=image, phrase=sentence, boxes=(box,), size=(width, height))
 
 
-def _coco(path: Path, problems: Problems) -> Iterator[Place]:
+def _coco(path: Path, problems: Problems, images: Path | None) -> Iterator[Place]:
     """COCO instances: every category that is in a picture, with all its boxes; pictures with a crowd of it are left out."""
-    for row in rows_in_format("coco_instances", path, problems, max_boxes=_ANY_NUMBER):
+    for row in rows_in_format("coco_instances", path, problems, images, max_boxes=_ANY_NUMBER):
         assert isinstance(row, Phrase)
         yield Place(image=row.images[0], phrase=row.phrase, boxes=row.places, size=row.size)
 
@@ -182,9 +196,11 @@ def _categories(row: dict[str, Any], where: str) -> Iterator[Place]:
     found: dict[str, list[Box]] = defaultdict(list)
     try:
         for i, box in enumerate(row["boxes"]):
-            found[box["category"]] += boxes_of({"bbox_xyxy_norm": [box["bbox_xyxy_norm"]]}, f"{where}[{i}]", "bbox_xyxy_norm")
+            found[text_of(box, "category", f"{where}[{i}]")] += boxes_of(
+                {"bbox_xyxy_norm": [box["bbox_xyxy_norm"]]}, f"{where}[{i}]", "bbox_xyxy_norm"
+            )
         for category, boxes in found.items():
-            yield Place(image=row["image"], phrase=category, boxes=tuple(boxes))
+            yield Place(image=text_of(row, "image", where), phrase=category, boxes=tuple(boxes))
     except (KeyError, TypeError) as error:
         raise UserError(f"{where}: expected image and boxes of category and bbox_xyxy_norm ({error!r})") from None
 
@@ -197,17 +213,19 @@ def _entities_row(row: dict[str, Any], where: str) -> Iterator[Place]:
         boxes = {thing: boxes_of(row["boxes_xyxy_norm"], where, thing) for thing in row["boxes_xyxy_norm"]}
         named = [(p["phrase"], p["id"], tuple(p.get("types", ()))) for c in row["captions"] for p in c["phrases"]]
         size = _size(row.get("width"), row.get("height"), where)
-        yield from _distinct(row["image"], size, named, boxes)
+        yield from _distinct(text_of(row, "image", where), size, named, boxes)
+    except UserError:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{where}: expected image, captions with phrases, and boxes_xyxy_norm ({error!r})") from None
 
 
-def _entities_folder(folder: Path, split: str | None, problems: Problems) -> Iterator[Place]:
+def _entities_folder(folder: Path, split: str | None, problems: Problems, images: Path | None) -> Iterator[Place]:
     """The published folder: ``Sentences/ID.txt``, ``Annotations/ID.xml``, and lists of ids in ``val.txt`` and the like."""
     if not (folder / "Sentences").is_dir() or not (folder / "Annotations").is_dir():
         raise UserError(f"{folder}: expected the folder of Flickr30k Entities, with Annotations and Sentences in it")
     captions: dict[str, list[GroundedText]] = defaultdict(list)
-    for row in rows_in_format("flickr30k_entities", folder, problems, task="grounding", split=split):
+    for row in rows_in_format("flickr30k_entities", folder, problems, images, task="grounding", split=split):
         assert isinstance(row, GroundedText)
         captions[row.images[0]].append(row)
     for image, rows in captions.items():

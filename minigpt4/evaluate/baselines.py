@@ -3,15 +3,18 @@ do."""
 
 import itertools
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from ..metrics.boxes import iou
+from ..metrics.vqa import normalise
 from ..prompt.boxes import Box
 from .annotations import Place
 
+Row = dict[str, Any]
 WHOLE = Box(0.0, 0.0, 1.0, 1.0)
 
 
@@ -82,5 +85,39 @@ def _spans(low: float, high: float, cells: int) -> list[tuple[float, float]]:
 
 
 def most_common(answers: Sequence[str]) -> str:
-    """The answer that is right most often."""
+    """What is said most often."""
     return Counter(answers).most_common(1)[0][0]
+
+
+def best_answer(
+    rows: Sequence[Row],
+    truth: Callable[[Row], Sequence[str]],
+    score: Callable[[str, Row], float],
+    candidates: int = 50,
+) -> str:
+    """The one answer that would score most if it were always given. It need not be the commonest: where several people answer
+    each question, one of which all are sure counts no more than one that three in ten give.
+
+    Args:
+        rows: one at least.
+        truth: what people answered to a row.
+        score: of an answer to a row; above 0 only for what is among them, capitals, articles and punctuation aside.
+        candidates: so many of the commonest answers are tried.
+    """
+    plain: dict[str, str] = {}
+    spelt: dict[str, Counter[str]] = defaultdict(Counter)
+    given: list[set[str]] = []
+    for row in rows:
+        answers = truth(row)
+        for text in answers:
+            if text not in plain:
+                plain[text] = normalise(text)
+            spelt[plain[text]][text] += 1
+        given.append({plain[text] for text in answers})
+    common = sorted(spelt, key=lambda name: -spelt[name].total())[:candidates]
+    tried = {name: spelt[name].most_common(1)[0][0] for name in common}
+    totals = dict.fromkeys(tried, 0.0)
+    for row, names in zip(rows, given, strict=True):
+        for name in names & totals.keys():
+            totals[name] += score(tried[name], row)
+    return tried[max(totals, key=totals.__getitem__)]  # of equals, the commonest

@@ -87,7 +87,8 @@ def run_benchmark(
     benchmark.check(asked)
     if not asked.identifier:
         benchmark = replace(benchmark, question=partial(_without_identifier, benchmark.question))
-    choice = Choice(split=asked.split, single_box=asked.single_box, things=asked.things)
+    images = asked.images or (annotations if annotations.is_dir() else annotations.parent)
+    choice = Choice(split=asked.split, single_box=asked.single_box, things=asked.things, images=images)
     rows, unusable = benchmark.rows(annotations, choice)
     if asked.limit and asked.limit < len(rows):
         rows = [rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), asked.limit))]
@@ -96,7 +97,6 @@ def run_benchmark(
     if asked.prior_split and "split" not in benchmark.takes:
         raise UserError(f"{name}: prior_split would change nothing; leave it out")
     prior = benchmark.rows(asked.prior, replace(choice, split=asked.prior_split))[0] if asked.prior else None
-    images = asked.images or (annotations if annotations.is_dir() else annotations.parent)
     if not images.is_dir():
         raise UserError(f"{images}: no such folder")
 
@@ -123,7 +123,7 @@ def run_benchmark(
     problems: list[str] = [*unusable]
 
     def answers(file: Path, blank_image: bool) -> list[Row]:
-        who = f"{by} blank_image" if blank_image else by
+        who = _of_grey(by) if blank_image else by
         try:
             outcome = predict(benchmark, rows, images, file, who, ask_many, batch_size, blank_image, prepare, watch)
         except AgentError as error:
@@ -150,6 +150,11 @@ def run_benchmark(
     return Measured(benchmark.report(done, against, **report or {}), file, notes, problems)
 
 
+def _of_grey(by: str) -> str:
+    """Who answers about a grey image."""
+    return f"{by} blank_image"
+
+
 def _without_identifier(question: Callable[[Row], str], row: Row) -> str:
     return split_identifier(question(row))[1]
 
@@ -157,20 +162,45 @@ def _without_identifier(question: Callable[[Row], str], row: Row) -> str:
 def score_answers(predictions: Path, blank_image: Path | None = None, grid: int | None = None) -> Any:
     """The report of answers that an earlier run kept, without the system and the images.
 
+    Args:
+        predictions: a file of answers, or the folder of a run. Answers about a grey image in that folder are set beside where
+            they are to all of the kept questions as these were asked; else that line is left out, and a note says why.
+        blank_image: answers about a grey image; only questions that both files answer are scored, and a note counts the others.
+        grid: cells a side of the vision encoder.
+
     Raises:
         UserError: answers to several benchmarks, to none, or none in common with those about a grey image.
     """
     benchmark, rows = kept(predictions)
     benchmark.check(Against(grid=grid))
-    sightless = None
-    if blank_image is None and predictions.is_dir() and (predictions / BLANK).exists():
-        blank_image = predictions / BLANK
+    sightless, notes = None, []
     if blank_image is not None:
+        count = len(rows)
         rows, sightless = aligned(rows, answered(blank_image))
         if not rows:
             raise UserError(f"{blank_image}: has no question in common with {predictions}")
+        if count > len(rows):
+            notes.append(f"{blank_image} answers {len(rows):,} of {count:,} questions; the others are not scored")
+        if other := sum(seen.get("prompt") != grey.get("prompt") for seen, grey in zip(rows, sightless, strict=True)):
+            notes.append(f"{blank_image}: {other:,} of {len(rows):,} questions were asked in other words there")
+    elif predictions.is_dir() and (predictions / BLANK).exists():
+        sightless, why = _beside(rows, predictions / BLANK)
+        notes += [f"{why}; its line is left out"] if why else []
     report = benchmark.report(rows, Against(blank_image=sightless, grid=grid))
-    return replace(report, notes=[*report.notes, *_unread(benchmark, rows)])
+    return replace(report, notes=[*report.notes, *notes, *_unread(benchmark, rows)])
+
+
+def _beside(rows: Sequence[Row], file: Path) -> tuple[list[Row] | None, str | None]:
+    """The answers about a grey image that an earlier run left in a folder, or why they do not belong to these rows."""
+    try:
+        others = aligned(rows, answered(file, rows))[1]
+    except UserError as error:
+        return None, str(error)
+    if len(others) < len(rows):
+        return None, f"{file} answers {len(others):,} of {len(rows):,} questions as they were asked"
+    if any(BY in row and other.get(BY) != _of_grey(row[BY]) for row, other in zip(rows, others, strict=True)):
+        return None, f"{file} has another system's answers"
+    return others, None
 
 
 def _unread(benchmark: Benchmark, rows: Sequence[Row]) -> list[str]:

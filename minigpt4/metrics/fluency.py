@@ -23,6 +23,15 @@ _WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
 _BOUNDARY = re.compile(r"(?<=[.!?])\s+|\n+")
 _FINISHED = re.compile(r"[.!?\u2026][\"'\u201d\u2019)\]*_]*$")
 _MARKUP = re.compile(r"</?\w+>|\{?<\d+>|\[/?[A-Z]+\]|#{3,}")
+_SPECIAL = re.compile(r"\{?<\d+>|\[/?(?:INST|SYS)\]|#{3,}")
+"""What of it is no code either: boxes, and marks of a chat format."""
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+_UNSHOWN = re.compile(
+    r"(?is)<(script|style)\b.*?(?:</\1>|\Z)|```(?:js|javascript|css)\b.*?(?:```|\Z)|<!--.*?(?:-->|\Z)|<[^<>]*>"
+)
+"""What a page of HTML does not show: scripts, styles, remarks and tags."""
+_CLOSED = ("html", "body", "script", "style")
+"""Tags that a whole page closes again."""
 _LATIN = 0x24F
 _ARTICLES = frozenset(("a", "an", "the"))
 _ENGLISH = frozenset(
@@ -44,19 +53,23 @@ class Flaw(NamedTuple):
     why: str
 
 
-def flaws(text: str, verse: bool = False) -> list[Flaw]:
+def flaws(text: str, verse: bool = False, code: bool = False) -> list[Flaw]:
     """What is wrong with an answer that should be several sentences in English, one flaw of each kind at most.
 
     Args:
         verse: lines need not end like sentences unless those before did, and one may return as a refrain; the same words three
             times may not, nor half of all lines.
+        code: a page of HTML was asked for. Its tags are no fault, repetition is sought in what it shows, it ends where its tags
+            are closed, and its words need not be English. An answer without tags is judged like any other.
     """
     words = _words(text)
+    page = code and _TAG.search(text) is not None
+    shown = _UNSHOWN.sub("\n", text) if page else text
     found = {
-        "repeats": repetition(text, verse),
-        "unfinished": _ending(text, verse) if words else None,
+        "repeats": repetition(shown, verse),
+        "unfinished": (_unclosed(text) if page else _ending(text, verse)) if words else None,
         "fragment": f"{len(words)} words, of at least {LEAST_WORDS}" if len(words) < LEAST_WORDS else None,
-        "off language": _off_language(text, words),
+        "off language": _off_language(text, [] if page else words, _SPECIAL if page else _MARKUP),
     }
     return [Flaw(kind, why) for kind, why in found.items() if why is not None]
 
@@ -118,9 +131,17 @@ def _ending(text: str, verse: bool) -> str | None:
     return f"ends with {_quoted(text.split()[-4:])}"
 
 
-def _off_language(text: str, words: Sequence[str]) -> str | None:
+def _unclosed(text: str) -> str | None:
+    """A tag that a page of HTML opens and does not close."""
+    for name in _CLOSED:
+        if len(re.findall(rf"(?i)<{name}\b", text)) > len(re.findall(rf"(?i)</{name}\s*>", text)):
+            return f"<{name}> is not closed"
+    return f"ends with {_quoted(text.split()[-4:])}" if re.search(r"<[/!a-zA-Z][^<>]*\Z", text) else None
+
+
+def _off_language(text: str, words: Sequence[str], marks: re.Pattern[str]) -> str | None:
     """Markup, letters of another script, or words of which hardly any is among the commonest of English."""
-    if markup := _MARKUP.search(text):
+    if markup := marks.search(text):
         return f"markup: {_quoted([markup[0]])}"
     letters = [letter for letter in text if letter.isalpha()]
     foreign = [letter for letter in letters if ord(letter) > _LATIN]

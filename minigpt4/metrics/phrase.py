@@ -41,13 +41,20 @@ def head_noun(phrase: str) -> str:
     passed over. ``"two dogs"`` -> ``dogs``, ``"a man in a red hat"`` -> ``man``, ``"a group of young people running"`` ->
     ``people``.
     """
+    found = head_words(phrase)
+    return found[-1].removesuffix("'s") if found else ""
+
+
+def head_words(phrase: str) -> list[str]:
+    """The words of a phrase up to its head noun, in lower case, without what "of" after a word of quantity follows:
+    ``"a group of young people running"`` -> ``["young", "people"]``."""
     found = re.findall(r"[a-z0-9][a-z0-9'-]*", phrase.lower())
     start = 0
     for i, word in enumerate(found[:-1]):
         if word == "of" and i > start and found[i - 1] in _SOME:
             start = i + 1
     head = head_place(found, start)
-    return found[head].removesuffix("'s") if head is not None else ""
+    return found[start : head + 1] if head is not None else []
 
 
 def head_place(found: Sequence[str], start: int = 0, *, sentence: bool = False, one: bool = False) -> int | None:

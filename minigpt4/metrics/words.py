@@ -17,9 +17,30 @@ NEUTRAL = words(
 )
 PEOPLE = (MALE | FEMALE | ADULT | CHILD | NEUTRAL) - words("he his him himself she her herself")
 
-_IRREGULAR = {"people": "person", "men": "man", "women": "woman", "children": "child", "wolves": "wolf", "geese": "goose"}
+_IRREGULAR = {"people": "person", "men": "man", "women": "woman", "children": "child", "grandchildren": "grandchild"}
+_IRREGULAR |= {"geese": "goose", "mice": "mouse", "oxen": "ox", "feet": "foot", "teeth": "tooth", "cacti": "cactus"}
+_IN_F = words("calf elf half hoof leaf scarf thief wolf")
+_IN_VES = {"knives": "knife", "wives": "wife", "loaves": "loaf", "shelves": "shelf"}
+"""Ends of words, too: ``pocketknives``."""
+_IN_I = words(
+    "alibi bikini bugatti chili corgi deli emoji ferrari graffiti jacuzzi jetski khaki kiwi lamborghini maserati martini mini "
+    "panini pastrami rabbi safari salami samurai sari semi ski taxi tiki tsunami yeti zucchini"
+)
+"""Nouns whose plural is in -is; other words in -is are no plurals: ``tennis``."""
+_IN_E = words(
+    "aussie beanie birdie bowtie brownie budgie calorie collie cookie cutie die doggie foodie genie goalie groupie "
+    "hoodie hottie junkie laddie lassie lie magpie movie necktie newbie onesie pie pinkie pixie potpie prairie roadie "
+    "rookie selfie smoothie sweetie talkie tie veggie vie walkie yorkie zombie ache avalanche cache headache "
+    "moustache mustache niche porsche quiche"
+)
+"""Nouns whose plural in -ies or -ches is theirs and an s."""
+_IN_O = words("buffalo cargo domino echo flamingo hero mango mosquito motto potato tomato tornado torpedo volcano")
+"""Nouns whose plural is in -oes; others have an e of their own: ``canoes``."""
+_IN_S = words("atlas bus canvas gas lens minibus series species trolleybus")
+"""Nouns in -s that are no plurals."""
 _NO_MEN = words("men omen amen ramen semen stamen regimen specimen abdomen acumen cyclamen")
 PLURAL_ONLY = words("glasses jeans pants shorts scissors stairs clothes")
+_WITH_S, _WITH_ES, _AS_THEY_ARE = _IN_I | _IN_E, _IN_O | _IN_S, PLURAL_ONLY | _IN_S
 
 _EMPTY = words(
     "a an the is are was were be been being and or but of in on at to with by for from into onto as it its his her their he "
@@ -33,11 +54,24 @@ def singular(word: str) -> str:
         return _IRREGULAR[word]
     if word.endswith("men") and word not in _NO_MEN:
         return word[:-3] + "man"
-    if word in PLURAL_ONLY or len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is", "'s")):
+    if word[:-2] in _WITH_ES and word.endswith("es"):
+        return word[:-2]
+    if word[:-1] in _WITH_S and word.endswith("s"):
+        return word[:-1]
+    if word.endswith("ves") and (own := _of_ves(word)) is not None:
+        return own
+    if word in _AS_THEY_ARE or len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is", "'s")):
         return word
     if word.endswith("ies"):
         return word[:-3] + "y"
     return word[:-2] if word.endswith(("ches", "shes", "sses", "xes")) else word[:-1]
+
+
+def _of_ves(word: str) -> str | None:
+    """The singular of a plural in -ves whose singular ends in an f or fe."""
+    if word[:-3] + "f" in _IN_F:
+        return word[:-3] + "f"
+    return next((word[: -len(many)] + one for many, one in _IN_VES.items() if word.endswith(many)), None)
 
 
 def stem(word: str) -> str:

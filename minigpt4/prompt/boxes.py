@@ -53,7 +53,13 @@ class Box:
 
     @classmethod
     def from_pixels(cls, x1: float, y1: float, x2: float, y2: float, width: float, height: float) -> "Box":
-        """From left, top, right and bottom in pixels of a picture of `width` x `height`."""
+        """From left, top, right and bottom in pixels of a picture of `width` x `height`.
+
+        Raises:
+            UserError: a picture without width or height.
+        """
+        if not (width > 0 and height > 0):
+            raise UserError(f"a picture of {width:g} x {height:g} pixels has no place for a box")
         return cls(x1 / width, y1 / height, x2 / width, y2 / height)
 
     @classmethod

@@ -43,7 +43,7 @@ _PAGE = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
     **{
         f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8")
-        for name in "app api captioner controls messages photos sketches stage store".split()
+        for name in "app api asking captioner controls messages photos sketches stage store tree".split()
     },
     **{f"/{name}.jpg": (f"{name}.jpg", "image/jpeg") for name in ("astronaut", "camera", "cat")},
 }

@@ -62,6 +62,8 @@ def _read(row: Fields, categories: dict[str, str], max_boxes: int, counts: Count
     if "file_name" not in row:
         raise UserError(f'{row.where}: no picture of this number with a "file_name" in "images"')
     width, height = row.number("width"), row.number("height")
+    if width <= 0 or height <= 0:
+        raise UserError(f'{row.where}: "width" and "height" must be above 0, found {width:g} and {height:g}')
     boxes: dict[str, list[Box]] = defaultdict(list)
     unclear = set()
     for annotation in row.row["annotations"]:

@@ -120,10 +120,10 @@ class Fields:
         return [Fields(value, f"{self.where}.{key}[{i}]") for i, value in enumerate(values)]
 
 
-def coco_names(number: str) -> tuple[str, str]:
-    """The names of a COCO picture: as of 2014, which the published datasets use, and as of 2017."""
+def coco_names(number: str) -> tuple[str, ...]:
+    """The names of a COCO picture: as of 2014, which the published datasets use, as of 2017, and as of 2014's other part."""
     padded = number.zfill(12)
-    return (f"COCO_train2014_{padded}.jpg", f"{padded}.jpg")
+    return (f"COCO_train2014_{padded}.jpg", f"{padded}.jpg", f"COCO_val2014_{padded}.jpg")
 
 
 def coco_aliases(image: str) -> tuple[str, ...]:

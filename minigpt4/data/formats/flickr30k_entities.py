@@ -146,6 +146,8 @@ def read_boxes(path: str) -> tuple[tuple[int, int], dict[str, tuple[Box, ...]]]:
     except ElementTree.ParseError as error:
         raise UserError(f"{path}: not XML ({error})") from None
     width, height = (_number(root, f"size/{side}", path) for side in ("width", "height"))
+    if width <= 0 or height <= 0:
+        raise UserError(f"{path}: <size> must be above 0, found {width} x {height}")
     found: dict[str, list[Box]] = defaultdict(list)
     for thing in root.iter("object"):
         box = thing.find("bndbox")

@@ -264,7 +264,7 @@ class Indexed:
         turns, answer = row.turns(row.as_task(self.task), rng, self.style), self._answer_of[item]
         return turns if answer == ALL else ask(turns[0].question, turns[0].answers[answer])
 
-    def _possible(self, image: str, row: Row) -> tuple[str, ...]:
+    def possible(self, image: str, row: Row) -> tuple[str, ...]:
         """The names that an image may have, in the order in which they are tried."""
         others = [name for name in row.aliases if name not in self._shared]
         if row.aliases:  # a published list, whose pictures may have been fetched under COCO's later names
@@ -274,7 +274,7 @@ class Indexed:
     def _found(self, image: str | Stored, row: Row, store: Store) -> Path | None:
         if not isinstance(image, str) or store.folders is None:
             return None
-        return store.folders.find(self._possible(image, row))
+        return store.folders.find(self.possible(image, row))
 
     def _images(self, row: Row, store: Store) -> tuple[ImageInput, ...]:
         opened: list[ImageInput] = []
@@ -301,4 +301,4 @@ class Indexed:
     def _lacks(self, image: str, row: Row, store: Store) -> str:
         if store.folders is None:
             return f"{row.where}: no folder of pictures is given for {image} (images)"
-        return f"{row.where}: no picture {' or '.join(self._possible(image, row))} in {', '.join(store.folders.folders)}"
+        return f"{row.where}: no picture {' or '.join(self.possible(image, row))} in {', '.join(store.folders.folders)}"

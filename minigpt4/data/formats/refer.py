@@ -61,13 +61,13 @@ def _read(row: Fields, split: str, task: str, official: bool, things: dict[str, 
         raise UserError(f'{row.where}: "sentences" have no words in them')
     box = Fields(things[number], f"instances.json, annotation {number}").numbers("bbox", 4)
     found = images.get(image, {})
-    known = isinstance(found.get("width"), int) and isinstance(found.get("height"), int)
+    known = all(isinstance(found.get(side), int) and found[side] > 0 for side in ("width", "height"))
     size = (found["width"], found["height"]) if known else None
-    name, alias = coco_names(image)
+    name, *others = coco_names(image)
     yield ThingInPixels(
         **row.place,
         images=(name,),
-        aliases=(alias,),
+        aliases=tuple(others),
         size=size,
         task=task,
         phrases=phrases,

@@ -47,7 +47,10 @@ def _images(data: Any, path: str) -> Images:
         fields = Fields(row, f"{path}[{i}]")
         folder, name = fields.text("url").split("/")[-2:]
         number = fields.code("image_id" if "image_id" in fields else "id")
-        found[number] = ((f"{folder}/{name}", name), (fields.number("width"), fields.number("height")))
+        size = (fields.number("width"), fields.number("height"))
+        if not all(side > 0 for side in size):
+            raise UserError(f'{fields.where}: "width" and "height" must be above 0, found {size[0]:g} and {size[1]:g}')
+        found[number] = ((f"{folder}/{name}", name), size)
     return found
 
 

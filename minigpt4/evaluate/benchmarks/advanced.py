@@ -48,8 +48,9 @@ def _of_folder(path: Path) -> Iterator[tuple[str, str]]:
 
 def _of_lines(path: Path, problems: Problems) -> Iterator[tuple[str, str]]:
     for where, line in rows_of(path, None, problems):
-        if isinstance(line.get("image"), str) and line.get("asked") in QUESTIONS:
-            yield line["image"], line["asked"]
+        image, asked = line.get("image"), line.get("asked")
+        if isinstance(image, str) and isinstance(asked, str) and asked in QUESTIONS:
+            yield image, asked
         else:
             problems.append(f'{where}: expected {{"image": FILE, "asked": {" or ".join(QUESTIONS)}}}')
 
@@ -65,7 +66,8 @@ def report(rows: Sequence[Row], against: Against) -> Report:
         own = [row for row in rows if row["asked"] == asked]
         if own:
             images = [row["image"] for row in own]
-            flawed = [bool(flaws(row["answer"], verse=asked in ("poem", "recipe", "website"))) for row in own]
+            verse, code = asked in ("poem", "recipe", "website"), asked == "website"
+            flawed = [bool(flaws(row["answer"], verse, code)) for row in own]
             words = [len(row["answer"].split()) for row in own]
             scores = {"flawed": bootstrap(flawed, groups=images), "words": bootstrap(words, groups=images)}
             lines.append(Line(f"model, {asked}", scores, f"{len(own):,} images"))

@@ -13,7 +13,7 @@ from ..table import Report
 from . import parsing
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
 from .fields import TEXT, TEXTS
-from .short import ACCURACY, accuracies, answers_of, key_of, text_of
+from .short import ACCURACY, accuracies, answers_of, key_of, once, text_of
 
 NAME = "aokvqa"
 ANNOTATIONS = File(names=("aokvqa_v1p0_val.json",), source="https://allenai.org/project/a-okvqa")
@@ -26,15 +26,12 @@ def entries_of(path: Path, problems: Problems) -> Iterator[tuple[str, dict[str, 
     data = load_json(str(file))
     if not isinstance(data, list):
         raise UserError(f"{file}: expected a list of {{image_id, question, choices, direct_answers}}")
-    seen = set()
+    seen: set = set()
     for i, entry in enumerate(data):
         where = f"{file}[{i}]"
         with problems.noting():
             text_of(entry, "question", where)
-            number = entry.get("question_id")
-            if number is not None and number in seen:
-                raise UserError(f"{where}: question {number} is there twice; the first counts")
-            seen.add(number)
+            once(entry, seen, where)
             padded = str(key_of(entry, "image_id", where)).zfill(12)
             yield image_in(path, IMAGES, f"{padded}.jpg", f"COCO_val2014_{padded}.jpg"), entry, where
 

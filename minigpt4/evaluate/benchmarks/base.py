@@ -29,6 +29,8 @@ class Choice:
     """Only phrases that mean one box."""
     things: tuple[str, ...] = ()
     """In place of the annotated phrases: for each of these words, all things of that kind or name."""
+    images: Path | None = None
+    """The folder of images, where it is known: of the names that a published list may mean, the one that is there is taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,10 +136,18 @@ class Benchmark:
 
 
 def image_in(folder: Path, images: File, *names: str) -> str:
-    """The first of several names that an image has in a folder of data, from there; the first of all where there is none."""
+    """The first of several names that an image has in a folder of data, from there; the first of all where there is none.
+    A name from the root of the disk stays as it is."""
     place = images.find(folder) or folder / images.names[0]
-    found = next((name for name in names if (place / name).exists()), names[0])
-    return str((place / found).relative_to(folder))
+    found = place / next((name for name in names if _is_there(place / name)), names[0])
+    return str(found.relative_to(folder) if found.is_relative_to(folder) else found)
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def new_row(benchmark: str, image: str, size: tuple[float, float] | None = None, **truth: Any) -> Row:

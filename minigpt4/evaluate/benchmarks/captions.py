@@ -29,7 +29,7 @@ def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     captions: dict[str, list[str]] = defaultdict(list)
     if path.suffix == ".json":
         refuse_split(path, choice.split)
-        for row in rows_in_format("coco_caption", path, problems, split="all", clean=False):
+        for row in rows_in_format("coco_caption", path, problems, choice.images, split="all", clean=False):
             assert isinstance(row, Description)
             captions[row.images[0]] += row.answers
     else:

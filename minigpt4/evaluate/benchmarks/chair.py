@@ -6,9 +6,12 @@ named by one of the people who captioned the image. Recall and words stand besid
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from ...data.formats.fields import coco_aliases
 from ...data.formats.files import load_json
 from ...errors import UserError
 from ...metrics.interval import bootstrap
@@ -19,6 +22,7 @@ from . import parsing
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
 from .captions import read as read_captions
 from .fields import ANY_TEXTS
+from .short import key_of, text_of
 
 PROMPTS = {
     "chair_long": "Please describe this image as detailed as possible.",
@@ -29,32 +33,50 @@ PROMPTS = {
 }
 """By the name of the benchmark: MiniGPT-4's two, MiniGPT-v2's three."""
 _COCO = "https://cocodataset.org (annotations_trainval2014.zip)"
-INSTANCES = File(names=("instances_val2014.json", "annotations/instances_val2014.json", "instances_val2017.json"), source=_COCO)
-CAPTIONS = File(
-    names=("captions_val2014.json", "annotations/captions_val2014.json", "captions_val2017.json"), source=_COCO, needed=False
-)
+_YEARS = ("2014", "2017")
+
+
+def _annotations(kind: str, years: Sequence[str] = _YEARS, needed: bool = True) -> File:
+    """Beside the images, or in the folder that COCO's archive unpacks to."""
+    names = (f"{folder}{kind}_val{year}.json" for year in years for folder in ("", "annotations/"))
+    return File(names=tuple(names), source=_COCO, needed=needed)
+
+
+INSTANCES = _annotations("instances")
+CAPTIONS = _annotations("captions", needed=False)
 IMAGES = File(names=("val2014", "images", "val2017"), source="https://cocodataset.org (val2014)")
 
 
 def read(path: Path, choice: Choice, problems: Problems, name: str) -> list[Row]:
-    """A row ``{"image", "there": [kind, ...]}`` for each image with boxes."""
-    there = _with_boxes(INSTANCES.the(path), problems)
-    if (captions := CAPTIONS.find(path)) is not None:
+    """A row ``{"image", "there": [kind, ...]}`` for each image with boxes; captions are those of the boxes' year."""
+    instances = INSTANCES.the(path)
+    year = next(year for year in _YEARS if year in instances.name)
+    there = _with_boxes(instances, problems)
+    if (captions := _annotations("captions", [year]).find(path)) is not None:
         for row in read_captions(captions, Choice(), problems):
             if row["image"] in there:
                 there[row["image"]] |= {kind for text in row["captions"] for kind in objects_in(text)}
-    return [new_row(name, image_in(path, IMAGES, image), there=sorted(kinds_)) for image, kinds_ in there.items()]
+    images = replace(IMAGES, names=tuple(sorted(IMAGES.names, key=lambda folder: folder != f"val{year}")))
+    return [
+        new_row(name, image_in(path, images, image, *coco_aliases(image)), there=sorted(kinds_))
+        for image, kinds_ in there.items()
+    ]
 
 
 def _with_boxes(file: Path, problems: Problems) -> dict[str, set[str]]:
     """Image -> the kinds of what has a box in it, crowds among them."""
     data = load_json(str(file))
     try:
-        images = {image["id"]: image["file_name"] for image in data["images"]}
+        listed = list(data["images"])
         categories = {category["id"]: category["name"] for category in data["categories"]}
         annotations = list(data["annotations"])
     except (KeyError, TypeError) as error:
         raise UserError(f"{file}: expected COCO's images, annotations and categories ({error!r})") from None
+    images: dict[Any, str] = {}
+    for i, image in enumerate(listed):
+        where = f"{file}.images[{i}]"
+        with problems.noting():
+            images[key_of(image, "id", where)] = text_of(image, "file_name", where)
     known = set(kinds())
     there: dict[str, set[str]] = defaultdict(set)
     for i, annotation in enumerate(annotations):
@@ -63,7 +85,7 @@ def _with_boxes(file: Path, problems: Problems) -> dict[str, set[str]]:
         except (KeyError, TypeError) as error:
             problems.append(f"{file}.annotations[{i}]: expected image_id and category_id of those listed ({error!r})")
             continue
-        if kind in known:
+        if isinstance(kind, str) and kind in known:
             there[image].add(kind)
         else:
             problems.append(f"{file}.annotations[{i}]: {kind!r} is none of COCO's 80 kinds")

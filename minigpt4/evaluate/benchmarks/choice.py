@@ -71,10 +71,16 @@ def right(text: str, row: Row) -> float:
     return float(place is not None and row["choices"][place] == row["truth"])
 
 
+def taken(text: str, row: Row) -> float:
+    """1 if a text is the right answer, else 0: letter by letter where it is one of those given, which may differ in their
+    capitals alone; capitals aside where it is none of them, as the usual answer to other questions may be."""
+    return float(text == row["truth"]) if text in row["choices"] else exact(text, row["truth"])
+
+
 def report(rows: Sequence[Row], against: Against, name: str, written: bool = False) -> Report:
     """The model beside the answer that is right most often, and beside chance."""
     measures = {
-        ACCURACY: right if written else lambda text, row: exact(text, row["truth"]),
+        ACCURACY: right if written else taken,
         CHANCE: lambda text, row: row["choices"].count(row["truth"]) / len(row["choices"]),
     }
     return accuracies(name, rows, against, measures, lambda row: [row["truth"]])

@@ -40,7 +40,7 @@ def ask_with_choices(row: Row) -> str:
 
 def written_choice(text: str, choices: Sequence[str]) -> int | None:
     """Which of the given answers, counted from 0, a text means: it is one, names its letter, or has it and no other in it."""
-    for form in (_spaced, _plain):  # with marks first: "50" and "50%" are two answers
+    for form in (str.strip, _spaced, _plain):  # with capitals and marks first: "Ff" and "ff", "50" and "50%" are two answers
         same = [i for i, choice in enumerate(choices) if form(choice) == form(text)]
         if len({choices[i] for i in same}) == 1:
             return same[0]
@@ -49,7 +49,8 @@ def written_choice(text: str, choices: Sequence[str]) -> int | None:
     letter = ord(found[1].upper()) - 65 if found else len(choices)
     if letter < len(choices) and not article:
         return letter
-    for form in (_spaced, _plain):
+    alike = len(set(map(_spaced, choices))) < len({choice.strip() for choice in choices})  # but for capitals
+    for form in (*([_as_written] if alike else []), _spaced, _plain):
         if within := _within(form(text), [form(choice) for choice in choices]):
             return within[0] if len(within) == 1 else None
     return letter if letter < len(choices) and found is not None and found[1] == "A" else None  # "The answer is A because"
@@ -71,8 +72,12 @@ def _within(text: str, choices: Sequence[str]) -> list[int]:
     return sorted(whole)
 
 
+def _as_written(text: str) -> str:
+    return " ".join(text.split())
+
+
 def _spaced(text: str) -> str:
-    return " ".join(text.lower().split())
+    return _as_written(text.lower())
 
 
 def _plain(text: str) -> str:

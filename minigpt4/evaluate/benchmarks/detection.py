@@ -6,11 +6,13 @@ one recall: boxes are paired with true ones at an IoU of 0.5 or more, each used 
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 from ...metrics.boxes import matches
 from ...metrics.interval import bootstrap
-from ...metrics.phrase import head_noun
+from ...metrics.objects import kinds
+from ...metrics.phrase import head_words
 from ...metrics.words import singular
 from ...prompt.boxes import Box, parse_boxes
 from ...prompt.tasks import TASKS
@@ -28,23 +30,48 @@ _FEW = 6  # phrases that get a line each
 
 def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     """A row ``{"image", "phrase", "boxes"}`` for each phrase, or for each thing that was chosen in each picture that has it."""
-    places: Iterable[Place] = read_places(path, choice.split, problems)
+    places: Iterable[Place] = read_places(path, choice.split, problems, choice.images)
     if choice.things:
         places = _things(places, choice.things)
     return [new_row(NAME, place.image, place.size, phrase=place.phrase, boxes=boxes_to_row(place.boxes)) for place in places]
 
 
 def _things(places: Iterable[Place], things: Sequence[str]) -> list[Place]:
-    """All things of a kind (``people``) or of a name (``dog``, in any phrase about it), by picture."""
+    """All things of a kind (``people``) or of a name (``dog``, in any phrase about it; ``hot dog``), by picture."""
     found: dict[tuple[str, str], dict[Box, None]] = defaultdict(dict)
     sizes = {}
     for place in places:
         sizes[place.image] = place.size
-        noun = head_noun(place.phrase)
         for thing in things:
-            if thing in place.kinds or noun in (thing, thing + "s", thing + "es") or singular(noun) == singular(thing):
+            if thing in place.kinds or _is_called(thing, place.phrase):
                 found[place.image, thing] |= dict.fromkeys(place.boxes)
     return [Place(image=image, phrase=thing, boxes=tuple(boxes), size=sizes[image]) for (image, thing), boxes in found.items()]
+
+
+def _is_called(thing: str, phrase: str) -> bool:
+    """Whether a phrase is about a thing of this name: it is the name, or its noun with the words before it ends with it.
+
+    A phrase whose noun is part of a longer name of COCO's means only what has this name: a hot dog is no dog.
+    """
+    wanted, said = thing.lower().split(), head_words(phrase)
+    if _alike(said, wanted) or _alike(phrase.lower().split(), wanted):
+        return True
+    longer = any(len(name) > len(wanted) and _alike(said[-len(name) :], name) for name in _names())
+    return not longer and _alike(said[-len(wanted) :], wanted)
+
+
+def _alike(said: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether two names are the same but for the number of the last word."""
+    if not said or not wanted or list(said[:-1]) != list(wanted[:-1]):
+        return False
+    one, other = said[-1].removesuffix("'s"), wanted[-1]
+    return singular(one) == singular(other) or one in (other + "s", other + "es")
+
+
+@cache
+def _names() -> list[list[str]]:
+    """COCO's names of several words."""
+    return [kind.split() for kind in kinds() if " " in kind]
 
 
 def question(row: Row) -> str:

@@ -27,7 +27,7 @@ def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     rows = []
     for row in rows_in_format("gqa", QUESTIONS.the(path), problems, clean=False):
         assert isinstance(row, Question)
-        image = image_in(path, IMAGES, row.images[0])
+        image = image_in(path, IMAGES, *row.images, *row.aliases)
         kind = {KIND: row.extra["structural"]} if "structural" in row.extra else {}
         rows.append(new_row(NAME, image, question=row.question, truth=row.answers[0], id=row.id, **kind))
     return rows

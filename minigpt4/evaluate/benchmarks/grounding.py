@@ -31,7 +31,7 @@ def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     """A row ``{"image", "phrases": [{"phrase", "boxes"}]}`` for each picture, with all that anybody said about it."""
     by_image: dict[str, list[dict]] = defaultdict(list)
     sizes: dict[str, tuple[float, float] | None] = {}
-    for place in read_places(path, choice.split, problems):
+    for place in read_places(path, choice.split, problems, choice.images):
         by_image[place.image].append({"phrase": place.phrase, "boxes": boxes_to_row(place.boxes)})
         sizes[place.image] = place.size or sizes.get(place.image)
     return [new_row(NAME, image, sizes[image], phrases=phrases) for image, phrases in by_image.items()]

@@ -28,7 +28,7 @@ def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     """A row ``{"image", "boxes": [box], "phrases": [...]}`` for each thing that fills one box, with all that people call it."""
     things: dict[tuple[str, Box], list[str]] = defaultdict(list)
     sizes: dict[str, tuple[float, float] | None] = {}
-    for place in read_places(path, choice.split, problems):
+    for place in read_places(path, choice.split, problems, choice.images):
         if len(place.boxes) == 1:
             things[place.image, place.boxes[0]].append(place.phrase)
             sizes[place.image] = place.size or sizes.get(place.image)

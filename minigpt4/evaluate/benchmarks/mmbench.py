@@ -9,6 +9,7 @@ import base64
 import binascii
 import csv
 import hashlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,15 +27,21 @@ _SOURCE = "https://github.com/open-compass/MMBench"
 TABLE = File(names=("mmbench_dev_20230712.tsv", "MMBench_DEV_EN.tsv", "mmbench.tsv"), source=_SOURCE)
 IMAGES = "mmbench_images"
 _LONGEST = 50_000_000  # characters of an image
+_BEGINS = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|BM|RIFF....WEBP|II\*\0|MM\0\*|....ftyp", re.DOTALL)
+"""How files of JPEG, PNG, GIF, BMP, WebP, TIFF and HEIC begin."""
 
 
 def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     """A row ``{"image", "question", "choices", "truth", "kind": category}`` for each question; a hint stands before it."""
     file = TABLE.the(path)
     rows: list[Row] = []
+    entries = list(_entries(file))
+    given: dict[str, str] = {}
+    for _, entry in entries:  # the whole table first: an image may stand at a question of another split, or at a later one
+        given.setdefault((entry.get("index") or "").strip(), (entry.get("image") or "").strip())
     images: dict[str, str] = {}
     seen: set[str] = set()
-    for line, entry in _entries(file):
+    for line, entry in entries:
         where = f"{file}:{line}"
         with problems.noting():
             number, asked = _text(entry, "index", where), _text(entry, "question", where)
@@ -47,13 +54,15 @@ def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
             answer = _text(entry, "answer", where)
             if len(choices) < 2 or answer not in choices:
                 raise UserError(f"{where}: expected answers A, B, ... and the letter of the right one, found {answer[:20]!r}")
-            images[number] = _image(path, number, _text(entry, "image", where), images, where)
+            _text(entry, "image", where)
+            if (holder := _holder(number, given, where)) not in images:
+                images[holder] = _image(path, holder, given[holder], where)
             hint = " ".join((entry.get("hint") or "").split())
             asked = f"{hint} {asked}" if hint and hint != "nan" else asked
             truth: dict[str, Any] = {"choices": list(choices.values()), "truth": choices[answer]}
             if (entry.get("category") or "").strip():
                 truth[KIND] = entry["category"].strip()
-            rows.append(new_row(NAME, images[number], question=asked, **truth))
+            rows.append(new_row(NAME, images[holder], question=asked, **truth))
     return rows
 
 
@@ -77,16 +86,27 @@ def _text(entry: dict[str, str], key: str, where: str) -> str:
     return value
 
 
-def _image(path: Path, number: str, given: str, known: dict[str, str], where: str) -> str:
-    """The name of the image's file, which is written if it is not there; `given` may be the number of a question before."""
-    if given in known:
-        return known[given]
+def _holder(number: str, given: dict[str, str], where: str) -> str:
+    """The question at which the image of a question stands: its own, or one that it names in place of an image."""
+    passed = {number}
+    while (other := given[number]) in given:
+        if other in passed:
+            raise UserError(f"{where}: the image is that of question {other}, which has none")
+        passed.add(other)
+        number = other
+    return number
+
+
+def _image(path: Path, number: str, given: str, where: str) -> str:
+    """The name of the file of a question's image, which is written if it is not there."""
     if not number.isalnum():
         raise UserError(f"{where}: the index {number[:20]!r} can be no file's name")
     try:
         data = base64.b64decode(given, validate=True)
     except (binascii.Error, ValueError):
-        raise UserError(f"{where}: the image is not base64, nor the index of a question before") from None
+        data = b""
+    if not _BEGINS.match(data):  # an index that is no question's is base64 as well, if it has four digits
+        raise UserError(f"{where}: the image is neither one in base64 nor the index of a question, found {given[:20]!r}")
     file = path / IMAGES / f"{number}.jpg"
     if file.exists() and file.read_bytes() != data:  # of another table, or of this one as it was
         file = file.with_stem(f"{number}-{hashlib.sha256(data).hexdigest()[:8]}")

@@ -35,7 +35,8 @@ def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     if not isinstance(data, dict):
         raise UserError(f"{file}: expected COCO's images and annotations with captions")
     domains: dict[str, str] = {}
-    for image in data.get("images", []):
+    images = data.get("images")
+    for image in images if isinstance(images, list) else []:
         if isinstance(image, dict) and isinstance(image.get("file_name"), str):
             if image["file_name"] in domains:
                 problems.append(f"{file}: image {image['file_name']} is there twice")

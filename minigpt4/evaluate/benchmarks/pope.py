@@ -3,19 +3,18 @@
 Three sets: things at random, those that are common, and those that are often seen beside what is there.
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import UserError
-from ...metrics.interval import Score, bootstrap
-from ...metrics.yes_no import official_yes, said_yes, yes_no
+from ...metrics.interval import bootstrap
+from ...metrics.yes_no import official_yes, said_yes
 from ..annotations import Problems, rows_of
 from ..table import Line, Report
 from . import parsing
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
 from .fields import LABEL, TEXT
-from .short import text_of
+from .short import once, text_of
 
 NAME = "pope"
 SETS = ("random", "popular", "adversarial")
@@ -37,15 +36,13 @@ def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
         if file is None:
             problems.append(f"{path / f'coco_pope_{kind}.json'}: no such file; that set is left out")
             continue
-        seen = set()
+        seen: set = set()
         for where, line in rows_of(file, None, problems):
             with problems.noting():
                 image, asked, label = (text_of(line, key, where) for key in ("image", "text", "label"))
                 if label.strip().lower() not in ("yes", "no"):
                     raise UserError(f'{where}: "label" must be yes or no, found {label!r}')
-                if line.get("question_id") is not None and line["question_id"] in seen:
-                    raise UserError(f"{where}: question {line['question_id']} is there twice; the first counts")
-                seen.add(line.get("question_id"))
+                once(line, seen, where)
                 image = image_in(path, IMAGES, image)
                 rows.append(new_row(NAME, image, question=asked, label=label.strip().lower() == "yes", set=kind))
     return rows
@@ -62,14 +59,13 @@ def report(rows: Sequence[Row], against: Against) -> Report:
     def line(name: str, answers: Sequence[Row], of: Sequence[int], note: str = "") -> Line:
         said, truth = [official_yes(answers[i]["answer"]) for i in of], [bool(rows[i]["label"]) for i in of]
         images = [rows[i]["image"] for i in of]
-        found = yes_no(said, truth)
         both, yes = [s and t for s, t in zip(said, truth, strict=True)], [s + t for s, t in zip(said, truth, strict=True)]
         scores = {
             "F1": bootstrap([2 * b for b in both], yes, images),
             "accuracy": bootstrap([s == t for s, t in zip(said, truth, strict=True)], groups=images),
             "precision": bootstrap(both, said, images),
             "recall": bootstrap(both, truth, images),
-            "yes ratio": Score(found.yes_ratio, math.nan, math.nan),
+            "yes ratio": bootstrap(said, groups=images),
             "strict": bootstrap([said_yes(answers[i]["answer"]) == rows[i]["label"] for i in of], groups=images),
         }
         return Line(name, scores, note)

@@ -24,7 +24,7 @@ ACCURACY, MEAN_IOU, OFFICIAL, ANSWERED = "accuracy@0.5", "mean IoU", "accuracy, 
 def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     """A row ``{"image", "phrase", "boxes", "largest", "width"?, "height"?}`` for each phrase; of several boxes any one will
     do. ``largest`` is the largest of all boxes in the picture, for a baseline."""
-    places = read_places(path, choice.split, problems)
+    places = read_places(path, choice.split, problems, choice.images)
     largest = largest_boxes(places)
     return [
         new_row(

@@ -37,7 +37,11 @@ def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
             hint = entry.get("hint")
             if isinstance(hint, str) and hint.strip():
                 asked = f"{' '.join(hint.split())} {asked}"
-            image = image_in(path, IMAGES, f"{split}/{number}/{entry['image']}", f"{number}/{entry['image']}")
+            own, name = entry.get("split"), text_of(entry, "image", where)
+            parts = dict.fromkeys(
+                [own, split] if isinstance(own, str) else [split]
+            )  # a list may be of part of a split: minitest
+            image = image_in(path, IMAGES, *(f"{part}/{number}/{name}" for part in parts), f"{number}/{name}")
             kind = {KIND: entry["subject"]} if isinstance(entry.get("subject"), str) else {}
             rows.append(new_row(NAME, image, question=asked, **choices_of(entry, "answer", where), **kind))
     if without:
@@ -52,7 +56,9 @@ def _numbers(path: Path, split: str, data: dict) -> list[str]:
         found = [number for number, entry in data.items() if isinstance(entry, dict) and entry.get("split") == split]
     else:
         listed = load_json(str(lists))
-        known = listed.get(split) if isinstance(listed, dict) else None
+        if not isinstance(listed, dict):
+            raise UserError(f"{lists}: expected an object of splits, each a list of numbers")
+        known = listed.get(split)
         if not isinstance(known, list):
             raise UserError(f"{lists}: no split {split!r}; there are {', '.join(map(str, listed))}")
         found = [str(number) for number in known]

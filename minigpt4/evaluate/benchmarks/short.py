@@ -9,7 +9,7 @@ from ...data.formats.files import load_json
 from ...errors import UserError
 from ...metrics.interval import bootstrap
 from ..annotations import Problems
-from ..baselines import most_common
+from ..baselines import best_answer
 from ..table import Line, Report
 from .base import Against, Row
 
@@ -27,13 +27,12 @@ def question_pairs(questions: Path, annotations: Path, problems: Problems) -> li
     A question that is there twice, that has no annotation, or whose annotation has no answer is noted.
     """
     known: dict[Any, dict] = {}
-    for annotation in _listed(annotations, "annotations"):
-        if isinstance(annotation, dict) and annotation.get("question_id") is not None:
-            if annotation["question_id"] in known:
-                problems.append(f"{annotations}: question {annotation['question_id']} is annotated twice; the first counts")
-            known.setdefault(annotation["question_id"], annotation)
-        else:
-            problems.append(f"{annotations}: an annotation without question_id")
+    for i, annotation in enumerate(_listed(annotations, "annotations")):
+        with problems.noting():
+            number = key_of(annotation, "question_id", f"{annotations}.annotations[{i}]")
+            if number in known:
+                raise UserError(f"{annotations}: question {number} is annotated twice; the first counts")
+            known[number] = annotation
     found: dict[Any, tuple[dict, dict, list[str]]] = {}
     for i, row in enumerate(_listed(questions, "questions")):
         where = f"{questions}.questions[{i}]"
@@ -75,6 +74,16 @@ def key_of(row: Any, key: str, where: str) -> Any:
     return value
 
 
+def once(row: Mapping[str, Any], seen: set, where: str) -> None:
+    """Keep in mind the number of a question, if it has one. Raises UserError if it has been seen before."""
+    if row.get("question_id") is None:
+        return
+    number = key_of(row, "question_id", where)
+    if number in seen:
+        raise UserError(f"{where}: question {number} is there twice; the first counts")
+    seen.add(number)
+
+
 def text_of(row: Any, key: str, where: str) -> str:
     value = row.get(key) if isinstance(row, dict) else None
     if not isinstance(value, str) or not value.strip():
@@ -88,7 +97,7 @@ def accuracies(
     """The model beside the answer that is usual, and by kinds of questions where rows have a `KIND`.
 
     Args:
-        measures: of an answer to a row, 0..1 each.
+        measures: of an answer to a row, 0..1 each; the usual answer is the one that scores most by the first.
         truth: the right answers to a row, of which the usual one is found.
     """
 
@@ -103,7 +112,7 @@ def accuracies(
     lines = [line("model", answers)]
     if against.blank_image is not None:
         lines.append(line("model, blank-image", [row["answer"] for row in against.blank_image], "sees a grey picture"))
-    usual = most_common([text for row in against.prior or rows for text in truth(row)])
+    usual = best_answer(against.prior or rows, truth, next(iter(measures.values())))
     lines.append(line("always the same", [usual] * len(rows), f"{usual!r}"))
     kinds = Counter(row[KIND] for row in rows if row.get(KIND))
     if 1 < len(kinds) <= _MOST_KINDS:

@@ -12,7 +12,7 @@ from ..table import Report
 from . import parsing
 from .base import Against, Benchmark, Choice, File, Row, image_in, new_row
 from .fields import TEXT, TEXTS
-from .short import ACCURACY, accuracies, answers_of, key_of, text_of
+from .short import ACCURACY, accuracies, answers_of, key_of, once, text_of
 
 NAME = "textvqa"
 _SOURCE = "https://textvqa.org/dataset"
@@ -27,14 +27,14 @@ def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     entries = data.get("data") if isinstance(data, dict) else None
     if not isinstance(entries, list):
         raise UserError(f'{file}: expected {{"data": [{{question_id, image_id, question, answers}}]}}')
-    rows, seen = [], set()
+    rows: list[Row] = []
+    seen: set = set()
     for i, entry in enumerate(entries):
         where = f"{file}.data[{i}]"
         with problems.noting():
-            number, asked = key_of(entry, "question_id", where), text_of(entry, "question", where)
-            if number in seen:
-                raise UserError(f"{where}: question {number} is there twice; the first counts")
-            seen.add(number)
+            key_of(entry, "question_id", where)
+            asked = text_of(entry, "question", where)
+            once(entry, seen, where)
             image = image_in(path, IMAGES, f"{key_of(entry, 'image_id', where)}.jpg")
             rows.append(new_row(NAME, image, question=asked, answers=answers_of(entry, where)))
     return rows

@@ -15,7 +15,7 @@ from ...metrics.interval import bootstrap
 from ...metrics.vqa import exact, vqa_accuracy
 from ...prompt.tasks import TASKS
 from ..annotations import Problems, refuse_split, rows_in_format, rows_of
-from ..baselines import most_common
+from ..baselines import best_answer
 from ..table import Line, Report
 from . import parsing
 from .base import Against, Benchmark, Choice, Row, new_row
@@ -31,7 +31,7 @@ def read(path: Path, choice: Choice, problems: Problems) -> list[Row]:
     rows: list[Row] = []
     if path.suffix == ".json":
         refuse_split(path, choice.split)
-        for row in rows_in_format(_format_of(load_json(str(path)), path), path, problems, clean=False):
+        for row in rows_in_format(_format_of(load_json(str(path)), path), path, problems, choice.images, clean=False):
             assert isinstance(row, Question)
             rows.append(new_row(NAME, row.images[0], question=row.question, answers=list(row.answers)))
         return rows
@@ -84,28 +84,36 @@ def question(row: Row) -> str:
 
 
 def report(rows: Sequence[Row], against: Against) -> Report:
-    """The model beside what is answered most often, to all questions or to those that begin with the same two words."""
+    """The model beside the answer that would be right most often, to all questions or to those whose first two words are the
+    same."""
     images = [row["image"] for row in rows]
-    fitted: dict[str, list[str]] = defaultdict(list)
-    for row in against.prior or rows:
-        fitted[_beginning(row)].extend(row["answers"])
-    usual = most_common([answer for answers in fitted.values() for answer in answers])
+    prior = against.prior or rows
+    alike: dict[str, list[Row]] = defaultdict(list)
+    for row in prior:
+        alike[_beginning(row)].append(row)
+    usual = best_answer(prior, _answers, _score)
+    fitted = {beginning: best_answer(own, _answers, _score) for beginning, own in alike.items()}
 
     def line(name: str, said: Sequence[str], note: str = "") -> Line:
-        scores = [
-            exact(text, row["answers"][0]) if len(row["answers"]) == 1 else vqa_accuracy(text, row["answers"])
-            for text, row in zip(said, rows, strict=True)
-        ]
+        scores = [_score(text, row) for text, row in zip(said, rows, strict=True)]
         return Line(name, {ACCURACY: bootstrap(scores, groups=images)}, note)
 
     lines = [line("model", [row["answer"] for row in rows])]
     if against.blank_image is not None:
         lines.append(line("model, blank-image", [row["answer"] for row in against.blank_image], "sees a grey picture"))
     lines.append(line("always the same", [usual] * len(rows), f"{usual!r}"))
-    by_words = [most_common(fitted.get(_beginning(row)) or [usual]) for row in rows]
+    by_words = [fitted.get(_beginning(row), usual) for row in rows]
     lines.append(line("by first words", by_words, "the usual answer to questions that begin alike"))
     notes = [] if against.prior else ["usual answers are fitted to the questions themselves, which flatters them"]
     return Report(NAME, len(rows), lines, notes)
+
+
+def _answers(row: Row) -> list[str]:
+    return row["answers"]
+
+
+def _score(text: str, row: Row) -> float:
+    return exact(text, row["answers"][0]) if len(row["answers"]) == 1 else vqa_accuracy(text, row["answers"])
 
 
 def _beginning(row: Row) -> str:

@@ -1,42 +1,21 @@
 // The page: conversations, questions, answers.
 
 import * as api from "/api.js";
-import { $, POINTING, TASKS, choose, chosenTask, grow, note, sampling, theme, toggle } from "/controls.js";
+import { prompt, refusal, request, sent, toSend } from "/asking.js";
+import { $, POINTING, TASKS, choose, chosenTask, copy, grow, note, receive, takeFocus, theme, toggle } from "/controls.js";
 import { bare, make, siteFrame, tied, time, website, words } from "/messages.js";
 import { blobOf, camera, read } from "/photos.js";
 import * as stage from "/stage.js";
 import * as store from "/store.js";
-
-const fresh = () => ({ id: id(), title: "New conversation", changed: Date.now(), images: [], shown: 0, nodes: {}, roots: [], head: null });
-const id = () => crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`.replace(".", "");
+import { UNNAMED, add, branch, follow, fresh, id, leaf, path, siblings } from "/tree.js";
 
 let model = { id: "", tasks: [] };
 let now = fresh();
 let running = null; // {controller, node, conversation}
-
-// conversations: a tree of messages, of which the path to `head` is shown ------------------------------------------------
-
-function path(conversation = now) {
-  const out = [];
-  for (let node = conversation.nodes[conversation.head]; node; node = conversation.nodes[node.parent]) out.unshift(node);
-  return out;
-}
-
-const siblings = (node) => (node.parent ? now.nodes[node.parent].children : now.roots);
-
-function add(message, parent) {
-  const node = { id: id(), parent, children: [], ...message };
-  now.nodes[node.id] = node;
-  (parent ? now.nodes[parent].children : now.roots).push(node.id);
-  now.head = node.id;
-  return node;
-}
-
-function leaf(nodeId) {
-  let node = now.nodes[nodeId];
-  while (node.children.length) node = now.nodes[node.children.at(-1)];
-  return node.id;
-}
+let captioner = null; // its module, once its tab has been opened
+let waiting = null; // a question that waits for its photos
+const edits = new Map(); // forms of questions that are being edited, by the question's id
+const readings = new Map(); // photos that are being read, with the conversation that they are for
 
 async function keep(conversation = now) {
   await store.save(conversation).catch(() => note("this browser has no room left: export what you want to keep", true));
@@ -45,56 +24,44 @@ async function keep(conversation = now) {
 
 // asking -----------------------------------------------------------------------------------------------------------------
 
-function prompt(task, text, box) {
-  const known = model.tasks.find((t) => t.name === task);
-  if (!known) return box ? `${text} ${box}` : text;
-  const subject = task === "identify" ? box : text;
-  return `${known.identifier} ${known.prompt.replace("{}", () => subject)}`.trim(); // as it is: "$&" has a meaning of its own there
+// Whether all photos that were chosen here are there; a question waits for them, until another conversation is opened.
+async function photosRead() {
+  const mine = [...readings].filter(([, conversation]) => conversation === now).map(([reading]) => reading);
+  if (!mine.length) return true;
+  if (waiting) return false;
+  const token = (waiting = {});
+  note("the photo is being read; the question goes off with it …");
+  const read = await Promise.all(mine);
+  if (waiting !== token) return false;
+  waiting = null;
+  return read.every(Boolean) && photosRead();
 }
 
-async function send(parent = now.head) {
-  if (running) return;
+async function send() {
+  if (running || !(await photosRead()) || running) return;
   const last = now.nodes[now.head];
   if (last?.writing && Date.now() - now.changed < 5000) return note("another tab is being answered here; wait for it", true);
   const task = chosenTask();
   const text = $("question").value.trim();
   const box = stage.box() && stage.boxText(stage.box());
-  const info = TASKS.find((t) => t.id === task);
-  if (task && !now.images.length) return note("this needs a photo: drop one, or choose one", true);
-  if (task === "identify" && !box) return note("draw a box on the photo first: with the mouse, or by Draw a box", true);
-  if (!info.bare && !text) return note("type a question first", true);
-  if (info.bare && text) return note(`${info.name} takes no words: empty the line, or choose Ask`, true);
-  if (box && task && task !== "identify") return note(`${info.name} takes no box: remove it, or choose Ask or Identify`, true);
-  const asked = path().flatMap((n) => n.images ?? []);
-  const images = now.images.map((_, i) => i).filter((i) => !asked.includes(i));
-  const node = add({ role: "user", text, task, box, images, prompt: prompt(task, text, box) }, parent);
-  if (now.title === "New conversation") now.title = text || `${info.name}${now.images.at(-1)?.name ? `: ${now.images.at(-1).name}` : ""}`;
+  const refused = refusal(now, { task, text, box });
+  if (refused) return note(refused, true);
+  const images = toSend(now, box || task);
+  const node = add(now, { role: "user", text, task, box, images, prompt: prompt(model, task, text, box) }, now.head);
+  if (now.title === UNNAMED) now.title = text || `${TASKS.find((t) => t.id === task).name}${now.images.at(-1)?.name ? `: ${now.images.at(-1).name}` : ""}`;
   $("question").value = "";
   grow();
   stage.setBox(null);
   await answer(node);
 }
 
-function request(node, sampled) {
-  const messages = [];
-  for (let n = node; n; n = now.nodes[n.parent]) {
-    if (n.role === "assistant") messages.unshift({ role: "assistant", content: n.text });
-    else {
-      const images = (n.images ?? []).map((i) => ({ type: "image_url", image_url: { url: now.images[i].url } }));
-      messages.unshift({ role: "user", content: [...images, { type: "text", text: n.prompt }] });
-    }
-  }
-  const body = { model: model.id, messages, ...sampling() };
-  if (sampled && body.temperature === undefined) body.temperature = 0.9;
-  const several = POINTING.includes(node.task) || body.self_consistency > 1;
-  body.stream = !several; // what is chosen among several answers comes all at once
-  if (body.stream) delete body.self_consistency;
-  return body;
-}
-
 async function answer(question, sampled = false) {
   const conversation = now;
-  const node = add({ role: "assistant", text: "", boxes: [], writing: true }, question.id);
+  if (store.gone(conversation)) { // in another tab, while it was shown here
+    conversation.id = id();
+    localStorage.setItem("open", conversation.id);
+  }
+  const node = add(conversation, { role: "assistant", text: "", boxes: [], writing: true }, question.id);
   running = { controller: new AbortController(), node, conversation };
   busy(true);
   render();
@@ -102,7 +69,7 @@ async function answer(question, sampled = false) {
   await keep(conversation);
   let saved = performance.now();
   try {
-    const outcome = await api.ask(request(question, sampled), running.controller.signal, (text) => {
+    const outcome = await api.ask(request(model, conversation, question, sampled), running.controller.signal, (text) => {
       node.text = text;
       showText(node);
       if (performance.now() - saved > 700) {
@@ -110,7 +77,8 @@ async function answer(question, sampled = false) {
         store.save(conversation).catch(() => {}); // a reload in the middle finds what there was
       }
     });
-    Object.assign(node, outcome);
+    const images = sent(conversation, question.id); // the server counts those of the request
+    Object.assign(node, outcome, { boxes: outcome.boxes?.map((b) => ({ ...b, image: images[b.image] })) });
   } catch (error) {
     if (error.name === "AbortError") node.finish = "stopped";
     else node.error = error.message;
@@ -120,7 +88,7 @@ async function answer(question, sampled = false) {
   busy(false);
   await keep(conversation);
   if (now === conversation) render();
-  $("question").focus({ preventScroll: true });
+  takeFocus($("question"));
 }
 
 function busy(on) {
@@ -131,28 +99,34 @@ function busy(on) {
 // showing ----------------------------------------------------------------------------------------------------------------
 
 function render() {
-  const messages = path();
+  const messages = path(now);
   stage.show(now.images[now.shown]);
   renderThumbs();
   const list = $("messages");
+  const typed = document.activeElement?.closest(".edit") ? document.activeElement : null;
   list.replaceChildren(...messages.map(renderMessage));
   if (!messages.length) {
     list.append(make("li", { class: "empty" }, make("strong", {}, "What would you like to know?"), make("span", {}, "Show a photo and ask. Draw a box on it to ask about a part. Places in an answer light up as you point at them.")));
   }
   const last = messages.findLast((n) => n.role === "assistant" && n.boxes?.length && n.boxes[0].image === now.shown);
   stage.drawBoxes(last?.boxes ?? []);
-  list.scrollTop = list.scrollHeight;
+  if (typed?.isConnected) typed.focus(); // who types into a form goes on there
+  else list.scrollTop = list.scrollHeight;
 }
 
 function renderMessage(node) {
   const item = make("li", { class: `message ${node.role}`, "data-id": node.id });
+  if (edits.has(node.id)) {
+    item.append(edits.get(node.id));
+    return item;
+  }
   if (node.role === "user") {
     if (node.images?.length) item.append(make("div", { class: "pics" }, ...node.images.map((i) => make("img", { src: now.images[i].url, alt: now.images[i].name || "photo" }))));
     const info = TASKS.find((t) => t.id === node.task);
     const box = node.box ? ` the part ${node.box.replace(/[{}<]/g, "").replace(/>/g, " ").trim().split(" ").join(", ")}` : "";
     item.append(make("div", { class: "bubble" }, node.task ? make("span", { class: "what" }, info?.name ?? node.task) : null, (node.text + box).trim() || "this photo"));
   } else {
-    const bubble = make("div", { class: `bubble${node.writing ? " writing" : ""}${node.error ? " failed" : ""}` });
+    const bubble = make("div", { class: `bubble${node.writing ? " writing" : ""}` });
     item.append(bubble);
     fill(bubble, node);
     const phrases = [...new Set((node.boxes ?? []).map((b) => b.phrase))];
@@ -174,9 +148,9 @@ function renderMessage(node) {
 
 function fill(bubble, node) {
   const phrases = [...new Set((node.boxes ?? []).map((b) => b.phrase))];
-  const nothing = node.boxes?.length ? "Here:" : node.writing ? "" : node.finish === "stopped" ? "(stopped)" : "(no words)";
-  if (node.error) bubble.replaceChildren(node.error);
-  else bubble.replaceChildren(bare(node.text).trim() || node.boxes?.length && /<p>/.test(node.text) ? words(node.text, phrases, () => point(node)) : nothing);
+  const nothing = node.boxes?.length ? "Here:" : node.writing || node.error ? "" : node.finish === "stopped" ? "(stopped)" : "(no words)";
+  bubble.replaceChildren(bare(node.text).trim() || node.boxes?.length && /<p>/.test(node.text) ? words(node.text, phrases, () => point(node)) : nothing);
+  if (node.error) bubble.append(make("p", { class: "problem" }, node.error)); // what was said before stays
 }
 
 function showText(node) {
@@ -189,10 +163,10 @@ function showText(node) {
 
 function foot(node) {
   const foot = make("div", { class: "foot" });
-  const others = siblings(node);
+  const others = siblings(now, node);
   if (others.length > 1) {
     const place = others.indexOf(node.id);
-    const go = (to) => () => { now.head = leaf(others[to]); keep(); render(); };
+    const go = (to) => () => { now.head = leaf(now, others[to]); keep(); render(); };
     foot.append(
       make("button", { onclick: go(place - 1), disabled: place === 0 || !!running, "aria-label": "The version before" }, "‹"),
       make("span", {}, `${place + 1} / ${others.length}`),
@@ -201,11 +175,12 @@ function foot(node) {
   }
   if (node.writing) return foot;
   const can = (name, work, title) => foot.append(make("button", { onclick: work, title, disabled: !!running }, name));
-  if (node.role === "user") can("Edit", () => edit(node), "Ask it differently; the old question stays");
-  else {
+  if (node.role === "user") {
+    if (!TASKS.find((t) => t.id === node.task)?.bare) can("Edit", () => edit(node), "Ask it differently; the old question stays");
+  } else {
     can("Again", () => { now.head = node.parent; answer(now.nodes[node.parent], true); }, "Another answer, sampled; this one stays");
-    can("Branch", () => branch(node), "Go on from here in a new conversation");
-    can("Copy", () => navigator.clipboard?.writeText(bare(node.text)).then(() => note("copied")));
+    can("Branch", () => { open(branch(now, node)); keep(); }, "Go on from here in a new conversation");
+    can("Copy", () => copy(bare(node.text)));
     if (POINTING.includes(now.nodes[node.parent]?.task) && !node.boxes?.length && !node.error && node.finish !== "stopped") {
       foot.append(make("span", { class: "nowhere" }, "it names no place in the photo"));
     }
@@ -225,28 +200,26 @@ function point(node) {
 function edit(node) {
   const area = make("textarea", { rows: 3, "aria-label": "The question" });
   area.value = node.text;
-  const save = () => {
-    const text = area.value.trim();
-    const question = add({ role: "user", text, task: node.task, box: node.box, images: node.images, prompt: prompt(node.task, text, node.box) }, node.parent);
-    answer(question);
+  const close = () => {
+    edits.delete(node.id);
+    render();
+    catchUp();
   };
-  const form = make("div", { class: "edit" }, area, make("div", { class: "row" }, make("button", { class: "primary", onclick: save }, "Ask"), make("button", { onclick: render }, "Cancel")));
+  const save = () => {
+    if (running) return note("an answer is being written: wait for it, or stop it", true);
+    const text = area.value.trim();
+    const refused = refusal(now, { ...node, text });
+    if (refused) return note(refused, true);
+    edits.delete(node.id);
+    answer(add(now, { role: "user", text, task: node.task, box: node.box, images: node.images, prompt: prompt(model, node.task, text, node.box) }, node.parent));
+  };
   area.addEventListener("keydown", (e) => {
-    if (e.key === "Enter" && !e.shiftKey) { e.preventDefault(); save(); }
-    if (e.key === "Escape") render();
+    if (e.key === "Enter" && !e.shiftKey && !e.isComposing) { e.preventDefault(); save(); }
+    if (e.key === "Escape") { e.stopPropagation(); close(); } // it stops no answer
   });
-  document.querySelector(`[data-id="${node.id}"]`).replaceChildren(form);
+  edits.set(node.id, make("div", { class: "edit" }, area, make("div", { class: "row" }, make("button", { class: "primary", onclick: save }, "Ask"), make("button", { onclick: close }, "Cancel"))));
+  render();
   area.focus();
-}
-
-function branch(node) {
-  const whole = structuredClone(now);
-  now.head = node.id;
-  const line = path();
-  now = { ...whole, id: id(), title: `${whole.title} (branch)`, nodes: {}, roots: [], head: null };
-  for (const { id: _, parent, children, ...message } of line) add(structuredClone(message), now.head);
-  open(now);
-  keep();
 }
 
 function renderThumbs() {
@@ -265,17 +238,37 @@ async function listConversations() {
 }
 
 function open(conversation) {
-  if (running && running.conversation.id === conversation.id) conversation = running.conversation;
+  const busy = [running?.conversation, ...readings.values()].find((c) => c?.id === conversation.id);
+  conversation = busy ?? conversation; // not another copy of it
   for (const node of Object.values(conversation.nodes)) {
     if (node.writing && node !== running?.node) Object.assign(node, { writing: false, finish: "stopped" }); // a reload in the middle
   }
+  if (conversation.id !== now.id) captioner?.clear();
   now = conversation;
+  waiting = null;
   localStorage.setItem("open", now.id);
   stage.setBox(null);
-  render();
+  try {
+    render();
+  } catch (error) { // kept by an earlier version, which took in damaged files
+    console.warn(error);
+    now = fresh();
+    render();
+    note(`“${conversation.title}” is damaged and cannot be shown`, true);
+  }
   listConversations();
   $("list").classList.remove("shown");
   $("toggle-list").setAttribute("aria-expanded", "false");
+}
+
+// What another tab has saved meanwhile; an answer that is being written here does so itself whenever it is kept.
+async function catchUp() {
+  if (running || path(now).some((node) => edits.has(node.id))) return; // when the form is closed
+  const conversation = now;
+  const other = await store.get(conversation.id);
+  if (!other || now !== conversation) return;
+  follow(conversation, other);
+  render();
 }
 
 async function forget(conversation) {
@@ -288,19 +281,30 @@ async function forget(conversation) {
 // photos -----------------------------------------------------------------------------------------------------------------
 
 async function take(files) {
+  const reading = readInto(now, files);
+  readings.set(reading, now);
+  await reading;
+  readings.delete(reading);
+}
+
+// Whether all of them could be read; the conversation need not be shown any more when they are.
+async function readInto(conversation, files) {
+  const problems = [];
+  const before = conversation.images.length;
   for (const file of files) {
+    const name = file.name || "the photo";
     try {
-      note(`reading ${file.name || "the photo"} …`);
-      now.images.push(await read(file));
-      now.shown = now.images.length - 1;
-      note("");
+      note(`reading ${name} …`);
+      conversation.images.push(await read(file));
+      conversation.shown = conversation.images.length - 1;
     } catch (error) {
-      note(`${file.name || "the photo"}: ${error.message}`, true);
+      problems.push(`${name}: ${error.message}`);
     }
   }
-  stage.setBox(null);
-  if (now.images.length) keep();
-  render();
+  note(problems.join("; "), problems.length > 0);
+  if (conversation.images.length > before) keep(conversation);
+  if (conversation === now) render();
+  return !problems.length;
 }
 
 async function openGallery() {
@@ -320,7 +324,9 @@ async function tryCard(card, address) {
   await image.decode();
   const photo = await blobOf(image, image.naturalWidth, image.naturalHeight, card.name);
   open(fresh());
+  const conversation = now;
   await take([photo]);
+  if (now !== conversation) return;
   choose(card.task ?? "");
   $("question").value = card.text;
   await send();
@@ -362,10 +368,7 @@ $("import-file").addEventListener("change", async (e) => {
   }
   e.target.value = "";
 });
-addEventListener("paste", (e) => { if (e.clipboardData.files.length) { e.preventDefault(); take([...e.clipboardData.files]); } });
-addEventListener("dragover", (e) => { e.preventDefault(); $("veil").hidden = !e.dataTransfer.types.includes("Files"); });
-addEventListener("dragleave", (e) => { if (!e.relatedTarget) $("veil").hidden = true; });
-addEventListener("drop", (e) => { e.preventDefault(); $("veil").hidden = true; take([...e.dataTransfer.files]); });
+receive(take);
 addEventListener("keydown", (e) => {
   if (e.key === "Escape" && running && !document.querySelector("dialog[open]")) running.controller.abort();
 });
@@ -377,13 +380,13 @@ stage.listen(() => {}, (phrase) => { // a click on a box asks on
 });
 store.onChange(async (changed) => {
   listConversations();
-  if (changed === now.id && !running) {
-    const other = await store.get(changed);
-    if (other) { now = other; render(); }
-  }
+  if (changed !== now.id) return;
+  if (store.gone(now)) note("this was deleted in another tab: what you ask here goes on as a new conversation", true);
+  else await catchUp();
 });
 
 async function begin() {
+  note("");
   try {
     while (!(await api.ready())) {
       $("model").textContent = "the model is being loaded …";
@@ -391,7 +394,6 @@ async function begin() {
     }
     model = await api.model();
     $("model").textContent = model.id;
-    note("");
   } catch (error) {
     $("model").textContent = "not connected";
     note(error.message, true);
@@ -407,7 +409,9 @@ async function openTab(tab) {
     $(button).tabIndex = button === tab ? 0 : -1;
     $(panel).hidden = button !== tab;
   }
-  if (tab === "tab-captioner") (await import("/captioner.js")).begin(() => ({ model: model.id, image: now.images[now.shown] }));
+  if (tab !== "tab-captioner") return;
+  captioner = await import("/captioner.js");
+  captioner.begin(() => ({ model: model.id, image: now.images[now.shown] }));
 }
 for (const tab of Object.keys(TABS)) {
   $(tab).addEventListener("click", () => openTab(tab));
@@ -420,5 +424,5 @@ for (const tab of Object.keys(TABS)) {
 }
 
 const last = await store.get(localStorage.getItem("open") ?? "");
-open(last ?? fresh());
 begin();
+open(last ?? fresh());

@@ -1,7 +1,7 @@
 // ChatCaptioner: the model asks itself about the photo, round by round, and sums up what it was told.
 
 import * as api from "/api.js";
-import { $ } from "/controls.js";
+import { $, takeFocus } from "/controls.js";
 import { make } from "/messages.js";
 
 const WHY = {
@@ -16,6 +16,15 @@ let shown = () => ({});
 export function begin(what) {
   shown = what;
   if (!$("rounds").children.length) empty();
+}
+
+// Another conversation is shown: these rounds were about a photo of the one before.
+export function clear() {
+  running?.abort();
+  running = null;
+  busy(false);
+  empty();
+  note("");
 }
 
 function empty() {
@@ -41,28 +50,31 @@ async function start() {
   const { model, image } = shown();
   if (!image) return note("this needs a photo: drop one, or choose one", true);
   if (!$("most-rounds").checkValidity()) return note("rounds must be a whole number from 1 to 30", true);
-  running = new AbortController();
+  const mine = (running = new AbortController());
   $("rounds").replaceChildren();
   busy(true);
+  takeFocus($("stop-dialogue"));
   note("asking …");
   try {
-    for await (const event of api.dialogue({ model, image_url: image.url, rounds: Number($("most-rounds").value) }, running.signal)) {
+    for await (const event of api.dialogue({ model, image_url: image.url, rounds: Number($("most-rounds").value) }, mine.signal)) {
+      if (running !== mine) return;
       if (event.type === "done") note(`ended: ${WHY[event.stopped] ?? event.stopped}`);
       else say(event.type, event.text);
     }
   } catch (error) {
+    if (running !== mine) return; // cleared meanwhile
     if (error.name === "AbortError") note("stopped");
     else note(error.message, true);
     if (!$("rounds").children.length) empty();
   }
   running = null;
   busy(false);
+  takeFocus($("start"));
 }
 
 function busy(on) {
   $("start").hidden = on;
   $("stop-dialogue").hidden = !on;
-  ($(on ? "stop-dialogue" : "start")).focus();
 }
 
 $("captioner-form").addEventListener("submit", (e) => { e.preventDefault(); if (!running) start(); });

@@ -33,6 +33,53 @@ export function grow() {
   area.style.height = `${Math.min(area.scrollHeight, 150)}px`;
 }
 
+const isField = (element) => !!element?.matches?.('textarea, input:not([type="radio"])');
+
+// The focus goes there, unless something is typed elsewhere, or a box moved with the arrow keys.
+export function takeFocus(element) {
+  const { activeElement } = document;
+  if (!isField(activeElement) && activeElement !== $("box")) element.focus({ preventScroll: true });
+}
+
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch { // over plain http a browser has no clipboard for pages
+    const area = make("textarea", { readonly: true });
+    const before = document.activeElement;
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    const copied = document.execCommand("copy");
+    area.remove();
+    before?.focus({ preventScroll: true });
+    if (!copied) return note("this browser lets no page copy: mark the words, and copy them yourself", true);
+  }
+  note("copied");
+}
+
+// Photos that are pasted, or dropped anywhere; text goes into the field that it is meant for.
+export function receive(take) {
+  const files = (data) => data.types.includes("Files");
+  const leave = (e, data) => isField(e.target) && (!files(data) || (e.type === "paste" && data.types.includes("text/plain")));
+  addEventListener("paste", (e) => {
+    if (!files(e.clipboardData) || leave(e, e.clipboardData)) return;
+    e.preventDefault();
+    take([...e.clipboardData.files]);
+  });
+  addEventListener("dragover", (e) => {
+    $("veil").hidden = !files(e.dataTransfer);
+    if (!leave(e, e.dataTransfer)) e.preventDefault(); // a browser would open what is dropped instead of this page
+  });
+  addEventListener("dragleave", (e) => { if (!e.relatedTarget) $("veil").hidden = true; });
+  addEventListener("drop", (e) => {
+    $("veil").hidden = true;
+    if (leave(e, e.dataTransfer)) return;
+    e.preventDefault();
+    if (files(e.dataTransfer)) take([...e.dataTransfer.files]);
+  });
+}
+
 export function theme(wanted) {
   document.documentElement.dataset.theme = wanted;
   localStorage.setItem("theme", wanted);

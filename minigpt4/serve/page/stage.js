@@ -24,6 +24,7 @@ export function show(image) {
   if (image && $("shown").src !== image.url) {
     $("shown").src = image.url;
     $("shown").alt = image.name || "Your photo";
+    setBox(null); // it was drawn on another photo
   }
   if (image) $("frame").style.setProperty("--aspect", image.width / image.height);
 }

@@ -1,5 +1,7 @@
 // Conversations in this browser (IndexedDB), and as a file.
 
+import { id, join, sound } from "/tree.js";
+
 const FORMAT = "minigpt4-conversations-1";
 const channel = "BroadcastChannel" in window ? new BroadcastChannel("minigpt4") : null;
 
@@ -34,7 +36,7 @@ export async function get(id) {
 
 // What another tab has added to the same conversation meanwhile is kept, and added to this one.
 export async function save(conversation) {
-  if (removed.has(conversation.id)) return;
+  if (gone(conversation)) return;
   conversation.changed = Date.now();
   if (!(await database)) memory.set(conversation.id, conversation);
   await run("readwrite", (store) => {
@@ -48,16 +50,8 @@ export async function save(conversation) {
   channel?.postMessage(conversation.id);
 }
 
-function join(mine, theirs) {
-  const ended = (node) => node.timings || node.error;
-  for (const [id, node] of Object.entries(theirs.nodes)) {
-    const own = mine.nodes[id];
-    if (own && (ended(own) || (!ended(node) && own.text.length >= node.text.length))) own.children = [...new Set([...node.children, ...own.children])];
-    else mine.nodes[id] = { ...node, children: [...new Set([...node.children, ...(own?.children ?? [])])] };
-  }
-  mine.roots = [...new Set([...theirs.roots, ...mine.roots])];
-  if (mine.images.every((image, i) => image.url === theirs.images[i]?.url)) mine.images = theirs.images;
-}
+// Deleted, here or in another tab.
+export const gone = (conversation) => removed.has(conversation.id);
 
 export async function remove(id) {
   removed.add(id);
@@ -86,19 +80,10 @@ export async function imported(text) {
     throw new Error("this file is not JSON");
   }
   if (data?.format !== FORMAT || !Array.isArray(data.conversations)) throw new Error("this file holds no conversations of this page");
-  const sound = data.conversations.filter(isConversation);
-  for (const conversation of sound) {
-    if ((await get(conversation.id)) || removed.has(conversation.id)) conversation.id = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
+  const taken = data.conversations.filter(sound);
+  for (const conversation of taken) {
+    if ((await get(conversation.id)) || gone(conversation)) conversation.id = id();
     await save(conversation);
   }
-  return { taken: sound.length, refused: data.conversations.length - sound.length };
-}
-
-function isConversation(c) {
-  const safe = (image) => typeof image?.url === "string" && /^data:image\/(jpeg|png|webp|gif);base64,/.test(image.url);
-  return (
-    typeof c?.id === "string" && typeof c.title === "string" && c.nodes && typeof c.nodes === "object" &&
-    Array.isArray(c.images) && c.images.every(safe) &&
-    Object.values(c.nodes).every((n) => (n.role === "user" || n.role === "assistant") && typeof n.text === "string")
-  );
+  return { taken: taken.length, refused: data.conversations.length - taken.length };
 }
