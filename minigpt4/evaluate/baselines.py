@@ -104,16 +104,12 @@ def best_answer(
         score: of an answer to a row; above 0 only for what is among them, capitals, articles and punctuation aside.
         candidates: so many of the commonest answers are tried.
     """
-    plain: dict[str, str] = {}
     spelt: dict[str, Counter[str]] = defaultdict(Counter)
     given: list[set[str]] = []
     for row in rows:
-        answers = truth(row)
-        for text in answers:
-            if text not in plain:
-                plain[text] = normalise(text)
-            spelt[plain[text]][text] += 1
-        given.append({plain[text] for text in answers})
+        for text in truth(row):
+            spelt[normalise(text)][text] += 1
+        given.append({normalise(text) for text in truth(row)})
     common = sorted(spelt, key=lambda name: -spelt[name].total())[:candidates]
     tried = {name: spelt[name].most_common(1)[0][0] for name in common}
     totals = dict.fromkeys(tried, 0.0)

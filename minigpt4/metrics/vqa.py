@@ -7,6 +7,7 @@ for VizWiz, GQA, VSR and Hateful Memes. What the published evaluation does other
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 ARTICLES = frozenset(("a", "an", "the"))
 NUMBERS = {"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6"}
@@ -65,6 +66,7 @@ def plain_words(text: str) -> str:
     return " ".join(RESTORED.get(word, word) for word in words if word not in ARTICLES)
 
 
+@lru_cache(100_000)  # people give few answers, many times
 def normalise(text: str, official: bool = False) -> str:
     """Both steps."""
     return plain_words(strip_punctuation(_one_line(text), official))

@@ -75,7 +75,7 @@ def key_of(row: Any, key: str, where: str) -> Any:
 
 
 def once(row: Mapping[str, Any], seen: set, where: str) -> None:
-    """Keep in mind the number of a question, if it has one. Raises UserError if it has been seen before."""
+    """Note the number of a question, if it has one, as seen. Raises UserError if it was seen before."""
     if row.get("question_id") is None:
         return
     number = key_of(row, "question_id", where)
