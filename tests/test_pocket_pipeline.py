@@ -1,4 +1,4 @@
-"""`minigpt4 train recipes/pocket/pipeline.yaml` from photographs and annotations to weights, at tiny size."""
+"""`minigpt4 train recipes/pocket/pipeline.yaml`, and what came before it, from photographs to weights, at tiny size."""
 
 import json
 import random
@@ -120,7 +120,7 @@ def test_from_photographs_to_weights(tmp_path, monkeypatch):
         "precision": "fp32",
         "output": "shipped",
     }
-    monkeypatch.setitem(FOLDERS, "pocket", train(parse_recipe(stage, "stage")))  # the pipeline goes on from it
+    monkeypatch.setitem(FOLDERS, "pocket", train(parse_recipe(stage, "stage")))  # the pipelines go on from it
 
     def tiny(recipe):
         lora = recipe.trained.lora.model_copy(update=LORA)
@@ -133,23 +133,26 @@ def test_from_photographs_to_weights(tmp_path, monkeypatch):
             }
         )
 
-    pipeline = load_pipeline(Path("recipes/pocket/pipeline.yaml"))
-    assert run_pipeline(pipeline, tiny) == ["done"] * len(pipeline.steps)
-    name = "projection.weight"
-    weights = {
-        folder: load_file(place / "trained.safetensors")[name].float()
-        for step in pipeline.steps
-        if step.kind == "average"
-        for folder in (*step.of, step.output)
-        for place in [FOLDERS.get(folder, Path(folder))]
-    }
-    for step in pipeline.steps:
-        if step.kind == "average":
-            expected = sum(share * weights[folder] for folder, share in step.of.items())
-            torch.testing.assert_close(weights[step.output], expected, atol=2e-3, rtol=1e-2)
+    def averaged(pipeline):
+        """Projections by their folders; a mean is the mean of what it is of."""
+        weights = {
+            folder: load_file(place / "trained.safetensors")["projection.weight"].float()
+            for step in pipeline.steps
+            if step.kind == "average"
+            for folder in (*step.of, step.output)
+            for place in [FOLDERS.get(folder, Path(folder))]
+        }
+        for step in pipeline.steps:
+            if step.kind == "average":
+                expected = sum(share * weights[folder] for folder, share in step.of.items())
+                torch.testing.assert_close(weights[step.output], expected, atol=2e-3, rtol=1e-2)
+        return weights
+
+    earlier = load_pipeline(Path("recipes/pocket/earlier.yaml"))
+    assert run_pipeline(earlier, tiny) == ["done"] * len(earlier.steps)
+    weights = averaged(earlier)
     assert not torch.equal(weights["runs/talk"], weights["runs/talk_on"])
-    named = minigpt4.load("runs/pocket", dtype="float32")
-    assert named.ask(f"data/{seen[0]}", "what?", max_new_tokens=2) is not None
+    named = minigpt4.load("runs/earlier", dtype="float32")
     pixels = torch.rand(1, 3, 64, 64)
     for before, after, which, classes in (
         ("talks", "named", "labelled", ["photo", "pizza"]),
@@ -169,6 +172,14 @@ def test_from_photographs_to_weights(tmp_path, monkeypatch):
     short = [json.loads(line) for line in Path("data/pocket/short.train.jsonl").read_text().splitlines()]
     assert {row["answer"] for row in short if row["question"] == "What food is this?"} == {"A pizza.", "pizza"}
     assert any("cat" in text for row in rows if row["image"].startswith("coco/") for text in row["answers"])
+    assert run_pipeline(earlier, tiny) == ["skipped"] * len(earlier.steps)
+    monkeypatch.setitem(FOLDERS, "pocket", Path("runs/earlier"))
+    pipeline = load_pipeline(Path("recipes/pocket/pipeline.yaml"))
+    done = run_pipeline(pipeline, tiny)
+    assert done[2:] == ["done"] * 3
+    weights = averaged(pipeline)
+    assert not torch.equal(weights["runs/everything"], weights["runs/everything_again"])
+    assert minigpt4.load("runs/pocket", dtype="float32").ask(f"data/{seen[0]}", "what?", max_new_tokens=2) is not None
     assert run_pipeline(pipeline, tiny) == ["skipped"] * len(pipeline.steps)
 
 
