@@ -3,7 +3,7 @@
 import * as api from "/api.js";
 import { prompt, refusal, request, sent, toSend } from "/asking.js";
 import { $, POINTING, TASKS, choose, chosenTask, copy, grow, note, receive, takeFocus, theme, toggle } from "/controls.js";
-import { bare, make, siteFrame, tied, time, website, words } from "/messages.js";
+import { bare, fill, make, siteFrame, tied, time, website } from "/messages.js";
 import { blobOf, camera, read } from "/photos.js";
 import * as stage from "/stage.js";
 import * as store from "/store.js";
@@ -55,12 +55,16 @@ async function send() {
   await answer(node);
 }
 
+// What another tab has deleted while it was shown here goes on as a conversation of its own.
+function goOn() {
+  if (!store.gone(now)) return;
+  now.id = id();
+  localStorage.setItem("open", now.id);
+}
+
 async function answer(question, sampled = false) {
   const conversation = now;
-  if (store.gone(conversation)) { // in another tab, while it was shown here
-    conversation.id = id();
-    localStorage.setItem("open", conversation.id);
-  }
+  goOn();
   const node = add(conversation, { role: "assistant", text: "", boxes: [], writing: true }, question.id);
   running = { controller: new AbortController(), node, conversation };
   busy(true);
@@ -128,7 +132,7 @@ function renderMessage(node) {
   } else {
     const bubble = make("div", { class: `bubble${node.writing ? " writing" : ""}` });
     item.append(bubble);
-    fill(bubble, node);
+    fill(bubble, node, () => point(node));
     const phrases = [...new Set((node.boxes ?? []).map((b) => b.phrase))];
     const counts = phrases.map((phrase) => node.boxes.filter((b) => b.phrase === phrase).length);
     const unsaid = phrases.filter((phrase, index) => counts[index] > 1 || !bubble.querySelector(`[data-phrase="${index}"]`));
@@ -146,17 +150,10 @@ function renderMessage(node) {
   return item;
 }
 
-function fill(bubble, node) {
-  const phrases = [...new Set((node.boxes ?? []).map((b) => b.phrase))];
-  const nothing = node.boxes?.length ? "Here:" : node.writing || node.error ? "" : node.finish === "stopped" ? "(stopped)" : "(no words)";
-  bubble.replaceChildren(bare(node.text).trim() || node.boxes?.length && /<p>/.test(node.text) ? words(node.text, phrases, () => point(node)) : nothing);
-  if (node.error) bubble.append(make("p", { class: "problem" }, node.error)); // what was said before stays
-}
-
 function showText(node) {
   const bubble = document.querySelector(`[data-id="${node.id}"] .bubble`);
   if (!bubble) return;
-  fill(bubble, node);
+  fill(bubble, node, () => point(node));
   const list = $("messages");
   if (list.scrollHeight - list.scrollTop - list.clientHeight < 120) list.scrollTop = list.scrollHeight;
 }
@@ -175,9 +172,8 @@ function foot(node) {
   }
   if (node.writing) return foot;
   const can = (name, work, title) => foot.append(make("button", { onclick: work, title, disabled: !!running }, name));
-  if (node.role === "user") {
-    if (!TASKS.find((t) => t.id === node.task)?.bare) can("Edit", () => edit(node), "Ask it differently; the old question stays");
-  } else {
+  if (node.role === "user") can("Edit", () => edit(node), "Ask it differently; the old question stays");
+  else {
     can("Again", () => { now.head = node.parent; answer(now.nodes[node.parent], true); }, "Another answer, sampled; this one stays");
     can("Branch", () => { open(branch(now, node)); keep(); }, "Go on from here in a new conversation");
     can("Copy", () => copy(bare(node.text)));
@@ -237,18 +233,22 @@ async function listConversations() {
     make("button", { class: "gone", "aria-label": `Delete ${c.title}`, onclick: () => forget(c) }, "×"))));
 }
 
+// An answer that nobody is writing any more, after a reload in the middle.
+function settle(conversation) {
+  for (const node of Object.values(conversation.nodes)) {
+    if (node.writing && node !== running?.node) Object.assign(node, { writing: false, finish: "stopped" });
+  }
+}
+
 function open(conversation) {
   const busy = [running?.conversation, ...readings.values()].find((c) => c?.id === conversation.id);
   conversation = busy ?? conversation; // not another copy of it
-  for (const node of Object.values(conversation.nodes)) {
-    if (node.writing && node !== running?.node) Object.assign(node, { writing: false, finish: "stopped" }); // a reload in the middle
-  }
   if (conversation.id !== now.id) captioner?.clear();
   now = conversation;
   waiting = null;
-  localStorage.setItem("open", now.id);
   stage.setBox(null);
   try {
+    settle(now);
     render();
   } catch (error) { // kept by an earlier version, which took in damaged files
     console.warn(error);
@@ -256,6 +256,7 @@ function open(conversation) {
     render();
     note(`“${conversation.title}” is damaged and cannot be shown`, true);
   }
+  localStorage.setItem("open", now.id);
   listConversations();
   $("list").classList.remove("shown");
   $("toggle-list").setAttribute("aria-expanded", "false");
@@ -283,8 +284,7 @@ async function forget(conversation) {
 async function take(files) {
   const reading = readInto(now, files);
   readings.set(reading, now);
-  await reading;
-  readings.delete(reading);
+  await reading.finally(() => readings.delete(reading));
 }
 
 // Whether all of them could be read; the conversation need not be shown any more when they are.
@@ -302,18 +302,12 @@ async function readInto(conversation, files) {
     }
   }
   note(problems.join("; "), problems.length > 0);
+  if (conversation === now) {
+    goOn();
+    render();
+  }
   if (conversation.images.length > before) keep(conversation);
-  if (conversation === now) render();
   return !problems.length;
-}
-
-async function openGallery() {
-  const { CARDS } = await import("/sketches.js");
-  const address = (card) => card.image ?? `data:image/svg+xml,${encodeURIComponent(card.drawing)}`;
-  $("cards").replaceChildren(...CARDS.map((card) => make("li", {}, make("button", { class: "card", onclick: () => tryCard(card, address(card)) },
-    make("img", { src: address(card), alt: "" }),
-    make("div", {}, make("b", {}, card.name), make("span", { class: "quiet" }, card.text || "A description whose phrases are tied to places."))))));
-  $("gallery").showModal();
 }
 
 async function tryCard(card, address) {
@@ -345,7 +339,7 @@ $("choose").addEventListener("click", () => $("files").click());
 $("add").addEventListener("click", () => $("files").click());
 $("files").addEventListener("change", async (e) => { await take([...e.target.files]); e.target.value = ""; });
 $("camera").addEventListener("click", () => camera(take));
-$("open-gallery").addEventListener("click", openGallery);
+$("open-gallery").addEventListener("click", async () => (await import("/sketches.js")).openGallery(tryCard));
 document.querySelectorAll("[data-close]").forEach((b) => b.addEventListener("click", () => b.closest("dialog").close()));
 $("toggle-theme").addEventListener("click", () => theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
 $("toggle-list").addEventListener("click", (e) => toggle(e.currentTarget, $("list").classList.toggle("shown")));
@@ -381,8 +375,10 @@ stage.listen(() => {}, (phrase) => { // a click on a box asks on
 store.onChange(async (changed) => {
   listConversations();
   if (changed !== now.id) return;
-  if (store.gone(now)) note("this was deleted in another tab: what you ask here goes on as a new conversation", true);
-  else await catchUp();
+  if (!store.gone(now)) return catchUp();
+  settle(now);
+  render();
+  note("this was deleted in another tab: what you ask here goes on as a new conversation", true);
 });
 
 async function begin() {

@@ -32,6 +32,13 @@ export function words(text, phrases, show) {
   return out;
 }
 
+export function fill(bubble, node, show) {
+  const phrases = [...new Set((node.boxes ?? []).map((b) => b.phrase))];
+  const nothing = node.boxes?.length ? "Here:" : node.writing || node.error ? "" : node.finish === "stopped" ? "(stopped)" : "(no words)";
+  bubble.replaceChildren(bare(node.text).trim() || node.boxes?.length && /<p>/.test(node.text) ? words(node.text, phrases, show) : nothing);
+  if (node.error) bubble.append(make("p", { class: "problem" }, node.error)); // what was said before stays
+}
+
 export function bare(text) {
   return text
     .replace(new RegExp(BOX, "g"), "")

@@ -1,5 +1,8 @@
 // Drawings for the gallery, made here so that nothing has to be loaded: each is SVG, turned into a photo when it is chosen.
 
+import { $ } from "/controls.js";
+import { make } from "/messages.js";
+
 const svg = (body, back = "#fdfcf7") => `<svg xmlns="http://www.w3.org/2000/svg" width="640" height="480" viewBox="0 0 640 480"><rect width="640" height="480" fill="${back}"/>${body}</svg>`;
 const hand = 'font-family="Comic Sans MS, Segoe Print, cursive" fill="#223"';
 const pen = 'fill="none" stroke="#223" stroke-width="4" stroke-linecap="round"';
@@ -23,7 +26,7 @@ export const DISH = svg(`
 <g fill="#c8321f"><circle cx="270" cy="230" r="26"/><circle cx="360" cy="270" r="28"/><circle cx="330" cy="190" r="22"/></g><g fill="#f5d9d2"><circle cx="262" cy="222" r="6"/><circle cx="352" cy="262" r="6"/></g>
 <g fill="#2f8a3b"><path d="M300 250q30-46 60-8q-30 26-60 8zM330 300q34-30 56 4q-34 20-56-4zM250 275q10-40 44-20q-10 30-44 20z"/></g>`);
 
-export const CARDS = [
+const CARDS = [
   { name: "Humour", image: "/cat.jpg", text: "Explain why this photo is funny." },
   { name: "A recipe", drawing: DISH, text: "How should I make this dish? Give me the recipe." },
   { name: "An advertisement", image: "/camera.jpg", text: "Write an advertisement for what is shown in this photo." },
@@ -34,3 +37,12 @@ export const CARDS = [
   { name: "Find something", image: "/cat.jpg", task: "refer", text: "the left ear" },
   { name: "Find all of them", image: "/camera.jpg", task: "detection", text: "person, camera" },
 ];
+
+// Opens the gallery; `tryCard` receives the card that is chosen, with the address of its image.
+export function openGallery(tryCard) {
+  const address = (card) => card.image ?? `data:image/svg+xml,${encodeURIComponent(card.drawing)}`;
+  $("cards").replaceChildren(...CARDS.map((card) => make("li", {}, make("button", { class: "card", onclick: () => tryCard(card, address(card)) },
+    make("img", { src: address(card), alt: "" }),
+    make("div", {}, make("b", {}, card.name), make("span", { class: "quiet" }, card.text || "A description whose phrases are tied to places."))))));
+  $("gallery").showModal();
+}

@@ -6,7 +6,7 @@ export const fresh = () => ({ id: id(), title: UNNAMED, changed: Date.now(), ima
 
 export function path(conversation, head = conversation.head) {
   const out = [];
-  for (let node = conversation.nodes[head]; node; node = conversation.nodes[node.parent]) out.unshift(node);
+  for (let node = conversation.nodes[head]; node && !out.includes(node); node = conversation.nodes[node.parent]) out.unshift(node);
   return out;
 }
 
