@@ -48,7 +48,7 @@ from .folders import (
     write_task_settings,
 )
 from .official.files import weights_of_folder
-from .parts import LLM, config_of_part, llm_of_part, vision_of_part
+from .parts import LLM, config_of_part, llm_of_part, vision_as, vision_of_part
 from .quantize import quantization_config
 from .trained import LANGUAGE_MODEL as _LLM
 from .trained import LORA as _LORA
@@ -299,17 +299,28 @@ def fill_language_model(model: MiniGPT4ForConditionalGeneration, source: str | o
 
 def _base_parts(config: MiniGPT4Config, dtype: torch.dtype, options: dict[str, Any]) -> tuple[PreTrainedModel, PreTrainedModel]:
     """Vision encoder and language model of the system that `config` says it changes. Its adapters are part of the language
-    model, unless those of `config` continue them."""
+    model if they were when the weights of `config` were trained."""
     assert config.base_source is not None
     folder = find_folder(config.base_source)
     base_config = read_config(folder)
-    continued = config.lora and base_config.lora and lora_form(config.lora) == lora_form(base_config.lora)
-    if "quantization_config" in options and base_config.lora and not continued:
+    merged = adapters_merged(config, base_config)
+    if config.base_adapters is None:  # what is made of this system will not be of its form
+        config.base_adapters = "merged" if merged else "continued" if base_config.lora else "none"
+    if "quantization_config" in options and merged:
         raise UserError(
             f"{folder}: adapters of an earlier stage cannot be added to a language model in few bits; load it without"
         )
-    base = _load(folder, base_config, dtype, "left out" if continued else "merged", options)
-    return base.vision_tower, base.language_model
+    base = _load(folder, base_config, dtype, "merged" if merged else "left out", options)
+    return vision_as(base.vision_tower, config.vision_config), base.language_model
+
+
+def adapters_merged(config: MiniGPT4Config, base: MiniGPT4Config) -> bool:
+    """Whether the adapters of `base`, the system that `config` says it changes, are part of the language model that is changed."""
+    if base.lora is None:
+        return False
+    if config.base_adapters is not None:
+        return config.base_adapters == "merged"
+    return config.lora is None or lora_form(config.lora) != lora_form(base.lora)  # older files do not say
 
 
 def load_trained(model: MiniGPT4ForConditionalGeneration, weights: Mapping[str, torch.Tensor], folder: Path) -> None:

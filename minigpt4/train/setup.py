@@ -12,7 +12,7 @@ from transformers.utils import cached_file
 
 from ..checkpoints.folders import TRAINED, find_folder, read_task_settings, text_folder, vision_folder
 from ..checkpoints.loading import fast_dtype, learnt_before, load_parts, load_system
-from ..checkpoints.parts import LLM, VISION, config_of_part, tokenizer_of_part
+from ..checkpoints.parts import LLM, VISION, config_of_part, tokenizer_of_part, vision_as
 from ..checkpoints.pocket import FOLDERS
 from ..errors import UserError
 from ..media.images import check_image
@@ -69,6 +69,9 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> Prepared:
     lora = recipe.trained.lora.model_dump() if recipe.trained.lora else None
     if set_lora(model.language_model, model.config.lora, lora):
         model.config.base_source = _absolute(recipe.model.base)  # its adapters are part of our language model now
+        model.config.base_adapters = (
+            "none" if "lora" in recipe.model.fresh else "merged"
+        )  # nothing was merged of those begun anew
         before = frozenset()  # and its vision encoder is found there
     model.config.lora = lora
     model.language_model.set_attn_implementation(_attention(recipe.attention, device))
@@ -176,6 +179,7 @@ def _from_base(recipe: Recipe, dtype: torch.dtype) -> Prepared:
     folder = find_folder(wanted.base)
     if not (folder / TRAINED).exists():
         model.config.base_source = _absolute(wanted.base)
+        model.config.base_adapters = "continued" if model.config.lora else "none"  # `prepare` may merge them yet
     if wanted.config:
         model = _rebuilt(model, wanted.config).to(dtype)
         processor.num_image_tokens = model.config.num_image_tokens
@@ -204,13 +208,10 @@ def _rebuilt(model: MiniGPT4ForConditionalGeneration, changes: dict[str, Any]) -
     config = MiniGPT4Config(**given_config | changes | {"vision_config": vision})
     tower = model.vision_tower
     if "vision_config" in changes:
-        tower = type(tower)(config.vision_config).to(next(tower.parameters()).dtype)
         try:
-            tower.load_state_dict(model.vision_tower.state_dict())
-        except RuntimeError:
-            raise UserError(
-                f"model.config.vision_config: {changes['vision_config']} would take other weights of the vision encoder"
-            ) from None
+            tower = vision_as(tower, config.vision_config)
+        except UserError as error:
+            raise UserError(f"model.config.{error}") from None
     built = MiniGPT4ForConditionalGeneration(config, tower, model.language_model)
     own, given = built.state_dict(), model.state_dict()
     kept = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}

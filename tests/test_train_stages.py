@@ -1,0 +1,102 @@
+"""Stage after stage: what was written is, loaded again, what was trained, whatever became of the adapters before it."""
+
+import json
+
+import pytest
+import torch
+from conftest import tiny_folder
+from test_train import LORA, metrics, recipe_of, run, world  # noqa: F401  (a fixture)
+
+import minigpt4
+from minigpt4.checkpoints.folders import read_config
+from minigpt4.checkpoints.loading import load_system
+from minigpt4.checkpoints.official.exporting import _merged_before
+from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig
+from minigpt4.train.loop import Trainer
+
+STEADY = LORA | {"dropout": 0.0}
+WIDER = STEADY | {"r": 8}
+VISION = EfficientNetLiteConfig(image_size=128, width_multiplier=0.3, depth_multiplier=0.5)
+
+
+def stage(world, output, base, lora, fresh=(), **changes):
+    changes = {"steps": 3, "validation": {"every": 100}, "trained__lora": lora} | changes
+    return run(recipe_of(world, output, model={"base": str(base), "fresh": list(fresh)}, **changes))
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The language models of runs when they wrote their results, each as what it says of a few tokens."""
+    found = []
+    write = Trainer._write_result
+
+    def writing(self):
+        with torch.no_grad():
+            found.append(self.model.eval().language_model(torch.arange(5, 25)[None]).logits)
+        write(self)
+
+    monkeypatch.setattr(Trainer, "_write_result", writing)
+    return found
+
+
+@torch.no_grad()
+def says(folder):
+    return load_system(folder, dtype=torch.float32)[0].language_model(torch.arange(5, 25)[None]).logits
+
+
+CHAINS = {
+    "merged, then of the same form again": ([STEADY, None, STEADY], (), "merged"),
+    "continued, then merged": ([STEADY, STEADY, None], (), "merged"),
+    "merged twice": ([STEADY, None, WIDER, None], (), "merged"),
+    "begun anew in another form": ([STEADY, WIDER], ("lora",), "none"),
+    "begun anew and left out": ([STEADY, None], ("lora",), "none"),
+    "begun anew over merged ones": ([STEADY, None, WIDER, None], ("lora",), "none"),
+    "begun anew in the same form": ([STEADY, STEADY], ("lora",), "none"),
+}
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_stage_loads_as_it_was_trained(world, tmp_path, seen, chain):
+    loras, fresh, adapters = CHAINS[chain]
+    folder = world / "base"
+    for number, lora in enumerate(loras):
+        anew = fresh if number == len(loras) - 1 else ()
+        folder = stage(world, tmp_path / str(number), folder, lora, anew)
+        torch.testing.assert_close(says(folder), seen[-1], atol=1e-3, rtol=1e-4)
+    assert json.loads((folder / "config.json").read_text())["base_adapters"] == adapters
+    assert _merged_before(read_config(folder)) == (adapters == "merged" or len(loras) > 2)
+
+
+def test_a_whole_system_s_adapters_go_on_merge_or_begin_anew(world, tmp_path, seen):
+    base = tiny_folder(tmp_path / "whole", lora=STEADY)
+    for number, (lora, fresh, adapters) in enumerate(
+        [(STEADY, (), "continued"), (WIDER, (), "merged"), (None, ("lora",), "none"), (STEADY, ("lora",), "continued")]
+    ):
+        folder = stage(world, tmp_path / str(number), base, lora, fresh)
+        torch.testing.assert_close(says(folder), seen[-1], atol=1e-3, rtol=1e-4)
+        assert read_config(folder).base_adapters == adapters
+
+
+def test_folders_that_do_not_say_what_became_of_adapters_load_as_before(world, tmp_path, seen):
+    """And what is made of them says it: their form alone does not tell."""
+    first = stage(world, tmp_path / "first", world / "base", STEADY)
+    second = stage(world, tmp_path / "second", first, None)
+    config = json.loads((second / "config.json").read_text())
+    assert config.pop("base_adapters") == "merged"
+    (second / "config.json").write_text(json.dumps(config))
+    torch.testing.assert_close(says(second), seen[-1], atol=1e-3, rtol=1e-4)
+    third = stage(world, tmp_path / "third", second, STEADY)
+    torch.testing.assert_close(says(third), seen[-1], atol=1e-3, rtol=1e-4)
+
+
+def test_a_vision_encoder_that_gives_more_gives_it_when_it_is_loaded(world, tmp_path):
+    base = tiny_folder(tmp_path / "base", vision_config=VISION, concat_order="square")
+    model = {"base": str(base), "config": {"vision_config": {"feature_maps": ["stage5", "head"]}}}
+    changes = {"steps": 2, "validation": {"every": 2}, "trained__lora": None}
+    wide = run(recipe_of(world, tmp_path / "wide", model=model, **changes))
+    assert read_config(wide).base_source == str(base)
+    assert isinstance(minigpt4.load(wide, dtype="float32").ask(world / "data/shapes-0.png", "?", max_new_tokens=2), str)
+    valid = {"datasets": [{"format": "jsonl", "annotations": str(world / "data/valid.jsonl")}]}
+    wide = run(recipe_of(world, tmp_path / "measured", model=model, **changes | {"validation": valid | {"every": 2}}))
+    again = stage(world, tmp_path / "again", wide, None, steps=1, validation=valid)
+    assert metrics(again, "valid_loss")[0] == pytest.approx(metrics(wide, "valid_loss")[2], rel=1e-5)
