@@ -1,6 +1,8 @@
 """Stage after stage: what was written is, loaded again, what was trained, whatever became of the adapters before it."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,10 +10,11 @@ from conftest import tiny_folder
 from test_train import LORA, metrics, recipe_of, run, world  # noqa: F401  (a fixture)
 
 import minigpt4
-from minigpt4.checkpoints.folders import read_config
-from minigpt4.checkpoints.loading import load_system
+from minigpt4.checkpoints.folders import read_config, read_task_settings, write_task_settings
+from minigpt4.checkpoints.loading import load_system, save_trained
 from minigpt4.checkpoints.official.exporting import _merged_before
 from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig
+from minigpt4.train.average import average
 from minigpt4.train.loop import Trainer
 
 STEADY = LORA | {"dropout": 0.0}
@@ -100,3 +103,45 @@ def test_a_vision_encoder_that_gives_more_gives_it_when_it_is_loaded(world, tmp_
     wide = run(recipe_of(world, tmp_path / "measured", model=model, **changes | {"validation": valid | {"every": 2}}))
     again = stage(world, tmp_path / "again", wide, None, steps=1, validation=valid)
     assert metrics(again, "valid_loss")[0] == pytest.approx(metrics(wide, "valid_loss")[2], rel=1e-5)
+
+
+def test_a_stage_into_a_used_output_leaves_nothing_of_the_one_before(world, tmp_path):
+    """Its adapters, settings by task and tokenizer would be taken for the new one's."""
+    settings = {"caption": {"num_beams": 3}}
+    first = stage(world, tmp_path / "first", world / "base", STEADY)
+    write_task_settings(first, settings)
+    out = stage(world, tmp_path / "out", first, STEADY)
+    assert read_task_settings(out) == settings
+    for name in ("tokenizer_config.json", "notes.txt"):
+        (out / name).write_text("{}")
+    shutil.rmtree(out / "checkpoints")  # as docs/your-own-data.md says
+    assert stage(world, tmp_path / "out", world / "base", None) == out
+    minigpt4.load(out, dtype="float32")
+    left = {path.name for path in out.iterdir()}
+    assert "notes.txt" in left
+    assert not left & {"adapter_model.safetensors", "adapter_config.json", "task_settings.json", "tokenizer_config.json"}
+
+
+def test_a_mean_in_a_used_folder_is_of_its_own_parts_alone(world, tmp_path):
+    parts = {}
+    for name, lora in (("a", STEADY), ("b", STEADY), ("c", None), ("d", None)):
+        parts[name] = str(stage(world, tmp_path / name, world / "base", lora, steps=1))
+    write_task_settings(Path(parts["b"]), {"caption": {"num_beams": 3}})
+    (Path(parts["b"]) / "added_tokens.json").write_text("{}")  # of a tokenizer of its own
+    average({parts["a"]: 1, parts["b"]: 1}, tmp_path / "mean")
+    assert (tmp_path / "mean" / "added_tokens.json").exists()
+    assert read_task_settings(tmp_path / "mean")
+    average({parts["c"]: 1, parts["d"]: 1}, tmp_path / "mean")
+    minigpt4.load(tmp_path / "mean", dtype="float32")
+    assert not read_task_settings(tmp_path / "mean")
+    assert not (tmp_path / "mean" / "added_tokens.json").exists()
+
+
+def test_a_system_saved_over_another_is_that_one(world, tmp_path):
+    model, processor = load_system(stage(world, tmp_path / "a", world / "base", STEADY, steps=1), merge=False)
+    save_trained(model, processor, tmp_path / "out", task_settings={"caption": {"num_beams": 3}})
+    (tmp_path / "out" / "tokenizer_config.json").write_text("{}")
+    model, processor = load_system(stage(world, tmp_path / "b", world / "base", None, steps=1))
+    save_trained(model, processor, tmp_path / "out")
+    load_system(tmp_path / "out")
+    assert not read_task_settings(tmp_path / "out")

@@ -52,7 +52,7 @@ from .parts import LLM, config_of_part, llm_of_part, vision_as, vision_of_part
 from .quantize import quantization_config
 from .trained import LANGUAGE_MODEL as _LLM
 from .trained import LORA as _LORA
-from .trained import read_tensors, read_trained, write_trained
+from .trained import TOKENIZER_FILES, read_tensors, read_trained, remove_others, write_trained
 
 _OURS = ("projection.", "connector.")
 
@@ -315,7 +315,7 @@ def _base_parts(config: MiniGPT4Config, dtype: torch.dtype, options: dict[str, A
 
 
 def adapters_merged(config: MiniGPT4Config, base: MiniGPT4Config) -> bool:
-    """Whether the adapters of `base`, the system that `config` says it changes, are part of the language model that is changed."""
+    """Whether the adapters of `base`, which `config` says it changes, are part of the language model that is changed."""
     if base.lora is None:
         return False
     if config.base_adapters is not None:
@@ -369,7 +369,7 @@ def save_trained(
     before: Collection[str] = (),
     task_settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write a trained folder.
+    """Write a trained folder. What an earlier one in its place had beside, like adapters, is removed.
 
     Args:
         dtype: of floating tensors in the file; that of the model when not given.
@@ -390,7 +390,10 @@ def save_trained(
     write_task_settings(folder, task_settings or {})
     processor.to_json_file(folder / "processor_config.json")
     if isinstance(processor.tokenizer, LegacyLlamaTokenizer):  # the language model's own folder would be read differently
-        processor.tokenizer.save_pretrained(folder)
+        tokenizer = {Path(name).name for name in processor.tokenizer.save_pretrained(folder)}
+    else:
+        tokenizer = set()
+    remove_others(folder, TOKENIZER_FILES, tokenizer)
 
 
 def adapter_base(config: MiniGPT4Config) -> str | None:

@@ -11,9 +11,12 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
 from ..checkpoints.folders import TASK_SETTINGS
-from ..checkpoints.trained import read_trained, write_trained
+from ..checkpoints.trained import TOKENIZER_FILES, read_trained, remove_others, write_trained
 from ..errors import UserError
 from ..io.atomic import saying, whole_file
+
+_SETTINGS = ("config.json", "processor_config.json", "generation_config.json", TASK_SETTINGS, *TOKENIZER_FILES)
+"""What the last folder has of these, the mean has, and no others."""
 
 
 def average(shares: Mapping[str, float], target: str | Path) -> Path:
@@ -47,11 +50,13 @@ def average(shares: Mapping[str, float], target: str | Path) -> Path:
     whole = {name: weight.to(torch.bfloat16).contiguous() for name, weight in mixed.items()}
     with saying(target):
         target.mkdir(parents=True, exist_ok=True)
-        for name in ("config.json", "processor_config.json", "generation_config.json", TASK_SETTINGS):
-            if (last / name).exists() and (last / name).resolve() != (target / name).resolve():
+        written = {name for name in _SETTINGS if (last / name).exists()}
+        for name in written:
+            if (last / name).resolve() != (target / name).resolve():
                 with whole_file(target / name) as file:
                     shutil.copyfile(last / name, file)
         write_trained(target, whole, lora)
+        remove_others(target, _SETTINGS, written)
     return target
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..checkpoints.loading import load_trained, save_trained
-from ..checkpoints.trained import read_trained
+from ..checkpoints.trained import NOT_IN_ALL, read_trained, remove_others
 from ..data.collate import Batch, Collator, Formatter, Reader, inputs_to
 from ..data.formats import build_source
 from ..data.group import STREAMED, Together
@@ -328,13 +328,15 @@ class Trainer:
     # saving and continuing -------------------------------------------------------------------------------------------
 
     def _write_result(self) -> None:
-        """The trained system, each of its files whole: a kill leaves no halves beside it."""
+        """The trained system, each of its files whole: a kill leaves no halves beside it, and an earlier system nothing."""
         work = self.output / ".result"
         kept = "the last checkpoint has the trained weights, and the same command writes them when there is room"
         with saying(self.output, kept):
             write_folder(work, work.with_name(".result-part"), self._write_trained)
-            for path in sorted(work.iterdir()):
-                os.replace(path, self.output / path.name)
+            written = sorted(path.name for path in work.iterdir())
+            for name in written:
+                os.replace(work / name, self.output / name)
+            remove_others(self.output, NOT_IN_ALL, written)
             work.rmdir()
 
     def _check_weights(self) -> None:
