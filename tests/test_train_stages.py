@@ -13,9 +13,13 @@ import minigpt4
 from minigpt4.checkpoints.folders import read_config, read_task_settings, write_task_settings
 from minigpt4.checkpoints.loading import load_system, save_trained
 from minigpt4.checkpoints.official.exporting import _merged_before
+from minigpt4.checkpoints.pocket import FOLDERS
+from minigpt4.checkpoints.trained import read_trained, write_trained
+from minigpt4.errors import UserError
 from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig
 from minigpt4.train.average import average
 from minigpt4.train.loop import Trainer
+from minigpt4.train.recipe import load_recipe
 
 STEADY = LORA | {"dropout": 0.0}
 WIDER = STEADY | {"r": 8}
@@ -145,3 +149,40 @@ def test_a_system_saved_over_another_is_that_one(world, tmp_path):
     save_trained(model, processor, tmp_path / "out")
     load_system(tmp_path / "out")
     assert not read_task_settings(tmp_path / "out")
+
+
+def test_a_mean_is_of_one_system(world, tmp_path):
+    """Tensors of the same shapes were added up whatever they were multiplied with and added to."""
+    torch.manual_seed(5)
+    other = tiny_folder(tmp_path / "other")
+    one = stage(world, tmp_path / "one", world / "base", STEADY, steps=1)
+    merged = stage(world, tmp_path / "merged", one, None, steps=1)
+    stages = {
+        "adapters differ": stage(world, tmp_path / "a", world / "base", STEADY | {"alpha": 64}, steps=1),
+        "frozen weights differ": stage(world, tmp_path / "b", other, STEADY, steps=1),
+        r"frozen weights differ\)$": stage(world, tmp_path / "c", merged, STEADY, steps=1),
+        "connectors differ": stage(
+            world, tmp_path / "d", world / "base", STEADY, steps=1, model__config={"concat_order": "square"}
+        ),
+    }
+    for differ, folder in stages.items():
+        with pytest.raises(UserError, match=f"{folder}: these are not weights of the same system as {one}.*{differ}"):
+            average({str(one): 1, str(folder): 1}, tmp_path / "mean")
+        assert not (tmp_path / "mean").exists()
+    on = stage(world, tmp_path / "on", one, STEADY | {"dropout": 0.5, "target_modules": ["v_proj", "q_proj"]}, steps=1)
+    average({str(one): 1, str(on): 1}, tmp_path / "mean")
+
+
+def test_the_pocket_has_a_mean_with_what_is_trained_from_it(tmp_path):
+    """As recipes/pocket/pipeline.yaml makes one: its folder is older than what training writes today."""
+    config = read_config(FOLDERS["pocket"])
+    recipe = load_recipe(Path(__file__).parents[1] / "recipes/pocket/talk.yaml")
+    assert recipe.model.base == "pocket"
+    config.lora = recipe.trained.lora.model_dump()
+    run = tmp_path / "run"
+    config.save_pretrained(run)
+    shutil.copy(FOLDERS["pocket"] / "processor_config.json", run)
+    write_trained(run, read_trained(FOLDERS["pocket"]), config.lora)
+    average({str(FOLDERS["pocket"]): 0.25, str(run): 0.75}, tmp_path / "mean")
+    weights, mean = read_trained(FOLDERS["pocket"]), read_trained(tmp_path / "mean")
+    assert all(torch.equal(weights[name], mean[name]) for name in weights)
