@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from ..checkpoints.folders import TRAINED, find_folder, read_task_settings, text_folder, vision_folder
@@ -134,6 +134,15 @@ def freeze(model: MiniGPT4ForConditionalGeneration, trained: Trained) -> None:
         count = sum(p.numel() for p in parameters)
         learnt = sum(p.numel() for p in parameters if p.requires_grad)
         log.info("%-15s %13s parameters, %12s of them trained", part, f"{count:,}", f"{learnt:,}")
+
+
+def learnt_positions(language_model: PreTrainedModel) -> int | None:
+    """How many positions a language model has that learnt a vector for each (GPT-2, OPT); None of one that can go beyond."""
+    most = getattr(language_model.config, "max_position_embeddings", None)
+    words = language_model.get_input_embeddings()
+    tables = [module for module in language_model.modules() if isinstance(module, nn.Embedding) and module is not words]
+    learnt = any(isinstance(most, int) and 0 <= table.num_embeddings - most <= 2 for table in tables)  # OPT begins at the third
+    return most if learnt else None
 
 
 def _freeze_beginning(vision: nn.Module, layers: int) -> None:
