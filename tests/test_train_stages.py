@@ -11,7 +11,7 @@ from test_train import LORA, metrics, recipe_of, run, world  # noqa: F401  (a fi
 
 import minigpt4
 from minigpt4.checkpoints.folders import read_config, read_task_settings, write_task_settings
-from minigpt4.checkpoints.loading import load_system, save_trained
+from minigpt4.checkpoints.loading import load_system, save_trained, stored_name
 from minigpt4.checkpoints.official.exporting import _merged_before
 from minigpt4.checkpoints.pocket import FOLDERS
 from minigpt4.checkpoints.trained import read_trained, write_trained
@@ -19,7 +19,8 @@ from minigpt4.errors import UserError
 from minigpt4.model.vision.efficientnet_lite import EfficientNetLiteConfig
 from minigpt4.train.average import average
 from minigpt4.train.loop import Trainer
-from minigpt4.train.recipe import load_recipe
+from minigpt4.train.recipe import load_recipe, parse_recipe
+from minigpt4.train.setup import prepare
 
 STEADY = LORA | {"dropout": 0.0}
 WIDER = STEADY | {"r": 8}
@@ -186,3 +187,30 @@ def test_the_pocket_has_a_mean_with_what_is_trained_from_it(tmp_path):
     average({str(FOLDERS["pocket"]): 0.25, str(run): 0.75}, tmp_path / "mean")
     weights, mean = read_trained(FOLDERS["pocket"]), read_trained(tmp_path / "mean")
     assert all(torch.equal(weights[name], mean[name]) for name in weights)
+
+
+def prepared(world, tmp_path, base, lora, fresh=()):
+    given = recipe_of(
+        world, tmp_path / "x", model={"base": str(base), "fresh": list(fresh)}, trained__lora=lora, precision="bf16"
+    )
+    return prepare(parse_recipe(given, "test")).model
+
+
+def test_a_stage_begins_with_what_the_last_one_learnt_not_rounded(world, tmp_path):
+    """What is learnt is in float32; it was read in the precision of what is frozen."""
+    first = stage(world, tmp_path / "first", world / "base", STEADY, precision="bf16")
+    stored = read_trained(first)
+    own = {stored_name(name): p for name, p in prepared(world, tmp_path, first, STEADY).named_parameters() if p.requires_grad}
+    assert set(own) == set(stored)
+    assert any(not torch.equal(value, value.bfloat16().float()) for value in stored.values())
+    assert all(torch.equal(own[name], value) for name, value in stored.items())
+    anew = prepared(world, tmp_path, first, STEADY, ("projection", "lora"))
+    assert not torch.equal(anew.projection.weight, stored["projection.weight"])
+    assert not any(p.any() for name, p in anew.named_parameters() if ".lora_B." in name)
+
+
+def test_adapters_are_merged_as_they_are_when_the_system_is_loaded(world, tmp_path):
+    first = stage(world, tmp_path / "first", world / "base", STEADY, precision="bf16")
+    merged = prepared(world, tmp_path, first, None).language_model.state_dict()
+    loaded = load_system(first, dtype=torch.bfloat16)[0].language_model.state_dict()
+    assert all(torch.equal(merged[name], weight) for name, weight in loaded.items())

@@ -331,7 +331,7 @@ def load_trained(model: MiniGPT4ForConditionalGeneration, weights: Mapping[str, 
         UserError: a name or shape that does not fit, or a part that the folder should have and has not.
     """
     own = model.state_dict()
-    names = {_stored_name(k): k for k in own}
+    names = {stored_name(k): k for k in own}
     for name, tensor in weights.items():
         if name not in names:
             raise UserError(f"{folder}: {name} fits no weight of this system")
@@ -358,7 +358,7 @@ def learnt_before(folder: Path) -> frozenset[str]:
 def trained_weights(model: MiniGPT4ForConditionalGeneration, before: Collection[str] = ()) -> dict[str, torch.Tensor]:
     """What a trained folder stores: projection, connector and adapters, and whatever else is trained or once was (`before`)."""
     chosen = {n: p for n, p in model.named_parameters() if p.requires_grad or n.startswith(_OURS) or _LORA in n or n in before}
-    return {_stored_name(n): p.detach().cpu().contiguous() for n, p in chosen.items()}
+    return {stored_name(n): p.detach().cpu().contiguous() for n, p in chosen.items()}
 
 
 def save_trained(
@@ -402,6 +402,6 @@ def adapter_base(config: MiniGPT4Config) -> str | None:
     return config.text_source if plain else None
 
 
-def _stored_name(name: str) -> str:
+def stored_name(name: str) -> str:
     """peft's names of adapters without the adapter's own name, which is always "default"."""
     return name.replace(".lora_A.default.", ".lora_A.").replace(".lora_B.default.", ".lora_B.")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +12,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from ..checkpoints.folders import TRAINED, find_folder, read_task_settings, text_folder, vision_folder
-from ..checkpoints.loading import fast_dtype, learnt_before, load_parts, load_system
+from ..checkpoints.loading import fast_dtype, learnt_before, load_parts, load_system, stored_name
 from ..checkpoints.parts import LLM, VISION, config_of_part, tokenizer_of_part, vision_as
 from ..checkpoints.pocket import FOLDERS
+from ..checkpoints.trained import read_trained
 from ..errors import UserError
 from ..media.images import check_image
 from ..model.adapters import learn_merged, set_lora
@@ -78,6 +80,8 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> Prepared:
     if recipe.gradient_checkpointing:
         model.language_model.activation_checkpointing_enable({"use_reentrant": False})
     freeze(model, recipe.trained)
+    if recipe.model.vision is None:
+        _take_as_stored(model, find_folder(recipe.model.base), adapters=False, fresh=recipe.model.fresh)
     if recipe.trained.vision_dropout:
         drop_channels(model, recipe.trained.vision_dropout)
     if recipe.merged_adapters:
@@ -192,11 +196,35 @@ def _from_base(recipe: Recipe, dtype: torch.dtype) -> Prepared:
     if wanted.config:
         model = _rebuilt(model, wanted.config).to(dtype)
         processor.num_image_tokens = model.config.num_image_tokens
+    _take_as_stored(model, folder, adapters=True)  # before they are merged, if they will be
     for part in wanted.fresh:
         _begin_anew(model, part)
     if wanted.template not in (None, PLAIN):
         processor.template = wanted.template
     return Prepared(model, processor, learnt_before(folder), read_task_settings(folder))
+
+
+@torch.no_grad()
+def _take_as_stored(
+    model: MiniGPT4ForConditionalGeneration, folder: Path, *, adapters: bool, fresh: Sequence[str] = ()
+) -> None:
+    """Give adapters, or what else is trained, the values of a trained folder in float32: the model was loaded in the precision
+    of the frozen weights, and each stage would begin with what the last one learnt, rounded.
+
+    Args:
+        fresh: parts that begin anew.
+    """
+    if not (folder / TRAINED).exists():
+        return
+    stored = read_trained(folder)
+    for name, parameter in model.named_parameters():
+        value = stored.get(stored_name(name))
+        if value is None or value.shape != parameter.shape or name.split(".")[0] in fresh:
+            continue
+        if adapters and ".lora_" in name:
+            parameter.data = value.float().to(parameter.device)
+        elif not adapters and ".lora_" not in name and parameter.requires_grad:
+            parameter.copy_(value)
 
 
 def _rebuilt(model: MiniGPT4ForConditionalGeneration, changes: dict[str, Any]) -> MiniGPT4ForConditionalGeneration:
