@@ -1,5 +1,6 @@
 """Curation from the images to the files that training reads, and what is refused on the way."""
 
+import io
 import json
 import random
 import tarfile
@@ -330,3 +331,46 @@ def test_images_come_from_tars_and_tables_too(world):
     done, _ = run(wanted, ["A quiet dog waits beside the narrow gate of a garden."])
     assert len(done.steps["draw"]) == 5
     assert all(Image.open(row["image"]).size == (24, 18) for row in done.steps["draw"])
+
+
+@pytest.fixture
+def stored(world):
+    """Datasets with images in files, and in an archive, of which one of each cannot be read."""
+    rows = [{"image": f"{i:03d}.png", "answer": f"Thing number {i}."} for i in range(0, 8, 2)]
+    rows[1]["image"] = "gone.png"
+    (world / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with tarfile.open(world / "a.tar", "w") as tar:
+        for i in range(0, 8, 2):
+            image = (world / "images" / f"{i:03d}.png").read_bytes()
+            text = json.dumps({"caption": f"Thing number {i}."}).encode()
+            for name, data in ((f"{i}.png", image[:60] if i == 2 else image), (f"{i}.json", text)):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return {
+        "files": f"{{format: jsonl, annotations: {world}/rows.jsonl, images: {world}/images}}",
+        "an archive": f"{{format: cc_sbu, shards: {world}/a.tar}}",
+    }
+
+
+@pytest.mark.parametrize("where", ["files", "an archive"])
+def test_an_image_that_cannot_be_read_is_a_row_with_its_error(world, stored, where):
+    """It stopped all others."""
+    wanted = recipe(world, draw=f"{{dataset: {stored[where]}}}")
+    done, _ = run(wanted)
+    assert ["error" in row for row in done.steps["draw"]] == [False, True, False, False]
+    assert [row["id"] for row in done.steps["describe"]] == ["000000", "000002", "000003"]
+    exported(wanted, done)
+
+
+def test_images_of_an_archive_are_written_once_and_keep_their_ids(world, stored):
+    wanted = recipe(world, draw=f"{{dataset: {stored['an archive']}}}")
+    done, _ = run(wanted)
+    files = sorted((world / "out" / "images").iterdir())
+    before = [(path.name, path.stat().st_ino, path.stat().st_mtime_ns) for path in files]
+    again, agent = run(wanted)
+    assert again == done
+    assert not agent.prompts
+    assert [(path.name, path.stat().st_ino, path.stat().st_mtime_ns) for path in files] == before
+    files[0].write_bytes(b"")  # a kill of an earlier version
+    assert run(wanted)[0] == done

@@ -11,7 +11,7 @@ from PIL import Image
 from test_curate import describer, recipe, run, world  # noqa: F401  (the last is a fixture)
 
 from minigpt4.curate.export import exported
-from minigpt4.curate.pipeline import FILES
+from minigpt4.curate.pipeline import FILES, IDS
 from minigpt4.curate.review import LOG, Review, about
 from minigpt4.dialogue.agents import AgentError, CostCeiling
 from minigpt4.errors import UserError
@@ -150,22 +150,66 @@ def test_a_system_that_has_learnt_more_is_asked_anew(world):
 
 
 def test_images_that_are_others_now_take_neither_texts_nor_decisions_nor_files_along(world):
-    """A new image moves the numbers of those behind it; a replaced one keeps its name."""
+    """A new image moves the places of those behind it; a replaced one keeps its name."""
     wanted = recipe(world, **{"draw.count": "null"})
     done, _ = run(wanted)
     ids = [row["id"] for row in done.kept]
     review = Review(world / "out" / LOG, {row["id"]: about(row) for row in done.steps["rules"]})
-    review.decide(ids[-1], "ann", "edit", "An edited text.")
-    assert exported(wanted, done)[-1]["text"] == "An edited text."
+    decided = {ids[-1]: "Of the last.", "000002": "Of one that is replaced."}
+    for id, text in decided.items():
+        review.decide(id, "ann", "edit", text)
+    was = {row["text"]: row["image"] for row in exported(wanted, done)}
+    assert set(decided.values()) <= set(was)
     Image.new("RGB", (24, 18), (0, 250, 0)).save(world / "images" / "000a.jpg")
     Image.new("RGB", (24, 18), (0, 0, 250)).save(world / "images" / "002.png")
     done, agent = run(wanted)
     assert "002" in [Path(prompt.images[0]).stem for prompt in agent.prompts]
     kept = exported(wanted, done)
-    assert "An edited text." not in [row["text"] for row in kept]
+    now = {row["text"]: row["image"] for row in kept}
+    assert now["Of the last."] == was["Of the last."]
+    assert "Of one that is replaced." not in now
     for row in kept:
         with Image.open(world / "out" / "export" / "image" / f"{row['id']}.jpg") as copy, Image.open(row["image"]) as image:
             assert copy.getpixel((5, 5)) == pytest.approx(image.getpixel((5, 5)), abs=3)
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_an_image_that_is_added_leaves_the_others_what_they_have(world, older):
+    """All behind it had new ids: their texts were made anew, edits put aside, and decisions no longer counted."""
+    wanted = recipe(world, **{"draw.count": "null"})
+    done, _ = run(wanted)
+    file = world / "out" / FILES["repair"]
+    edited = [row["image"] for row in written(file)][:3]
+    edit(file, "Written by hand, about what nobody else has seen in it:", [row["id"] for row in written(file)][:3])
+    done, _ = run(wanted)
+    review = Review(world / "out" / LOG, {row["id"]: about(row) for row in done.steps["rules"]})
+    rejected = [row["image"] for row in done.steps["rules"]][1:]
+    for row in done.steps["rules"][1:]:
+        review.decide(row["id"], "ann", "reject")
+    if older:  # as folders are that were made before ids were kept
+        (world / "out" / IDS).unlink()
+    else:
+        run(recipe(world, **{"draw.count": 1}))  # nor is anything forgotten of what is not drawn for a while
+    Image.new("RGB", (24, 18), (0, 250, 0)).save(world / "images" / "000a.jpg")
+    done, agent = run(wanted)
+    asked = {Path(prompt.images[0]).stem for prompt in agent.prompts}
+    assert asked == {"000a", "003"} if older else "000a" in asked
+    assert [row["image"] for row in done.steps["repair"] if row["text"].startswith("Written by hand")] == edited
+    assert not (world / "out" / "4_repair.aside.jsonl").exists()
+    images = [row["image"] for row in exported(wanted, done)]
+    assert not set(images) & set(rejected)
+    assert len({row["id"] for row in done.steps["draw"]}) == 13
+
+
+def test_images_of_one_content_have_an_id_each(world):
+    for name in ("000a.png", "020.png"):
+        (world / "images" / name).write_bytes((world / "images" / "000.png").read_bytes())
+    done, _ = run(recipe(world, **{"draw.count": "null"}))
+    ids = {row["image"]: row["id"] for row in done.steps["draw"]}
+    assert len(set(ids.values())) == 14
+    (world / "images" / "000a.png").unlink()
+    again, _ = run(recipe(world, **{"draw.count": "null"}))
+    assert all(ids[row["image"]] == row["id"] for row in again.steps["draw"])
 
 
 # kill -9 ----------------------------------------------------------------------------------------------------------------

@@ -214,3 +214,14 @@ def test_the_report_is_a_table_or_json(rows):
     assert data["datasets"][0]["counts"] == {"missing picture": 12}
     assert [p["where"].rpartition(":")[2] for p in data["datasets"][0]["problems"]] == [str(i) for i in range(2, 14)]
     assert "Nothing is missing or broken." in text_of(check([rows(caption("0.png"))]))
+
+
+def test_an_image_that_is_trained_on_is_seen_under_every_name(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"image": f"{name}.png", "answer": name}) + "\n")
+    monkeypatch.chdir(tmp_path)
+    for held_out in ("a.jsonl", str(tmp_path / "a.jsonl"), "b.jsonl"):
+        report = check([("jsonl", {"annotations": "a.jsonl"})], held_out=[("jsonl", {"annotations": held_out})])
+        assert [problem.kind for problem in report.problems] == ["also trained on"], held_out

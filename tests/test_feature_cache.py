@@ -227,3 +227,33 @@ def test_an_image_that_changes_while_it_is_looked_at_is_not_kept(tmp_path, image
         cache.add(todo)
     images[0].write_bytes(before)
     assert opened(model, tmp_path).missing([(images[0], False)])
+
+
+def test_what_was_read_of_an_index_is_not_read_again(tmp_path, images, monkeypatch):
+    """Every few images that were added took a reading of all lines, and all bytes, that were there before."""
+    model = tiny_model()
+    read = []
+    plain = feature_cache.rows_after
+
+    def counted(path, start):
+        rows, place = plain(path, start)
+        read.append(len(rows))
+        return rows, place
+
+    monkeypatch.setattr(feature_cache, "rows_after", counted)
+    one, other = opened(model, tmp_path), opened(model, tmp_path)
+    for number, image in enumerate(images):
+        cache = (one, other)[number % 2]
+        cache.add(cache.missing([(image, False)]))
+    one.refresh()
+    assert not one.missing([(image, False) for image in images])
+    assert sum(read) <= 2 * len(images)  # each of two reads each line once
+    index = one.folder / "rows-0.jsonl"
+    lines = index.read_text().splitlines(keepends=True)
+    index.write_text("".join(lines[1:]))  # not what it was: all of it is read
+    one.refresh()
+    assert len(one.missing([(image, False) for image in images])) == 1
+    (tmp_path / "copy").write_text("".join(lines))
+    (tmp_path / "copy").replace(index)
+    one.refresh()
+    assert not one.missing([(image, False) for image in images])

@@ -285,3 +285,23 @@ def test_rows_that_were_selected_or_shuffled_are_the_right_ones(tmp_path, saved)
     chosen.save_to_disk(str(tmp_path / "chosen"))
     source = build_source("hf", dataset=str(tmp_path / "chosen"), columns=COLUMNS)
     assert [colour(source.images(i)[0]) for i in range(2)] == [(0, 0, 255), (0, 128, 0)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "form", "column"),
+    [
+        ([{"fine": 0}, {"fine": 1}, {"fine": 1}, {"fine": 0}], lambda kind: {"fine": kind}, {"answer": "label.fine"}),
+        ([[0], [1, -1], [1], [0]], lambda kind: datasets.List(kind), {"answers": "label"}),
+        (
+            [{"all": [0]}, {"all": [1]}, {"all": [1]}, {"all": [0]}],
+            lambda kind: {"all": datasets.List(kind)},
+            {"answers": "label.all"},
+        ),
+    ],
+)
+def test_classes_in_structs_and_lists_are_read_by_their_names(tmp_path, labels, form, column):
+    """Their numbers were refused as answers that are no text."""
+    kind = form(datasets.ClassLabel(names=["a cat", "a dog"]))
+    folder = save(tmp_path / "saved", {"img": stored(*COLOURS), "label": labels}, img=datasets.Image(), label=kind)
+    source = build_source("hf", dataset=str(folder), columns={"image": "img", **column}, task="caption")
+    assert told(source, 4) == ["a cat", "a dog", "a dog", "a cat"]

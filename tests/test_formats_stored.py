@@ -102,6 +102,28 @@ def test_parquet_rows_with_several_images_and_with_none(tmp_path):
     assert [p.message for p in source.problems()] == [f"{tmp_path}/rows.parquet[1]: no picture g.png in {tmp_path}"]
 
 
+@pytest.mark.parametrize(
+    ("empty", "says"),
+    [
+        (b"", "no picture in its cell, which is empty"),
+        ({"bytes": b"", "path": "gone.png"}, "no picture in its cell, and no file gone.png that it names"),
+    ],
+)
+def test_parquet_cells_without_a_byte_are_said_with_their_row(tmp_path, empty, says):
+    """Statistics count them as pictures that are there."""
+    path, whole = tmp_path / "rows.parquet", jpeg("red")
+    cells = [whole if isinstance(empty, bytes) else {"bytes": whole, "path": None}, empty]
+    pq.write_table(pa.table({"image": cells, "answer": ["one", "two"]}), path)
+    source = build_source("parquet", annotations=str(path))
+    assert colour(first(source).images[0]) == (255, 0, 0)
+    with pytest.raises(UserError, match=rf"rows\.parquet\[1\]: {says}"):
+        first(source, 1)
+    (tmp_path / "gone.png").write_bytes(whole)
+    if isinstance(empty, dict):
+        source = build_source("parquet", annotations=str(path))
+        assert colour(Image.open(first(source, 1).images[0])) == (255, 0, 0)
+
+
 def test_parquet_that_is_wrong_is_refused(tmp_path):
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"imgae": ["a"], "answer": ["b"]}), path)

@@ -275,3 +275,49 @@ def test_data_commands(place, monkeypatch):
     checked = runner.invoke(app, ["data", "check", "recipes/own_data.yaml", *broken])
     assert checked.exit_code == 1
     assert "gone.jpg" in checked.output.replace("\n", "")
+
+
+@pytest.fixture
+def catalog(tmp_path):
+    (tmp_path / "catalog.yaml").write_text(yaml.safe_dump({"caps": {"format": "jsonl", "annotations": "x"}, "odd": 5}))
+    data = {"catalog": "catalog.yaml", "datasets": [{"use": "caps"}]}
+    return {"data": data, "steps": 1, "output": "o"}
+
+
+def written_recipe(path, given):
+    path.write_text(yaml.safe_dump(given))
+    return load_recipe(path)
+
+
+def test_names_of_a_catalog_are_for_validation_and_recipes_that_extend_another(tmp_path, catalog):
+    named = {"name": "caps", "format": "jsonl", "annotations": "x"}
+    written_recipe(tmp_path / "base.yaml", catalog)
+    more = {"data": {"datasets": [{"use": "caps", "ratio": 2}]}, "validation": {"datasets": [{"use": "caps"}]}}
+    recipe = written_recipe(tmp_path / "more.yaml", {"extends": "base.yaml", **more})
+    (learnt,), (measured,) = recipe.data.datasets, recipe.validation.datasets
+    assert (learnt.ratio, learnt.format, learnt.options) == (2, "jsonl", {"name": "caps", "annotations": "x"})
+    assert {"format": measured.format, **measured.options} == named
+    assert written_recipe(tmp_path / "same.yaml", catalog | {"validation": more["validation"]}).validation == recipe.validation
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"datasets": None}, r"data\.datasets: "),
+        ({"catalog": 5}, r"data\.catalog: expected the name of a file, not 5"),
+        ({"catalog": ["catalog.yaml"]}, r"data\.catalog: expected the name of a file"),
+        ({"datasets": [{"use": ["caps"]}]}, r"data\.datasets\.0\.use: expected a name in catalog\.yaml"),
+        ({"datasets": [{"use": "odd"}]}, r"catalog\.yaml: odd: expected a dataset"),
+        ({"datasets": {"use": "caps"}}, r"data\.datasets: "),
+    ],
+)
+def test_what_a_catalog_and_its_names_cannot_be_is_said(tmp_path, catalog, data, says):
+    catalog["data"] |= data
+    with pytest.raises(UserError, match=says):
+        written_recipe(tmp_path / "wrong.yaml", catalog)
+
+
+def test_a_name_without_a_catalog_is_said(tmp_path, catalog):
+    del catalog["data"]["catalog"]
+    with pytest.raises(UserError, match=r"data\.datasets\.0\.use: caps is a name in a catalog, which data\.catalog must name"):
+        written_recipe(tmp_path / "wrong.yaml", catalog)

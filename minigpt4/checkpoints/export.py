@@ -57,7 +57,7 @@ def export(source: str | os.PathLike, output: str | os.PathLike, dtype: torch.dt
     model, processor = load_system(found, dtype=dtype)
     config, settings = model.config, _greedy(model.generation_config)
     config.image_token_id = processor.image_token_id = _image_token(processor, config)
-    config.lora = config.vision_source = config.text_source = config.base_source = None
+    config.lora = config.vision_source = config.text_source = config.base_source = config.base_adapters = None
     for part in (config, config.vision_config, config.text_config):
         part._name_or_path = ""  # where this machine had it is nobody's business
     bos = processor.tokenizer.bos_token or ""

@@ -132,6 +132,8 @@ def write_task_settings(folder: Path, settings: Mapping[str, Mapping[str, Any]])
     """Write decoding settings by task into a folder; no file where there are none. Raises UserError as `io.atomic` does."""
     if settings:
         write_text(folder / TASK_SETTINGS, json.dumps(settings, indent=2) + "\n")
+    else:
+        (folder / TASK_SETTINGS).unlink(missing_ok=True)
 
 
 def vision_folder(config: MiniGPT4Config) -> str:

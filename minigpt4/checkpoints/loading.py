@@ -48,11 +48,11 @@ from .folders import (
     write_task_settings,
 )
 from .official.files import weights_of_folder
-from .parts import LLM, config_of_part, llm_of_part, vision_of_part
+from .parts import LLM, config_of_part, llm_of_part, vision_as, vision_of_part
 from .quantize import quantization_config
 from .trained import LANGUAGE_MODEL as _LLM
 from .trained import LORA as _LORA
-from .trained import read_tensors, read_trained, write_trained
+from .trained import TOKENIZER_FILES, read_tensors, read_trained, remove_others, write_trained
 
 _OURS = ("projection.", "connector.")
 
@@ -299,17 +299,28 @@ def fill_language_model(model: MiniGPT4ForConditionalGeneration, source: str | o
 
 def _base_parts(config: MiniGPT4Config, dtype: torch.dtype, options: dict[str, Any]) -> tuple[PreTrainedModel, PreTrainedModel]:
     """Vision encoder and language model of the system that `config` says it changes. Its adapters are part of the language
-    model, unless those of `config` continue them."""
+    model if they were when the weights of `config` were trained."""
     assert config.base_source is not None
     folder = find_folder(config.base_source)
     base_config = read_config(folder)
-    continued = config.lora and base_config.lora and lora_form(config.lora) == lora_form(base_config.lora)
-    if "quantization_config" in options and base_config.lora and not continued:
+    merged = adapters_merged(config, base_config)
+    if config.base_adapters is None:  # what is made of this system will not be of its form
+        config.base_adapters = "merged" if merged else "continued" if base_config.lora else "none"
+    if "quantization_config" in options and merged:
         raise UserError(
             f"{folder}: adapters of an earlier stage cannot be added to a language model in few bits; load it without"
         )
-    base = _load(folder, base_config, dtype, "left out" if continued else "merged", options)
-    return base.vision_tower, base.language_model
+    base = _load(folder, base_config, dtype, "merged" if merged else "left out", options)
+    return vision_as(base.vision_tower, config.vision_config), base.language_model
+
+
+def adapters_merged(config: MiniGPT4Config, base: MiniGPT4Config) -> bool:
+    """Whether the adapters of `base`, which `config` says it changes, are part of the language model that is changed."""
+    if base.lora is None:
+        return False
+    if config.base_adapters is not None:
+        return config.base_adapters == "merged"
+    return config.lora is None or lora_form(config.lora) != lora_form(base.lora)  # older files do not say
 
 
 def load_trained(model: MiniGPT4ForConditionalGeneration, weights: Mapping[str, torch.Tensor], folder: Path) -> None:
@@ -320,7 +331,7 @@ def load_trained(model: MiniGPT4ForConditionalGeneration, weights: Mapping[str, 
         UserError: a name or shape that does not fit, or a part that the folder should have and has not.
     """
     own = model.state_dict()
-    names = {_stored_name(k): k for k in own}
+    names = {stored_name(k): k for k in own}
     for name, tensor in weights.items():
         if name not in names:
             raise UserError(f"{folder}: {name} fits no weight of this system")
@@ -347,7 +358,7 @@ def learnt_before(folder: Path) -> frozenset[str]:
 def trained_weights(model: MiniGPT4ForConditionalGeneration, before: Collection[str] = ()) -> dict[str, torch.Tensor]:
     """What a trained folder stores: projection, connector and adapters, and whatever else is trained or once was (`before`)."""
     chosen = {n: p for n, p in model.named_parameters() if p.requires_grad or n.startswith(_OURS) or _LORA in n or n in before}
-    return {_stored_name(n): p.detach().cpu().contiguous() for n, p in chosen.items()}
+    return {stored_name(n): p.detach().cpu().contiguous() for n, p in chosen.items()}
 
 
 def save_trained(
@@ -358,7 +369,7 @@ def save_trained(
     before: Collection[str] = (),
     task_settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write a trained folder.
+    """Write a trained folder. What an earlier one in its place had beside, like adapters, is removed.
 
     Args:
         dtype: of floating tensors in the file; that of the model when not given.
@@ -379,7 +390,10 @@ def save_trained(
     write_task_settings(folder, task_settings or {})
     processor.to_json_file(folder / "processor_config.json")
     if isinstance(processor.tokenizer, LegacyLlamaTokenizer):  # the language model's own folder would be read differently
-        processor.tokenizer.save_pretrained(folder)
+        tokenizer = {Path(name).name for name in processor.tokenizer.save_pretrained(folder)}
+    else:
+        tokenizer = set()
+    remove_others(folder, TOKENIZER_FILES, tokenizer)
 
 
 def adapter_base(config: MiniGPT4Config) -> str | None:
@@ -388,6 +402,6 @@ def adapter_base(config: MiniGPT4Config) -> str | None:
     return config.text_source if plain else None
 
 
-def _stored_name(name: str) -> str:
+def stored_name(name: str) -> str:
     """peft's names of adapters without the adapter's own name, which is always "default"."""
     return name.replace(".lora_A.default.", ".lora_A.").replace(".lora_B.default.", ".lora_B.")

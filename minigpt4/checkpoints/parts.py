@@ -64,6 +64,33 @@ def vision_of_part(source: str, config: PreTrainedConfig, dtype: torch.dtype) ->
     return model
 
 
+def vision_as(tower: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
+    """The same vision encoder, set to give what `config` says; itself where that is what it gives.
+
+    Raises:
+        UserError: that would take other weights.
+    """
+    before, wanted = _told_apart(tower.config), _told_apart(config)
+    if before == wanted:
+        return tower
+    weight = next(tower.parameters())
+    built = type(tower)(config)
+    try:
+        built.load_state_dict(tower.state_dict())
+    except RuntimeError:
+        changed = sorted(name for name in {*before, *wanted} if before.get(name) != wanted.get(name))
+        raise UserError(f"vision_config: another {', '.join(changed)} would take other weights of the vision encoder") from None
+    for module in built.modules():
+        module._is_hf_initialized = True  # so that what it becomes part of does not initialise it
+    return built.to(device=weight.device, dtype=weight.dtype).train(tower.training)
+
+
+def _told_apart(config: PreTrainedConfig) -> dict[str, Any]:
+    """What of a configuration says how a part computes."""
+    no_setting = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
+    return {name: value for name, value in config.to_dict().items() if name not in no_setting}
+
+
 def llm_of_part(source: str, dtype: torch.dtype, options: dict[str, Any]) -> PreTrainedModel:
     """A language model with its weights; `options` are for ``from_pretrained``. Raises UserError as `vision_of_part` does."""
     config_of_part(source, LLM)

@@ -9,7 +9,7 @@ in trained.safetensors, as ``language_model.<module>.lora_{A,B}.weight``, which 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,21 @@ from safetensors.torch import load_file, save_file
 
 from ..errors import UserError
 from ..io.atomic import write_text
-from .folders import TRAINED, in_one_line
+from .folders import TASK_SETTINGS, TRAINED, in_one_line
 
 ADAPTERS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 LORA = ".lora_"
 LANGUAGE_MODEL = "language_model."
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+"""The files of a tokenizer, where a trained folder has its own."""
+NOT_IN_ALL = (ADAPTERS, ADAPTER_CONFIG, TASK_SETTINGS, "generation_config.json", *TOKENIZER_FILES)
+"""Files that a trained folder may have and need not. What is left of an earlier folder in its place is taken for its own."""
 _PEFT = "base_model.model."
 
 
@@ -44,7 +54,7 @@ def read_trained(folder: Path) -> dict[str, torch.Tensor]:
 def write_trained(
     folder: Path, weights: Mapping[str, torch.Tensor], lora: Mapping[str, Any] | None, base: str | None = None
 ) -> None:
-    """Write the weights of a trained folder.
+    """Write the weights of a trained folder. Adapters that lie there and are not among them are removed.
 
     Args:
         lora: of the adapters among `weights`, as in ``MiniGPT4Config.lora``.
@@ -68,6 +78,15 @@ def write_trained(
         }
         write_text(folder / ADAPTER_CONFIG, json.dumps(about, indent=2) + "\n")
     save_file(others, folder / TRAINED, metadata={"format": "pt"})
+    if not (adapters and lora):
+        remove_others(folder, (ADAPTERS, ADAPTER_CONFIG), ())
+
+
+def remove_others(folder: Path, names: Collection[str], written: Collection[str]) -> None:
+    """Remove files of these names that were not written this time. Raises OSError."""
+    for name in names:
+        if name not in written:
+            (folder / name).unlink(missing_ok=True)
 
 
 def read_tensors(file: Path) -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ from ..jobs.spread import Cluster
 from ..metrics import fluency
 from . import check as check_code
 from . import rules as rules_code
-from .draw import drawn
+from .draw import Ids, drawn
 from .recipe import AgentOf, Recipe
 from .rules import SAYS, flaws_of, near_duplicates, seen_flaws
 from .steps import Progress, Step, code_of, edited
@@ -35,6 +35,8 @@ FILES = {
     "rules": "6_rules.jsonl",
 }
 """The steps in order, and their files in the recipe's output folder."""
+IDS = "0_ids.jsonl"
+"""The file that keeps which image has which id."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,11 @@ class Pipeline:
         """The images. They are drawn again where the recipe's draw has changed; a row that a person has edited stays."""
         draw = self.recipe.draw
         settings = draw.model_dump() | {"seed": self.recipe.seed}
-        found: list[Row] = drawn(draw, self.recipe.seed, self.recipe.output / "images")
-        step = Step("draw", self.recipe.output / FILES["draw"], settings, lambda rows: [{} for _ in rows], len(found))
+        file = self.recipe.output / FILES["draw"]
+        ids = Ids(self.recipe.output / IDS, file)
+        found: list[Row] = drawn(draw, self.recipe.seed, self.recipe.output / "images", ids)
+        ids.save()
+        step = Step("draw", file, settings, lambda rows: [{} for _ in rows], len(found))
         return step.run(found, self.progress)
 
     def _repairer(self) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 from array import array
 from collections import Counter
@@ -103,10 +104,12 @@ def check(
         elif isinstance(source, Indexed):
             images = _check_indexed(source, report, open_images, number in together, progress)
             if number < len(datasets):
-                trained |= images.keys()
+                trained |= set(map(os.path.realpath, images))
             else:
-                for key in images.keys() & trained:
-                    where = source.where(images[key])
+                for key, index in images.items():
+                    if os.path.realpath(key) not in trained:  # one file may be named in several ways
+                        continue
+                    where = source.where(index)
                     report.add(Problem(kind="also trained on", where=where, message=f"{where}: {key} is also trained on"))
         else:
             raise TypeError(f"cannot check a {type(source).__name__}")

@@ -45,7 +45,8 @@ class Formatter:
     Args:
         plain: no chat format and no question: the answer follows the picture (the published first stage).
         end: what closes an answer; the chat template's own when None.
-        max_answer_tokens, max_prompt_tokens: see `sequence.build_example`.
+        max_answer_tokens, max_prompt_tokens: see `examples.build_example`.
+        positions: how many the language model has, where there are no others: it learnt each by itself.
     """
 
     def __init__(
@@ -56,15 +57,16 @@ class Formatter:
         end: str | None = None,
         max_answer_tokens: int | None = None,
         max_prompt_tokens: int | None = None,
+        positions: int | None = None,
     ):
-        self.processor, self.plain, self.end = processor, plain, end
+        self.processor, self.plain, self.end, self.positions = processor, plain, end, positions
         self.max_answer_tokens, self.max_prompt_tokens = max_answer_tokens, max_prompt_tokens
 
     def __call__(self, sample: Sample) -> Example:
-        """Raises UserError, naming the sample, where its text and pictures do not fit together."""
+        """Raises UserError, naming the sample, where its text and pictures do not fit together, or it is too long."""
         if sample.apart:
             alone = [replace(sample, turns=(turn,), apart=False) for turn in sample.turns]
-            return side_by_side([self(one) for one in alone])
+            return self._fitting(side_by_side([self(one) for one in alone]), sample)
         chat = self.processor.chat
         first, *later = sample.turns
         question, plain = self._plain(first.question, sample.placed), self.processor.plain
@@ -76,7 +78,7 @@ class Formatter:
             question = " ".join([IMAGE] * len(sample.images) + [question]).rstrip()
         prompt = PLACEHOLDER * len(sample.images) if self.plain else chat.training_prompt(question)
         try:
-            return build_example(
+            example = build_example(
                 self.processor,
                 prompt,
                 [plain(answer) for answer in first.answers],
@@ -90,6 +92,16 @@ class Formatter:
             )
         except UserError as error:
             raise UserError(f"{sample.id}: {error}") from None
+        return self._fitting(example, sample)
+
+    def _fitting(self, example: Example, sample: Sample) -> Example:
+        longest = len(example.prefix_ids) + max(len(branch.ids) for branch in example.branches)
+        if self.positions is not None and longest > self.positions:
+            raise UserError(
+                f"{sample.id}: takes {longest} tokens, but this language model has {self.positions} positions; shorten it, or "
+                "set data.max_answer_tokens"
+            )
+        return example
 
     def _plain(self, question: str, placed: bool) -> str:
         """A question in which nothing is special but the places that it has for images."""
@@ -110,11 +122,17 @@ class Reader(Dataset):
 
     def __getitem__(self, pick: Pick) -> Item | None:
         """The item of a pick; None for a streamed record that cannot be read where its dataset may leave such out."""
+        source = self.parts[pick.dataset].source
         try:
-            item = self.item(self.sample(pick))
+            sample = self.sample(pick)
+            try:
+                item = self.item(sample)
+            except UserError as error:
+                if isinstance(source, StreamSource):
+                    raise
+                raise UserError(f"{source.where(pick.key)}: {str(error).removeprefix(f'{sample.id}: ')}") from None
             return replace(item, reward=self.parts[pick.dataset].reward)
         except UserError as error:
-            source = self.parts[pick.dataset].source
             if isinstance(source, StreamSource) and getattr(source, "missing", "error") == "skip":
                 log.warning("%s: a record is left out: %s", source.name, error)
                 return None

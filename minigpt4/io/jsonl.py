@@ -67,17 +67,26 @@ def whole_rows(path: str | os.PathLike) -> Iterator[Row]:
     Raises:
         UserError: the file is there and cannot be read.
     """
+    yield from rows_after(path, 0)[0]
+
+
+def rows_after(path: str | os.PathLike, start: int) -> tuple[list[Row], int]:
+    """`whole_rows` behind byte `start` of a file, and the byte behind its last whole line, from which to go on later."""
     try:
-        data = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            file.seek(start)
+            data = file.read()
     except (FileNotFoundError, IsADirectoryError):
-        return
+        return [], start
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
+    rows = []
     for line in data.split(b"\n"):
         with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line.decode())
             if isinstance(row, dict):
-                yield row
+                rows.append(row)
+    return rows, start + data.rfind(b"\n") + 1
 
 
 def other_kind(line: bytes) -> str | None:

@@ -44,6 +44,9 @@ class MiniGPT4Config(PreTrainedConfig):
             folder or a hub id. ``None`` when the weights are all in one place.
         base_source: a system whose weights the stored ones change, where the frozen parts are not those of `vision_source` and
             `text_source` as they are (adapters of an earlier stage merged into the language model, a trained vision encoder).
+        base_adapters: what became of the adapters of `base_source`: ``"merged"`` into the language model that the stored
+            weights change, ``"continued"`` as those of `lora`, or ``"none"`` of them is left. ``None`` in older files: those of
+            one form are continued, others merged.
     """
 
     model_type = "minigpt4"
@@ -68,6 +71,7 @@ class MiniGPT4Config(PreTrainedConfig):
     vision_source: str | None = None
     text_source: str | None = None
     base_source: str | None = None
+    base_adapters: Literal["merged", "continued", "none"] | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):

@@ -28,7 +28,7 @@ from PIL import ImageOps
 from ..errors import UserError
 from ..io.atomic import write_text
 from ..io.cache_dir import cache_folder
-from ..io.jsonl import whole_rows
+from ..io.jsonl import rows_after, whole_rows
 from ..media.images import ImageInput, Part, image_digest, open_image, part_of_image, regular_file
 from .modeling import MiniGPT4ForConditionalGeneration
 from .processing import MiniGPT4ImageProcessor
@@ -74,6 +74,8 @@ class FeatureCache:
         self._digests: dict[tuple[str, int, int], str] = {}
         self._latest: dict[str, str] = {}  # of a file's name the digest it had last
         self._places: dict[str, tuple[int, int, str]] = {}  # key -> (file, row, digest of the row)
+        self._read: dict[Path, tuple[list[tuple[int, int]], int]] = {}  # index -> its state, and how far it was read
+        self._noted: list[tuple[int, int]] = []
         self._files: dict[int, np.memmap] = {}
         self._shape, self._dtype = self._row_form()
         written = json.dumps(about | {"shape": self._shape, "dtype": str(self._dtype)}, default=str)
@@ -149,7 +151,7 @@ class FeatureCache:
             for number, (key, row) in enumerate(zip(new, features, strict=True), first):
                 lines.append((key, number, _digest(row)))
             index = path.with_suffix(".jsonl")
-            cut = index.exists() and not index.read_bytes().endswith(b"\n") and index.stat().st_size > 0
+            cut = not _ends_line(index)
             with index.open("a", encoding="utf-8") as out:
                 rows = (json.dumps({"key": key, "row": row, "digest": digest}) for key, row, digest in lines)
                 out.write(("\n" if cut else "") + "".join(row + "\n" for row in rows))
@@ -225,22 +227,55 @@ class FeatureCache:
         return shape, self._dtype
 
     def _read_index(self) -> None:
-        """Every row that has its line; lines that are none, and files that are not ours, are passed over."""
-        noted = [(line.get("file"), line.get("row")) for line in whole_rows(self.folder / "damaged.jsonl")]
-        damaged = {place for place in noted if all(isinstance(number, int) for number in place)}
-        places: dict[str, tuple[int, int, str]] = {}
-        for index in sorted(self.folder.glob("rows-*.jsonl")):
-            number, rows = index.stem.removeprefix("rows-"), index.with_suffix(".bin")
-            if not (number.isdecimal() and rows.is_file()):
+        """Every row that has its line; lines that are none, and files that are not ours, are passed over.
+
+        Of a file that has grown only what is new is read: this is done before every few images that are added.
+        """
+        noted = _state(self.folder / "damaged.jsonl")
+        files = {index: _state(index, index.with_suffix(".bin")) for index in sorted(self.folder.glob("rows-*.jsonl"))}
+        if noted != self._noted or any(not _grown(before, files.get(index)) for index, (before, _) in self._read.items()):
+            self._places, self._read, self._noted = {}, {}, noted
+        lines = [(line.get("file"), line.get("row")) for line in whole_rows(self.folder / "damaged.jsonl")]
+        damaged = {place for place in lines if all(isinstance(number, int) for number in place)}
+        for index, state in files.items():
+            number, (before, place) = index.stem.removeprefix("rows-"), self._read.get(index, (None, 0))
+            if not (number.isdecimal() and index.with_suffix(".bin").is_file()) or state == before:
                 continue
-            whole = rows.stat().st_size // self._row_bytes
-            for line in whole_rows(index):
+            rows, place = rows_after(index, place)
+            whole = index.with_suffix(".bin").stat().st_size // self._row_bytes  # after its lines: rows are written before them
+            self._read[index] = state, place
+            for line in rows:
                 key, row, digest = line.get("key"), line.get("row"), line.get("digest")
                 if not (isinstance(key, str) and isinstance(row, int) and isinstance(digest, str) and 0 <= row < whole):
                     continue
                 if (int(number), row) not in damaged:
-                    places[key] = (int(number), row, digest)
-        self._places = places
+                    self._places[key] = (int(number), row, digest)
+
+
+def _state(*paths: Path) -> list[tuple[int, int]]:
+    """Of each file which one it is, and its size; zeros of one that is not there."""
+    return [(found.st_ino, found.st_size) if (found := _stat(path)) else (0, 0) for path in paths]
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _grown(before: list[tuple[int, int]], now: list[tuple[int, int]] | None) -> bool:
+    """Whether files are what they were, with nothing or something behind it."""
+    return now is not None and all(one[0] == two[0] and one[1] <= two[1] for one, two in zip(before, now, strict=True))
+
+
+def _ends_line(path: Path) -> bool:
+    """Whether the last line of a file is whole, or there is none."""
+    if not path.exists() or not path.stat().st_size:
+        return True
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
 
 
 def _digest(row: np.ndarray) -> str:

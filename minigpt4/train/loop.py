@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..checkpoints.loading import load_trained, save_trained
-from ..checkpoints.trained import read_trained
+from ..checkpoints.trained import NOT_IN_ALL, read_trained, remove_others
 from ..data.collate import Batch, Collator, Formatter, Reader, inputs_to
 from ..data.formats import build_source
 from ..data.group import STREAMED, Together
@@ -41,8 +41,8 @@ from .flops import StepFlops, matmul_peak
 from .loader import Loader
 from .recipe import Dataset, Recipe, load_recipe, save_recipe
 from .schedule import SCHEDULES
-from .self_critical import SelfCritic
-from .setup import DTYPES, PLAIN, parameter_groups, prepare, settled
+from .self_critical import SelfCritic, answers_to_score
+from .setup import DTYPES, PLAIN, learnt_positions, parameter_groups, prepare, settled
 from .signals import signals
 from .tracking import JsonLines, Tracker, in_short, open_tracker
 from .validate import Validator
@@ -97,14 +97,15 @@ def build_parts(recipe: Recipe, datasets: list[Dataset]) -> list[Part]:
     return parts
 
 
-def build_formatter(recipe: Recipe, processor: Any) -> Formatter:
-    """How the recipe's samples are written down."""
+def build_formatter(recipe: Recipe, processor: Any, positions: int | None = None) -> Formatter:
+    """How the recipe's samples are written down; `positions` as in `Formatter`."""
     return Formatter(
         processor,
         plain=recipe.model.template == PLAIN,
         end=recipe.data.end,
         max_answer_tokens=recipe.data.max_answer_tokens,
         max_prompt_tokens=recipe.data.max_prompt_tokens,
+        positions=positions,
     )
 
 
@@ -128,7 +129,7 @@ class Trainer:
         if wants_features(recipe, self.model, parts, world):
             features = fill(recipe, self.model, self.processor, [*parts, *valid], world)
         stage = features.stage if features else "pixel_values"
-        formatter = build_formatter(recipe, self.processor)
+        formatter = build_formatter(recipe, self.processor, learnt_positions(self.model.language_model))
         self.collator = Collator(self.processor, pack=recipe.data.pack, row_tokens=recipe.data.row_tokens, stage=stage)
         self.reader = Reader(parts, formatter, features)
         self.mixture = Mixture(parts, recipe.data.batch, recipe.data.mixing, recipe.seed, world.rank, world.size)
@@ -247,12 +248,12 @@ class Trainer:
         if self.critic is None:
             parts = [part for part in self.reader.parts if part.reward]
             answers = [
-                part.source.sample(i, random.Random(0)).turns[0].answers
+                answers_to_score(part.source.sample(i, random.Random(0)), part.source.where(i))
                 for part in parts
                 if not isinstance(part.source, StreamSource)
                 for i in range(len(part.source))
             ]
-            self.critic = SelfCritic(self.model, self.processor, self.collator, answers)
+            self.critic = SelfCritic(self.model, self.processor, self.collator, answers, end=self.recipe.data.end)
         return self.critic
 
     def _speed(self, batches: list[Batch], took: float, waited: float, peak: float) -> dict[str, float]:
@@ -328,13 +329,15 @@ class Trainer:
     # saving and continuing -------------------------------------------------------------------------------------------
 
     def _write_result(self) -> None:
-        """The trained system, each of its files whole: a kill leaves no halves beside it."""
+        """The trained system, each of its files whole: a kill leaves no halves beside it, and an earlier system nothing."""
         work = self.output / ".result"
         kept = "the last checkpoint has the trained weights, and the same command writes them when there is room"
         with saying(self.output, kept):
             write_folder(work, work.with_name(".result-part"), self._write_trained)
-            for path in sorted(work.iterdir()):
-                os.replace(path, self.output / path.name)
+            written = sorted(path.name for path in work.iterdir())
+            for name in written:
+                os.replace(work / name, self.output / name)
+            remove_others(self.output, NOT_IN_ALL, written)
             work.rmdir()
 
     def _check_weights(self) -> None:

@@ -276,45 +276,61 @@ def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     Raises:
         UserError: no such file, no YAML, an unknown key, a value that cannot be.
     """
-    given = _read(Path(path))
+    given, _ = _read(Path(path))
     for change in changes:
         _apply(given, change)
     return parse_recipe(given, str(path))
 
 
-def _read(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A recipe's mapping, laid over that of the recipe it ``extends``; `below` are those that extend it."""
+def _read(path: Path, below: tuple[Path, ...] = ()) -> tuple[dict[str, Any], Path | None]:
+    """A recipe's mapping, laid over that of the recipe it ``extends``, and the catalog of its datasets; `below` are those that
+    extend it."""
     given = read_yaml(path)
     if not isinstance(given, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys to values")
     if odd := [key for key in given if not isinstance(key, str)]:
         raise UserError(f"{path}: unknown key {odd[0]!r}{_nearest(str(odd[0]), Recipe.model_fields)}")
-    _name_datasets(given, path)
-    base = given.pop("extends", None)
-    if base is None:
-        return given
-    if not isinstance(base, str):
-        raise UserError(f"{path}: extends: expected the name of a recipe, not {str(base)[:80]}")
-    chain = (*below, path.resolve())
-    if (path.parent / base).resolve() in chain:
-        raise UserError(f"{path}: extends {base}, which extends this recipe")
-    return _laid_over(_read(path.parent / base, chain), given)
-
-
-def _name_datasets(given: dict[str, Any], path: Path) -> None:
-    """Replaces each dataset that only names itself (``use: captions``) by what ``data.catalog``, a file, says of that name."""
+    base, under, catalog = given.pop("extends", None), dict[str, Any](), None
+    if base is not None:
+        if not isinstance(base, str):
+            raise UserError(f"{path}: extends: expected the name of a recipe, not {str(base)[:80]}")
+        chain = (*below, path.resolve())
+        if (path.parent / base).resolve() in chain:
+            raise UserError(f"{path}: extends {base}, which extends this recipe")
+        under, catalog = _read(path.parent / base, chain)
     data = given.get("data")
-    if not isinstance(data, dict) or "catalog" not in data:
-        return
-    catalog = path.parent / data.pop("catalog")
-    known = _read(catalog)
-    named = []
-    for dataset in data.get("datasets", []):
-        name = dataset.pop("use", None) if isinstance(dataset, dict) else None
-        if name is not None and name not in known:
-            raise UserError(f"{path}: {catalog.name} has no dataset {name}{_nearest(name, known)}")
-        named.append(dataset if name is None else {"name": name, **known[name], **dataset})
-    data["datasets"] = named
+    if isinstance(data, dict) and "catalog" in data:
+        name = data.pop("catalog")
+        if not isinstance(name, str):
+            raise UserError(f"{path}: data.catalog: expected the name of a file, not {str(name)[:80]}")
+        catalog = path.parent / name
+    _name_datasets(given, path, catalog)
+    return _laid_over(under, given), catalog
+
+
+def _name_datasets(given: dict[str, Any], path: Path, catalog: Path | None) -> None:
+    """Replaces each dataset that only names itself (``use: captions``) by what `catalog`, a file, says of that name."""
+    known: dict[str, Any] | None = None
+    for section in ("data", "validation"):
+        part = given.get(section)
+        listed = part.get("datasets") if isinstance(part, dict) else None
+        datasets: list[Any] = listed if isinstance(listed, list) else []
+        for place, dataset in enumerate(datasets):
+            where, name = f"{path}: {section}.datasets.{place}.use", None
+            if isinstance(dataset, dict):
+                name = dataset.pop("use", None)
+            if name is None:
+                continue
+            if catalog is None:
+                raise UserError(f"{where}: {str(name)[:80]} is a name in a catalog, which data.catalog must name")
+            known = _read(catalog)[0] if known is None else known
+            if not isinstance(name, str):
+                raise UserError(f"{where}: expected a name in {catalog.name}, not {str(name)[:80]}")
+            if name not in known:
+                raise UserError(f"{path}: {catalog.name} has no dataset {name}{_nearest(name, known)}")
+            if not isinstance(known[name], dict):
+                raise UserError(f"{catalog}: {name}: expected a dataset, a mapping of keys to values")
+            datasets[place] = {"name": name, **known[name], **dataset}
 
 
 def _laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

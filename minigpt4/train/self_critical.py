@@ -16,7 +16,9 @@ import torch
 
 from ..data.collate import Batch, Collator, Item, inputs_to
 from ..data.examples import Branch, Example
+from ..data.sample import Sample
 from ..engine.sampling import sample
+from ..errors import UserError
 from ..metrics.caption import Cider
 from ..metrics.objects import objects_in
 from ..model.adapters import merged_for_use
@@ -33,6 +35,7 @@ class SelfCritic:
     Args:
         samples: captions sampled of each picture.
         longest: most tokens of a caption.
+        end: what closes a caption; the chat template's own when not given.
     """
 
     def __init__(
@@ -43,20 +46,22 @@ class SelfCritic:
         references: Sequence[Sequence[str]],
         samples: int = 5,
         longest: int = 24,
+        end: str | None = None,
     ):
         self.model, self.processor, self.collator = model, processor, collator
         self.score: Callable[[Sequence[str], str], float] = Cider([[text + _ENDED for text in texts] for texts in references])
         self.samples, self.longest = samples, longest
-        self.end = processor.tokenizer(processor.chat.end, add_special_tokens=False)["input_ids"]
+        self.end = processor.tokenizer(processor.chat.end if end is None else end, add_special_tokens=False)["input_ids"]
 
     def __call__(self, items: Sequence[Item], device: torch.device) -> tuple[Batch, dict[str, float]]:
         """A batch of sampled captions with a factor for each label, and what to log of it."""
+        for item in items:
+            answers_to_score(item.sample, item.sample.id)  # of streams nobody has looked at them before
         items, collator = self._looked_at(items, device)
         drawn = self._sample(items, collator.stage, device)
         advantages, total, best = [], 0.0, 0.0
         for item, captions in zip(items, drawn, strict=True):
-            (turn,) = item.sample.turns
-            answers = [text + _ENDED for text in turn.answers]
+            answers = [text + _ENDED for text in answers_to_score(item.sample, item.sample.id)]
             texts = [self._text(ids) for ids in captions]
             scores = torch.tensor([self.score(answers, text) for text in texts])
             if item.reward == "cider_objects":
@@ -73,8 +78,9 @@ class SelfCritic:
         return collator(factors), {"reward": total / len(items), "reward_best": best / len(items)}
 
     def _text(self, ids: list[int]) -> str:
-        text = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
-        return text + _ENDED if ids[-1] == self.end[0] else text
+        ended = ids[-1:] == self.end[:1] != []
+        text = self.processor.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
+        return text + _ENDED if ended else text
 
     def _looked_at(self, items: Sequence[Item], device: torch.device) -> tuple[Sequence[Item], Collator]:
         """The items with what a frozen vision encoder sees in place of pixels, which sampling and learning then share."""
@@ -109,6 +115,21 @@ class SelfCritic:
             longest=self.longest,
             ends=set(self.end[:1]),
         )
+
+
+def answers_to_score(sample: Sample, where: str) -> tuple[str, ...]:
+    """The answers that captions of a sample's image are scored by.
+
+    Raises:
+        UserError: it has no image, or several questions.
+    """
+    if len(sample.turns) != 1:
+        raise UserError(
+            f"{where}: a reward is for one question or description of an image; this has {len(sample.turns)} questions"
+        )
+    if not sample.images:
+        raise UserError(f"{where}: a reward is for what is said of an image; this has none")
+    return sample.turns[0].answers
 
 
 def _objects(answers: Sequence[str], captions: Sequence[str]) -> list[float]:

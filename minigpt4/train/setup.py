@@ -2,18 +2,20 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from ..checkpoints.folders import TRAINED, find_folder, read_task_settings, text_folder, vision_folder
-from ..checkpoints.loading import fast_dtype, learnt_before, load_parts, load_system
-from ..checkpoints.parts import LLM, VISION, config_of_part, tokenizer_of_part
+from ..checkpoints.loading import fast_dtype, learnt_before, load_parts, load_system, stored_name
+from ..checkpoints.parts import LLM, VISION, config_of_part, tokenizer_of_part, vision_as
 from ..checkpoints.pocket import FOLDERS
+from ..checkpoints.trained import read_trained
 from ..errors import UserError
 from ..media.images import check_image
 from ..model.adapters import learn_merged, set_lora
@@ -69,12 +71,17 @@ def prepare(recipe: Recipe, device: torch.device | str = "cpu") -> Prepared:
     lora = recipe.trained.lora.model_dump() if recipe.trained.lora else None
     if set_lora(model.language_model, model.config.lora, lora):
         model.config.base_source = _absolute(recipe.model.base)  # its adapters are part of our language model now
+        model.config.base_adapters = (
+            "none" if "lora" in recipe.model.fresh else "merged"
+        )  # nothing was merged of those begun anew
         before = frozenset()  # and its vision encoder is found there
     model.config.lora = lora
     model.language_model.set_attn_implementation(_attention(recipe.attention, device))
     if recipe.gradient_checkpointing:
         model.language_model.activation_checkpointing_enable({"use_reentrant": False})
     freeze(model, recipe.trained)
+    if recipe.model.vision is None:
+        _take_as_stored(model, find_folder(recipe.model.base), adapters=False, fresh=recipe.model.fresh)
     if recipe.trained.vision_dropout:
         drop_channels(model, recipe.trained.vision_dropout)
     if recipe.merged_adapters:
@@ -133,6 +140,15 @@ def freeze(model: MiniGPT4ForConditionalGeneration, trained: Trained) -> None:
         log.info("%-15s %13s parameters, %12s of them trained", part, f"{count:,}", f"{learnt:,}")
 
 
+def learnt_positions(language_model: PreTrainedModel) -> int | None:
+    """How many positions a language model has that learnt a vector for each (GPT-2, OPT); None of one that can go beyond."""
+    most = getattr(language_model.config, "max_position_embeddings", None)
+    words = language_model.get_input_embeddings()
+    tables = [module for module in language_model.modules() if isinstance(module, nn.Embedding) and module is not words]
+    learnt = any(isinstance(most, int) and 0 <= table.num_embeddings - most <= 2 for table in tables)  # OPT begins at the third
+    return most if learnt else None
+
+
 def _freeze_beginning(vision: nn.Module, layers: int) -> None:
     """Freeze what comes before a vision encoder's last `layers` layers: those of its longest list of modules, in whose order,
     and in that of its parameters, pictures go through it."""
@@ -176,14 +192,39 @@ def _from_base(recipe: Recipe, dtype: torch.dtype) -> Prepared:
     folder = find_folder(wanted.base)
     if not (folder / TRAINED).exists():
         model.config.base_source = _absolute(wanted.base)
+        model.config.base_adapters = "continued" if model.config.lora else "none"  # `prepare` may merge them yet
     if wanted.config:
         model = _rebuilt(model, wanted.config).to(dtype)
         processor.num_image_tokens = model.config.num_image_tokens
+    _take_as_stored(model, folder, adapters=True)  # before they are merged, if they will be
     for part in wanted.fresh:
         _begin_anew(model, part)
     if wanted.template not in (None, PLAIN):
         processor.template = wanted.template
     return Prepared(model, processor, learnt_before(folder), read_task_settings(folder))
+
+
+@torch.no_grad()
+def _take_as_stored(
+    model: MiniGPT4ForConditionalGeneration, folder: Path, *, adapters: bool, fresh: Sequence[str] = ()
+) -> None:
+    """Give adapters, or what else is trained, the values of a trained folder in float32: the model was loaded in the precision
+    of the frozen weights, and each stage would begin with what the last one learnt, rounded.
+
+    Args:
+        fresh: parts that begin anew.
+    """
+    if not (folder / TRAINED).exists():
+        return
+    stored = read_trained(folder)
+    for name, parameter in model.named_parameters():
+        value = stored.get(stored_name(name))
+        if value is None or value.shape != parameter.shape or name.split(".")[0] in fresh:
+            continue
+        if adapters and ".lora_" in name:
+            parameter.data = value.float().to(parameter.device)
+        elif not adapters and ".lora_" not in name and parameter.requires_grad:
+            parameter.copy_(value)
 
 
 def _rebuilt(model: MiniGPT4ForConditionalGeneration, changes: dict[str, Any]) -> MiniGPT4ForConditionalGeneration:
@@ -204,13 +245,10 @@ def _rebuilt(model: MiniGPT4ForConditionalGeneration, changes: dict[str, Any]) -
     config = MiniGPT4Config(**given_config | changes | {"vision_config": vision})
     tower = model.vision_tower
     if "vision_config" in changes:
-        tower = type(tower)(config.vision_config).to(next(tower.parameters()).dtype)
         try:
-            tower.load_state_dict(model.vision_tower.state_dict())
-        except RuntimeError:
-            raise UserError(
-                f"model.config.vision_config: {changes['vision_config']} would take other weights of the vision encoder"
-            ) from None
+            tower = vision_as(tower, config.vision_config)
+        except UserError as error:
+            raise UserError(f"model.config.{error}") from None
     built = MiniGPT4ForConditionalGeneration(config, tower, model.language_model)
     own, given = built.state_dict(), model.state_dict()
     kept = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}

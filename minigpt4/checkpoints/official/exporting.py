@@ -7,9 +7,9 @@ import torch
 
 from ...errors import UserError
 from ...io.atomic import saying, whole_file
-from ...model.adapters import lora_form
 from ...model.configuration import MiniGPT4Config
 from ..folders import TRAINED, find_folder, read_config
+from ..loading import adapters_merged
 from ..trained import read_trained
 from .files import weights_of_folder
 from .keys import official_name
@@ -79,5 +79,5 @@ def _check(folder: Path, config: MiniGPT4Config, qformer: bool) -> None:
 def _merged_before(config: MiniGPT4Config) -> bool:
     if config.base_source is None:
         return False
-    before = read_config(find_folder(config.base_source)).lora
-    return before is not None and (config.lora is None or lora_form(config.lora) != lora_form(before))
+    before = read_config(find_folder(config.base_source))
+    return adapters_merged(config, before) or _merged_before(before)

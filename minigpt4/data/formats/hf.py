@@ -147,7 +147,8 @@ class _Reading:
         self.columns = {key: column for key, column in columns.items() if key != self.image}
         self.image_column = columns[self.image] if self.image else None
         features = data.features or {}
-        self.classes = {key: features[c].names for key, c in self.columns.items() if hasattr(features.get(c), "names")}
+        named = {key: _classes(features, column.split(".")) for key, column in self.columns.items()}
+        self.classes = {key: names for key, names in named.items() if names is not None}
         wanted = {column.partition(".")[0] for column in columns.values()}
         data = data.select_columns([column for column in there if column in wanted])
         if self.image_column is not None and self.image_column in features:  # encoded images, as they are stored
@@ -183,8 +184,10 @@ class _Reading:
         return {**entry, "boxes": self._relative(entry["boxes"], images(), where)}
 
     def _plain(self, key: str, value: Any) -> Any:
-        if key in self.classes and isinstance(value, int):
-            return self.classes[key][value] if value >= 0 else None  # -1: nobody has said
+        if names := self.classes.get(key):
+            if isinstance(value, list):
+                return [_class(one, names) for one in value if one != -1]
+            value = _class(value, names)
         if key == "conversation" and isinstance(value, list):
             return [_message(one) for one in value]
         if key == "answers" and isinstance(value, list):
@@ -223,6 +226,23 @@ def _undecoded(feature: Any, datasets: Any) -> Any:
         return datasets.Image(decode=False)
     inner = getattr(feature, "feature", None) or (feature[0] if isinstance(feature, list) else None)
     return datasets.List(datasets.Image(decode=False)) if isinstance(inner, datasets.Image) else None
+
+
+def _classes(feature: Any, path: Sequence[str]) -> list[str] | None:
+    """The names of the classes that a column's numbers stand for, `path` into its structs, in lists or not; None of others."""
+    for part in (*path, None):
+        while isinstance(feature, list) or hasattr(feature, "feature"):
+            feature = feature[0] if isinstance(feature, list) else feature.feature
+        if part is not None:
+            feature = feature.get(part) if isinstance(feature, Mapping) else None
+    return getattr(feature, "names", None)
+
+
+def _class(value: Any, names: Sequence[str]) -> Any:
+    """The name of a class by its number; None of -1, which says that nobody has said. Other values as they are."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    return names[value] if 0 <= value < len(names) else None
 
 
 def _message(message: Any) -> Any:

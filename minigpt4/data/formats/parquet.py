@@ -48,7 +48,16 @@ class Cell(NamedTuple):
         return f"{self.table.where(self.row)}.{self.number}"
 
     def open(self, where: str) -> ImageInput:
-        return decode_image(self.table.cells(self.row)[self.number], where)
+        cells = self.table.cells(self.row)
+        if self.number >= len(cells):  # statistics of a file count an empty cell that is not null as one that is there
+            raise UserError(f"{where}: no picture in its cell, which is empty")
+        content = cells[self.number]
+        if not isinstance(content, str):
+            return decode_image(content, where)
+        found = self.table.folders.find((content,)) if self.table.folders else None
+        if found is None:
+            raise UserError(f"{where}: no picture in its cell, and no file {content} that it names")
+        return found
 
 
 class Table:
