@@ -26,7 +26,7 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 SHIPPED = sorted(
     path.relative_to(RECIPES).as_posix().removesuffix(".yaml")
     for path in (*RECIPES.glob("*.yaml"), *RECIPES.glob("pocket/*.yaml"))
-    if path.stem not in ("datasets", "pipeline")
+    if path.stem not in ("datasets", "earlier", "pipeline")
 )
 PAPERS = (
     "minigpt4_stage1 minigpt4_stage2 minigpt4_llama2_stage1 minigpt4_llama2_stage2 minigptv2_stage1 minigptv2_stage2 "
@@ -81,7 +81,9 @@ STEPPED = {
 """Recipes that are run, each for something that no other one does; all others are read and checked."""
 
 
-STEPS = yaml.safe_load((RECIPES / "pocket/pipeline.yaml").read_text())["steps"]
+STEPS = [
+    step for name in ("earlier", "pipeline") for step in yaml.safe_load((RECIPES / f"pocket/{name}.yaml").read_text())["steps"]
+]
 MADE_OF = {step["output"]: list(step["of"])[-1] for step in STEPS if step["kind"] == "average"} | {
     step["command"][4]: step["command"][3] for step in STEPS if step.get("command", [""])[0].endswith("classes.py")
 }
