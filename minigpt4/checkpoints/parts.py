@@ -65,7 +65,7 @@ def vision_of_part(source: str, config: PreTrainedConfig, dtype: torch.dtype) ->
 
 
 def vision_as(tower: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
-    """The same vision encoder, set to give what `config` says; itself where that is what it gives.
+    """A vision encoder with the same weights that computes as `config` says; the one given, if it does so already.
 
     Raises:
         UserError: that would take other weights.

@@ -32,7 +32,7 @@ TOKENIZER_FILES = (
 )
 """The files of a tokenizer, where a trained folder has its own."""
 NOT_IN_ALL = (ADAPTERS, ADAPTER_CONFIG, TASK_SETTINGS, "generation_config.json", *TOKENIZER_FILES)
-"""Files that a trained folder may have and need not. What is left of an earlier folder in its place is taken for its own."""
+"""Files that a trained folder may have and need not. One that an earlier system left there would be taken for the new one's."""
 _PEFT = "base_model.model."
 
 

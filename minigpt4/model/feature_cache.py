@@ -253,7 +253,7 @@ class FeatureCache:
 
 
 def _state(*paths: Path) -> list[tuple[int, int]]:
-    """Of each file which one it is, and its size; zeros of one that is not there."""
+    """Each file's number on its disk, and its size; zeros where there is no file."""
     return [(found.st_ino, found.st_size) if (found := _stat(path)) else (0, 0) for path in paths]
 
 
@@ -265,7 +265,7 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _grown(before: list[tuple[int, int]], now: list[tuple[int, int]] | None) -> bool:
-    """Whether files are what they were, with nothing or something behind it."""
+    """Whether each file is still the same one, and no shorter than it was."""
     return now is not None and all(one[0] == two[0] and one[1] <= two[1] for one, two in zip(before, now, strict=True))
 
 
